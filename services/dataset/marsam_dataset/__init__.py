@@ -1,0 +1,1 @@
+"""The dataset service: import, check, review, balance and version captioned image sets."""

@@ -1,0 +1,1 @@
+"""The trainer: a control plane without torch, the model registry, and the run program."""
