@@ -1,0 +1,152 @@
+"""Every metric Marsam exports, declared once.
+
+A metric is a value here and nothing more: a process binds the ones it uses to its own registry through
+`marsam.telemetry.meter.Meter`, so that importing this module registers nothing and a service never exports
+series it cannot fill. Names follow the Prometheus conventions: base units, `_total` for counters.
+"""
+
+from dataclasses import dataclass
+
+RPC_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0)
+WORK_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """What every metric has: its exported name, one sentence of help, and the labels each sample must carry."""
+
+    name: str
+    help: str
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counter(Metric):
+    """Counts up for the life of the process."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gauge(Metric):
+    """A value that goes up and down."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Histogram(Metric):
+    """A distribution of seconds (or of what the name says) over fixed buckets."""
+
+    buckets: tuple[float, ...] = WORK_BUCKETS
+
+
+BUILD_INFO = Gauge(name="marsam_build_info", help="Always 1; the labels say what runs.", labels=("service", "version"))
+
+# Memory: one series per device. `cpu` is the process's resident set, `cuda:N` the GPU's memory.
+DEVICE_MEMORY = Gauge(
+    name="marsam_device_memory_bytes",
+    help="Memory by device; kind is used, peak or total.",
+    labels=("device", "kind"),
+)
+EVENT_LOOP_LAG = Gauge(
+    name="marsam_event_loop_lag_seconds", help="How late the event loop woke last time: blocked loops starve health."
+)
+
+# RPC: `method` is the full name, `/marsam.api.trainer.v1.TrainerService/GetRun`.
+RPC_STARTED = Counter(name="marsam_rpc_started_total", help="Calls that arrived.", labels=("method",))
+RPC_HANDLED = Counter(
+    name="marsam_rpc_handled_total", help="Calls that ended, by gRPC status code.", labels=("method", "code")
+)
+RPC_DURATION = Histogram(
+    name="marsam_rpc_duration_seconds",
+    help="Time from arrival to end; streams count until their last message.",
+    labels=("method",),
+    buckets=RPC_BUCKETS,
+)
+RPC_IN_FLIGHT = Gauge(name="marsam_rpc_in_flight", help="Calls being served now.", labels=("method",))
+
+# Queues and jobs.
+QUEUE_DEPTH = Gauge(name="marsam_queue_depth", help="Work accepted and not begun.", labels=("queue",))
+QUEUE_WAIT = Histogram(name="marsam_queue_wait_seconds", help="From accepted to begun.", labels=("queue",))
+JOBS = Gauge(name="marsam_jobs", help="Jobs known to this process, by kind and state.", labels=("kind", "state"))
+JOB_TRANSITIONS = Counter(
+    name="marsam_job_transitions_total", help="Transitions written, by the state entered.", labels=("kind", "state")
+)
+JOB_ATTEMPTS_ENDED = Counter(
+    name="marsam_job_attempts_ended_total", help="Attempts that ended, by cause.", labels=("kind", "cause")
+)
+
+# Training: exported by the run itself.
+TRAINING_STEPS = Counter(name="marsam_training_steps_total", help="Optimiser steps.", labels=("family", "method"))
+TRAINING_IMAGES = Counter(name="marsam_training_images_total", help="Images trained on.", labels=("family", "method"))
+TRAINING_STEPS_PER_SECOND = Gauge(
+    name="marsam_training_steps_per_second", help="Over the last half minute.", labels=("family", "method")
+)
+TRAINING_IMAGES_PER_SECOND = Gauge(
+    name="marsam_training_images_per_second", help="Over the last half minute.", labels=("family", "method")
+)
+TRAINING_STEP_SECONDS = Histogram(
+    name="marsam_training_step_seconds", help="One optimiser step.", labels=("family", "method")
+)
+TRAINING_LOSS = Gauge(name="marsam_training_loss", help="Loss of the last step.", labels=("family", "method"))
+TRAINING_PROGRESS = Gauge(name="marsam_training_progress_ratio", help="Steps done over steps asked, 0 to 1.")
+CHECKPOINT_SECONDS = Histogram(name="marsam_training_checkpoint_seconds", help="Writing one checkpoint.")
+
+# Generation.
+GENERATION_IMAGES = Counter(
+    name="marsam_generation_images_total", help="Images finished, by base model.", labels=("base",)
+)
+GENERATION_STEPS = Counter(
+    name="marsam_generation_steps_total", help="Denoising steps times rows, by base model.", labels=("base",)
+)
+GENERATION_IMAGES_PER_SECOND = Gauge(
+    name="marsam_generation_images_per_second", help="Over the last half minute.", labels=("base",)
+)
+GENERATION_STEPS_PER_SECOND = Gauge(
+    name="marsam_generation_steps_per_second", help="Row steps over the last half minute.", labels=("base",)
+)
+GENERATION_TICK_SECONDS = Histogram(
+    name="marsam_generation_tick_seconds", help="One forward of the step loop.", labels=("base",)
+)
+GENERATION_TICK_ROWS = Histogram(
+    name="marsam_generation_tick_rows",
+    help="Rows that shared one forward.",
+    labels=("base",),
+    buckets=(1, 2, 4, 8, 16, 32, 64),
+)
+GENERATION_SECONDS = Histogram(
+    name="marsam_generation_seconds",
+    help="One Generate call from admission to its last image.",
+    labels=("base", "outcome"),
+)
+ADAPTERS_LOADED = Gauge(name="marsam_adapters_loaded", help="Adapters in the bank.", labels=("base",))
+ADAPTER_LOADS = Counter(name="marsam_adapter_loads_total", help="Adapter loads, by outcome.", labels=("outcome",))
+ADAPTER_LOAD_SECONDS = Histogram(name="marsam_adapter_load_seconds", help="From asked to usable.")
+MODEL_LOAD_SECONDS = Histogram(name="marsam_model_load_seconds", help="Loading a base.", labels=("family",))
+
+# Dataset.
+IMPORT_FILES = Counter(name="marsam_import_files_total", help="Files read, by verdict.", labels=("verdict",))
+IMPORT_BYTES = Counter(name="marsam_import_bytes_total", help="Bytes received for import.")
+IMPORT_IMAGES_PER_SECOND = Gauge(name="marsam_import_images_per_second", help="Over the last half minute.")
+DECODE_SECONDS = Histogram(name="marsam_decode_seconds", help="One image: decode, normalise, hash.")
+
+# Evaluation.
+EVALUATION_PICTURES = Counter(
+    name="marsam_evaluation_pictures_total", help="Pictures read by a judge.", labels=("judge",)
+)
+
+# Store.
+STORE_OPERATIONS = Counter(
+    name="marsam_store_operations_total", help="Object store calls, by outcome.", labels=("operation", "outcome")
+)
+STORE_SECONDS = Histogram(
+    name="marsam_store_operation_seconds", help="One object store call.", labels=("operation",), buckets=RPC_BUCKETS
+)
+STORE_BYTES = Counter(name="marsam_store_bytes_total", help="Payload bytes, read or written.", labels=("direction",))
+CACHE_LOOKUPS = Counter(name="marsam_cache_lookups_total", help="Local cache, hit or miss.", labels=("outcome",))
+
+# Spans.
+SPAN_SECONDS = Histogram(name="marsam_span_seconds", help="Named spans of work.", labels=("span",))
+
+
+def declared() -> tuple[Metric, ...]:
+    """Every metric of this module, by name."""
+    found = [value for value in globals().values() if isinstance(value, Metric)]
+    return tuple(sorted(found, key=lambda metric: metric.name))

@@ -1,0 +1,45 @@
+"""Named spans of work: declared once, measured into `marsam_span_seconds`, logged at debug."""
+
+import contextlib
+import enum
+import time
+from collections.abc import Iterator
+from typing import Unpack
+
+from marsam.telemetry import metrics
+from marsam.telemetry.logs import Fields, Log
+from marsam.telemetry.meter import Meter
+
+
+class Span(enum.StrEnum):
+    """Every span name."""
+
+    DATASET_CHECK = "dataset.check"
+    DATASET_COMMIT = "dataset.commit"
+    DATASET_EXPORT = "dataset.export"
+    RUN_PLAN = "run.plan"
+    RUN_PREPARE = "run.prepare"
+    RUN_TRAIN = "run.train"
+    RUN_PREVIEW = "run.preview"
+    RUN_PUBLISH = "run.publish"
+    MODEL_IMPORT = "model.import"
+    GENERATE_ENCODE = "generate.encode"
+    GENERATE_DECODE = "generate.decode"
+    EVALUATE_GENERATE = "evaluate.generate"
+    EVALUATE_JUDGE = "evaluate.judge"
+    EVALUATE_REPORT = "evaluate.report"
+    INDEX_REBUILD = "index.rebuild"
+
+
+@contextlib.contextmanager
+def span(meter: Meter, name: Span, **fields: Unpack[Fields]) -> Iterator[None]:
+    """Measures the block, whether it succeeds or raises."""
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        seconds = time.monotonic() - began
+        meter.observe(metrics.SPAN_SECONDS, seconds, span=name.value)
+        fields["span"] = name.value
+        fields["seconds"] = round(seconds, 6)
+        Log(__name__).debug("span", **fields)
