@@ -1,0 +1,203 @@
+"""Low-rank adapters: W' = W + weight · (α/r) · B·A with B = 0 at the start (arXiv 2106.09685).
+
+On disk an adapter is what PEFT writes: `adapter_model.safetensors` with keys
+`base_model.model.<module>.lora_{A,B}.weight`, and `adapter_config.json`. Injection goes through
+`peft.inject_adapter_in_model`, which every torch module supports.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from marsam.core.errors import Corrupt, Invalid
+from marsam.diffusion.spec import FamilyFacts
+
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+_PREFIX = "base_model.model."
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LowRank:
+    """The shape of an adapter. `targets` are module-name suffixes; scale = α/r, or α/√r when `rank_stabilised`."""
+
+    rank: int
+    alpha: float
+    targets: tuple[str, ...]
+    dropout: float = 0.0
+    rank_stabilised: bool = False
+
+    @property
+    def scale(self) -> float:
+        """What B·A is multiplied with at weight 1."""
+        return self.alpha / (math.sqrt(self.rank) if self.rank_stabilised else self.rank)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapter:
+    """An adapter in memory: per module path, A (r, in, …) and B (out, r, …) as fp32; `nbytes` of both."""
+
+    shape: LowRank
+    pairs: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
+    metadata: Mapping[str, str]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(a.nbytes + b.nbytes for a, b in self.pairs.values())
+
+
+def inject(denoiser: Any, shape: LowRank, *, seed: int, name: str = "default") -> dict[str, torch.nn.Parameter]:
+    """Put a fresh adapter on the denoiser in place, freeze the rest, and return what trains by name. Output is
+    unchanged: B = 0.
+
+    Raises `Invalid` when no module bears a target's name.
+    """
+    for parameter in denoiser.parameters():
+        parameter.requires_grad_(False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            inject_adapter_in_model(_config(shape), denoiser, adapter_name=name)
+        except ValueError as error:
+            raise Invalid(
+                f"no layer of the denoiser bears a target's name: {error}", field="targets", reason="TARGETS_UNMATCHED"
+            ) from error
+    trained = {}
+    for path, parameter in denoiser.named_parameters():
+        if f".lora_A.{name}." in path or f".lora_B.{name}." in path:
+            parameter.data = parameter.data.float()
+            parameter.requires_grad_(True)
+            trained[path] = parameter
+    return trained
+
+
+def from_params(params: Mapping[str, Any], family: FamilyFacts) -> LowRank:
+    """The shape that a method's checked parameters ask for; `targets` names a preset of the family."""
+    return LowRank(
+        rank=params["rank"],
+        alpha=params["alpha"],
+        targets=family.targets[params["targets"]],
+        dropout=params["dropout"],
+        rank_stabilised=params["rank_stabilised"],
+    )
+
+
+def save(denoiser: Any, folder: Path, *, metadata: Mapping[str, str], name: str = "default") -> tuple[str, ...]:
+    """Write the adapter `name` under `folder`; return the relative paths. rank and alpha are in the header too."""
+    # Injection leaves PEFT's own configuration on the module.
+    config = denoiser.peft_config[name].to_dict()
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        _PREFIX + path.replace(f".{name}.weight", ".weight"): value.detach().to("cpu", torch.float32).contiguous()
+        for path, value in denoiser.state_dict().items()
+        if f".lora_A.{name}." in path or f".lora_B.{name}." in path
+    }
+    header = {**metadata, "format": "pt", "rank": str(config["r"]), "alpha": str(config["lora_alpha"])}
+    save_file(tensors, folder / WEIGHTS, metadata=header)
+    config["target_modules"] = sorted(config["target_modules"])
+    (folder / CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True, default=str) + "\n", encoding="utf-8")
+    return (CONFIG, WEIGHTS)
+
+
+def read(folder: Path) -> Adapter:
+    """Read an adapter from `folder`. Raises `Invalid` for what this cannot apply, `Corrupt` for half pairs and
+    numbers that are not finite."""
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        shape = LowRank(
+            rank=int(config["r"]),
+            alpha=float(config["lora_alpha"]),
+            targets=tuple(config["target_modules"]),
+            rank_stabilised=bool(config.get("use_rslora", False)),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Invalid(f"{CONFIG} does not describe a LoRA: {error}", reason="ADAPTER_CONFIG") from error
+    if config.get("use_dora"):
+        raise Invalid(
+            "DoRA adapters cannot be applied", reason="ADAPTER_KIND", remedy="train a LoRA, or merge it into the base"
+        )
+    halves: dict[str, dict[str, torch.Tensor]] = {}
+    try:
+        with safe_open(folder / WEIGHTS, framework="pt", device="cpu") as tensors:
+            metadata = dict(tensors.metadata() or {})
+            for key in tensors.keys():  # noqa: SIM118 - safe_open is no mapping
+                module, _, half = key.removeprefix(_PREFIX).removesuffix(".weight").rpartition(".")
+                if half not in ("lora_A", "lora_B"):
+                    raise Invalid(f"{WEIGHTS} holds {key!r}, which is no part of a LoRA", reason="ADAPTER_KEYS")
+                halves.setdefault(module, {})[half] = tensors.get_tensor(key).float()
+    except Invalid:
+        raise
+    except Exception as error:
+        raise Corrupt(f"{WEIGHTS} cannot be read: {error}", reason="WEIGHTS_UNREADABLE") from error
+    for module, pair in halves.items():
+        if len(pair) != 2:
+            raise Corrupt(f"{module} has only {next(iter(pair))}", reason="ADAPTER_INCOMPLETE")
+        if pair["lora_A"].shape[0] != pair["lora_B"].shape[1]:
+            raise Corrupt(f"{module}: the ranks of A and B differ", reason="ADAPTER_SHAPE")
+        if not all(bool(torch.isfinite(half).all()) for half in pair.values()):
+            raise Corrupt(f"{module} holds numbers that are not finite", reason="ADAPTER_NOT_FINITE")
+    return Adapter(
+        shape=shape, pairs={m: (p["lora_A"], p["lora_B"]) for m, p in sorted(halves.items())}, metadata=metadata
+    )
+
+
+def apply(denoiser: Any, adapter: Adapter, *, name: str = "default", weight: float = 1.0) -> int:
+    """Put a read adapter on the denoiser in place at `weight`; return how many layers took it.
+
+    Raises `Corrupt` unless every pair found its layer and every layer its pair: an adapter that loads in part is a
+    wrong picture.
+    """
+    inject(denoiser, adapter.shape, seed=0, name=name)
+    taken = set()
+    for path, layer in denoiser.named_modules():
+        if not isinstance(layer, LoraLayer) or name not in layer.lora_A:
+            continue
+        pair = adapter.pairs.get(path)
+        targets = (layer.lora_A[name].weight, layer.lora_B[name].weight)
+        if pair is None or any(have.shape != want.shape for have, want in zip(pair, targets, strict=True)):
+            raise Corrupt(
+                f"the adapter does not fit layer {path}",
+                reason="ADAPTER_MISMATCH",
+                remedy="it was trained on another base",
+            )
+        for have, want in zip(pair, targets, strict=True):
+            want.data.copy_(have)
+            want.requires_grad_(False)
+        taken.add(path)
+    left = set(adapter.pairs) - taken
+    if left or not taken:
+        raise Corrupt(
+            f"{len(taken)} of {len(adapter.pairs)} layers of the adapter were applied; not {sorted(left)[:3]}",
+            reason="ADAPTER_MISMATCH",
+            remedy="it was trained on another base",
+        )
+    set_weight(denoiser, weight, name=name)
+    return len(taken)
+
+
+def set_weight(denoiser: Any, weight: float, *, name: str = "default") -> None:
+    """Set how strongly the adapter `name` acts: 1 as trained, 0 gives the base's output bit for bit."""
+    for layer in denoiser.modules():
+        if isinstance(layer, LoraLayer) and name in layer.lora_A:
+            layer.set_scale(name, weight)
+
+
+def _config(shape: LowRank) -> LoraConfig:
+    fields = asdict(shape)
+    return LoraConfig(
+        r=fields["rank"],
+        lora_alpha=fields["alpha"],
+        target_modules=list(shape.targets),
+        lora_dropout=fields["dropout"],
+        use_rslora=fields["rank_stabilised"],
+        bias="none",
+    )

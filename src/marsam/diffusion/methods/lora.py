@@ -1,0 +1,55 @@
+"""LoRA: the base frozen as it is, small low-rank matrices beside its layers. Importing this imports no torch."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from marsam.diffusion.spec import FamilyFacts, Kind, MethodFacts, Quantisation, Setting
+
+if TYPE_CHECKING:
+    from torch.nn import Module, Parameter
+
+FACTS = MethodFacts(
+    name="lora",
+    title="LoRA: low-rank matrices beside frozen layers",
+    kind=Kind.ADAPTER,
+    settings=(
+        Setting(name="rank", type=int, default=16, minimum=1, maximum=512, help="inner size r of the two matrices"),
+        Setting(name="alpha", type=float, default=16.0, minimum=0.001, maximum=4096.0, help="scale is alpha / rank"),
+        Setting(name="targets", type=str, default="", help="which layers: a preset of the family"),
+        Setting(
+            name="dropout",
+            type=float,
+            default=0.0,
+            minimum=0.0,
+            maximum=0.9,
+            help="share of the adapter's inputs dropped",
+        ),
+        Setting(name="rank_stabilised", type=bool, default=False, help="scale is alpha / √rank"),
+    ),
+    learning_rate=1e-4,
+)
+
+
+class LowRankAdaptation:
+    """See `marsam.diffusion.spec.Method`."""
+
+    facts = FACTS
+
+    def quantisation(self, params: Mapping[str, Any]) -> Quantisation | None:
+        return None
+
+    def attach(
+        self, denoiser: "Module", family: FamilyFacts, params: Mapping[str, Any], *, seed: int
+    ) -> "dict[str, Parameter]":
+        from marsam.diffusion.adapter import net
+
+        return net.inject(denoiser, net.from_params(params, family), seed=seed)
+
+    def save(self, denoiser: "Module", folder: Path, *, metadata: Mapping[str, str]) -> tuple[str, ...]:
+        from marsam.diffusion.adapter import net
+
+        return net.save(denoiser, folder, metadata=metadata)
+
+
+METHOD = LowRankAdaptation()

@@ -1,0 +1,1 @@
+"""Frozen base weights in 4-bit NormalFloat, quantised while they are read."""

@@ -1,0 +1,184 @@
+"""From noise to a picture: plain functions that the generator's engine and a run's previews share.
+
+One `Walk` is one picture: its own scheduler, its own noise, its own step index, so walks at different steps can share
+a forward. Noise is drawn on the CPU from the picture's own seed: the same seed gives the same noise on any device and
+in any batch.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import DDIMScheduler, EulerDiscreteScheduler
+
+from marsam.core.errors import Cancelled, Invalid, Precondition, unknown_name
+from marsam.diffusion.spec import BaseFacts, Components, Conditioning, Family
+
+SCHEDULERS: Mapping[str, Any] = {"ddim": DDIMScheduler, "euler": EulerDiscreteScheduler}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Picture:
+    """What to draw. Sides in pixels; `guidance` 1 means without; `seed` in [0, 2^63)."""
+
+    prompt: str
+    seed: int
+    width: int
+    height: int
+    negative: str = ""
+    steps: int = 20
+    guidance: float = 5.0
+    guidance_rescale: float = 0.0
+    scheduler: str = "ddim"
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.steps <= 1000:
+            raise Invalid(
+                f"steps must be between 1 and 1000, got {self.steps}", field="steps", reason="STEPS_OUT_OF_RANGE"
+            )
+        if not 0 <= self.seed < 2**63:
+            raise Invalid(
+                f"seed must be between 0 and 2^63 - 1, got {self.seed}", field="seed", reason="SEED_OUT_OF_RANGE"
+            )
+        if not 0.0 <= self.guidance <= 100.0:
+            raise Invalid(
+                f"guidance must be between 0 and 100, got {self.guidance}",
+                field="guidance",
+                reason="GUIDANCE_OUT_OF_RANGE",
+            )
+        if not 0.0 <= self.guidance_rescale <= 1.0:
+            raise Invalid(
+                "guidance_rescale must be between 0 and 1", field="guidance_rescale", reason="GUIDANCE_OUT_OF_RANGE"
+            )
+        if self.scheduler not in SCHEDULERS:
+            raise unknown_name("scheduler", self.scheduler, SCHEDULERS, field="scheduler")
+
+    @property
+    def guided(self) -> bool:
+        """Whether a step needs the unconditional prediction too."""
+        return self.guidance != 1.0
+
+
+def make_scheduler(facts: BaseFacts, name: str, steps: int) -> Any:
+    """A fresh diffusers scheduler set to `steps`, configured by the base itself (prediction type, zero terminal SNR,
+    spacing)."""
+    if name not in SCHEDULERS:
+        raise unknown_name("scheduler", name, SCHEDULERS, field="scheduler")
+    scheduler = SCHEDULERS[name].from_config(dict(facts.scheduler))
+    scheduler.set_timesteps(steps)
+    return scheduler
+
+
+def initial_noise(shape: Sequence[int], seed: int) -> torch.Tensor:
+    """Standard normal noise (1, *shape), fp32, on the CPU, from a generator of its own."""
+    return torch.randn((1, *shape), generator=torch.Generator("cpu").manual_seed(seed), dtype=torch.float32)
+
+
+def guide(
+    conditional: torch.Tensor, unconditional: torch.Tensor, guidance: float, *, rescale: float = 0.0
+) -> torch.Tensor:
+    """Classifier-free guidance (arXiv 2207.12598); `rescale` brings the spread back by that share (arXiv 2305.08891,
+    3.4)."""
+    guided = unconditional + guidance * (conditional - unconditional)
+    if rescale:
+        axes = tuple(range(1, guided.ndim))
+        spread = conditional.std(dim=axes, keepdim=True) / guided.std(dim=axes, keepdim=True)
+        guided = guided * (rescale * spread + (1.0 - rescale))
+    return guided
+
+
+class Walk:
+    """One picture on its way from noise to a clean latent (1, C, h, w). Not shared between threads."""
+
+    def __init__(self, facts: BaseFacts, picture: Picture) -> None:
+        self.picture = picture
+        self.index = 0
+        self._train_steps = facts.train_steps
+        self._scheduler = make_scheduler(facts, picture.scheduler, picture.steps)
+        self._timesteps: list[float] = [float(step) for step in self._scheduler.timesteps]
+        noise = initial_noise(facts.latent_shape(picture.width, picture.height), picture.seed)
+        self.latent: torch.Tensor = noise * float(self._scheduler.init_noise_sigma)
+
+    @property
+    def done(self) -> bool:
+        """Whether every step was taken."""
+        return self.index == len(self._timesteps)
+
+    @property
+    def t(self) -> float:
+        """The time in (0, 1] of the coming step."""
+        return (self._timesteps[self.index] + 1.0) / self._train_steps
+
+    def model_input(self) -> torch.Tensor:
+        """The latent as the denoiser expects it at the coming step, (1, C, h, w)."""
+        return self._scheduler.scale_model_input(self.latent, self._scheduler.timesteps[self.index])
+
+    def advance(self, conditional: torch.Tensor, unconditional: torch.Tensor | None = None) -> None:
+        """Take the coming step with the denoiser's predictions (1, C, h, w); the second is needed when the picture is
+        guided."""
+        prediction = conditional
+        if self.picture.guided:
+            if unconditional is None:
+                raise Precondition("a guided step needs the unconditional prediction", reason="GUIDANCE_MISSING")
+            prediction = guide(conditional, unconditional, self.picture.guidance, rescale=self.picture.guidance_rescale)
+        step = self._scheduler.timesteps[self.index]
+        self.latent = self._scheduler.step(prediction, step, self.latent, return_dict=False)[0]
+        self.index += 1
+
+
+def join(conditionings: Sequence[Conditioning]) -> Conditioning:
+    """Conditionings one after the other along the batch."""
+    names = conditionings[0].tensors
+    return Conditioning({name: torch.cat([one.tensors[name] for one in conditionings]) for name in names})
+
+
+def times(walks: Sequence[Walk]) -> torch.Tensor:
+    """Times (B,) float64 of the coming steps of `walks`."""
+    return torch.tensor([walk.t for walk in walks], dtype=torch.float64)
+
+
+@torch.no_grad()
+def sample(
+    family: Family,
+    parts: Components,
+    pictures: Sequence[Picture],
+    *,
+    batch: int = 8,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> torch.Tensor:
+    """Draw pictures of one size, at most `batch` at once: (N, 3, H, W) float32 in [-1, 1] on the CPU.
+
+    `cancelled` is asked before every forward; raises `Cancelled`. Leaves the denoiser's mode and every global
+    generator alone.
+    """
+    done = []
+    for start in range(0, len(pictures), batch):
+        chunk = pictures[start : start + batch]
+        walks = [Walk(parts.facts, picture) for picture in chunk]
+        texts = [picture.prompt for picture in chunk]
+        guided = [row for row, picture in enumerate(chunk) if picture.guided]
+        texts += [chunk[row].negative for row in guided]
+        conditioning = family.encode_text(parts, texts)
+        while any(not walk.done for walk in walks):
+            if cancelled():
+                raise Cancelled("the drawing was cancelled")
+            _tick(family, parts, walks, conditioning)
+        done.append(family.decode(parts, torch.cat([walk.latent for walk in walks])).cpu())
+    return torch.cat(done)
+
+
+def _tick(family: Family, parts: Components, walks: Sequence[Walk], conditioning: Conditioning) -> None:
+    """One forward for every unfinished walk; `conditioning` holds the prompts of all walks, then the negatives of the
+    guided ones."""
+    live = [row for row, walk in enumerate(walks) if not walk.done]
+    order = [row for row, walk in enumerate(walks) if walk.picture.guided]
+    guided = [row for row in live if walks[row].picture.guided]
+    rows = live + guided
+    noisy = torch.cat([walks[row].model_input() for row in rows]).to(parts.device)
+    cond = conditioning.rows(live + [len(walks) + order.index(row) for row in guided])
+    t = times([walks[row] for row in rows])
+    predicted = family.predict(parts.denoiser, noisy, t, cond, train_steps=parts.facts.train_steps).float().cpu()
+    negatives = {row: predicted[len(live) + place : len(live) + place + 1] for place, row in enumerate(guided)}
+    for place, row in enumerate(live):
+        walks[row].advance(predicted[place : place + 1], negatives.get(row))

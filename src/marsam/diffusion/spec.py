@@ -1,0 +1,277 @@
+"""The words of the diffusion package: what a family, a method and an objective are. Importing this imports no torch.
+
+The training loop, in words: batch → `encode_*` (or the cache) → `Schedule.at(t)` → `Objective.noisy` →
+`Family.predict` → `Objective.target` → weighted squared error → step. Sampling uses the same `predict` and the same
+`encode_text`, so a preview never lies.
+
+Time has one convention everywhere outside a family: `t` is a float64 tensor of shape (B,) in (0, 1], 1 is pure noise.
+float64 so that a family recovers its own integer or fractional timestep exactly.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from marsam.core.errors import Invalid
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module, Parameter
+
+    from marsam.diffusion.schedule import Schedule
+
+
+class Part(StrEnum):
+    """A separately loadable part of a base."""
+
+    DENOISER = "denoiser"
+    TEXT = "text"
+    IMAGE = "image"
+
+
+ALL_PARTS = frozenset(Part)
+
+
+class Precision(StrEnum):
+    """The floating-point type that frozen weights are held in and arithmetic runs in. What trains is always fp32."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Quantisation:
+    """How the Linear weights of a frozen denoiser are held: 4-bit NormalFloat in blocks of 64, absmax quantised again
+    when `double`."""
+
+    kind: str = "nf4"
+    double: bool = True
+
+    def __post_init__(self) -> None:
+        if self.kind != "nf4":
+            raise Invalid(
+                f"quantisation must be nf4, got {self.kind!r}", field="quantisation", reason="QUANTISATION_UNKNOWN"
+            )
+
+    def label(self) -> str:
+        """The spelling used in lineage: `nf4+dq` or `nf4`."""
+        return "nf4+dq" if self.double else "nf4"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FamilyFacts:
+    """What is true of every base of a family.
+
+    `targets` maps a preset's name to the module-name suffixes an adapter is put on; `keep` lists name fragments of
+    Linear layers that are never quantised; `side_multiple`, `min_side` and `max_side` are in pixels and bound what
+    `BaseFacts` may narrow further.
+    """
+
+    name: str
+    title: str
+    objectives: tuple[str, ...]
+    side_multiple: int
+    min_side: int
+    max_side: int
+    targets: Mapping[str, tuple[str, ...]]
+    default_targets: str
+    keep: tuple[str, ...]
+    config_files: tuple[str, ...]
+    """Relative paths of the JSON files that `read_base` needs, denoiser's first."""
+    denoiser_folder: str
+
+    def __post_init__(self) -> None:
+        if self.default_targets not in self.targets:
+            raise Invalid(
+                f"{self.name}: default targets {self.default_targets!r} are not a preset", field="default_targets"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BaseFacts:
+    """What one base says of itself in its JSON files, read without torch.
+
+    `scheduler` is the base's scheduler configuration, untouched. Sides are in pixels, `text_length` in tokens.
+    """
+
+    family: str
+    objective: str
+    latent_channels: int
+    latent_factor: int
+    side_multiple: int
+    default_side: int
+    text_length: int
+    text_width: int
+    train_steps: int
+    scheduler: Mapping[str, Any]
+
+    def check_size(self, width: int, height: int, *, field: str = "resolution") -> None:
+        """Raise `Invalid` unless a picture of this size can be made."""
+        for side in (width, height):
+            if side < self.side_multiple or side % self.side_multiple:
+                near = max(self.side_multiple, round(side / self.side_multiple) * self.side_multiple)
+                raise Invalid(
+                    f"{width}×{height} px does not suit this base: sides must be multiples of {self.side_multiple}",
+                    field=field,
+                    reason="RESOLUTION_UNSUPPORTED",
+                    remedy=f"use {near}; this base was made for {self.default_side}",
+                )
+
+    def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
+        """(C, H, W) of the latent of a picture of this size in pixels."""
+        self.check_size(width, height)
+        return (self.latent_channels, height // self.latent_factor, width // self.latent_factor)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Components:
+    """A loaded base. Parts that were not asked for are None. All parts live on `device`, in `precision`, in eval
+    mode, frozen."""
+
+    source: Path
+    facts: BaseFacts
+    schedule: "Schedule"
+    device: str
+    precision: Precision
+    denoiser: "Module | None" = None
+    tokenizer: Any = None
+    text_encoder: "Module | None" = None
+    image_coder: "Module | None" = None
+    quantisation: Quantisation | None = None
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """Named tensors that steer the denoiser, each with the batch first; sd1 has one: `hidden` (B, L, W)."""
+
+    tensors: Mapping[str, "Tensor"] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return next((int(value.shape[0]) for value in self.tensors.values()), 0)
+
+    def to(self, *args: Any, **kwargs: Any) -> "Conditioning":
+        """As `Tensor.to`, for every tensor."""
+        return Conditioning({name: value.to(*args, **kwargs) for name, value in self.tensors.items()})
+
+    def rows(self, index: "Sequence[int] | slice") -> "Conditioning":
+        """The rows named by `index`, in that order."""
+        return Conditioning({name: value[index] for name, value in self.tensors.items()})
+
+
+class Family(Protocol):
+    """Tensors and weights of one family. A `net.py` ends with `FAMILY`, an instance of this."""
+
+    facts: FamilyFacts
+
+    def load(
+        self,
+        source: Path,
+        *,
+        parts: frozenset[Part] = ALL_PARTS,
+        precision: Precision = Precision.FP32,
+        device: str = "cpu",
+        quantisation: Quantisation | None = None,
+    ) -> Components:
+        """Load a base from a diffusers folder. `quantisation` acts on the denoiser while its weights arrive.
+
+        Raises `Invalid` for a folder that is no base of this family, `Corrupt` for missing, surplus or misshapen
+        tensors.
+        """
+
+    def empty_denoiser(self, source: Path) -> "Module":
+        """The denoiser on torch's meta device: shapes and names, no memory."""
+
+    def encode_text(self, parts: Components, captions: Sequence[str]) -> Conditioning:
+        """Conditioning of B captions, on the parts' device; marks are stripped (`text.plain`), length is the base's
+        own."""
+
+    def encode_image(self, parts: Components, pixels: "Tensor") -> "Tensor":
+        """(B, 3, H, W) float in [-1, 1] → latents (B, C, H/f, W/f), scaled: the posterior's mean, so that it can be
+        cached."""
+
+    def decode(self, parts: Components, latents: "Tensor") -> "Tensor":
+        """Latents (B, C, h, w) → pixels (B, 3, H, W), float32 in [-1, 1], clamped."""
+
+    def predict(
+        self, denoiser: "Module", noisy: "Tensor", t: "Tensor", cond: Conditioning, *, train_steps: int
+    ) -> "Tensor":
+        """What the denoiser says of `noisy` (B, C, h, w) at times `t` (B,): same shape and dtype as `noisy`."""
+
+
+class Objective(Protocol):
+    """What the denoiser predicts. `signal` and `noise_level` are (B, 1, 1, 1): noisy = signal·clean +
+    noise_level·noise."""
+
+    name: str
+
+    def noisy(self, clean: "Tensor", noise: "Tensor", signal: "Tensor", noise_level: "Tensor") -> "Tensor": ...
+
+    def target(self, clean: "Tensor", noise: "Tensor", signal: "Tensor", noise_level: "Tensor") -> "Tensor": ...
+
+    def clean(self, prediction: "Tensor", noisy: "Tensor", signal: "Tensor", noise_level: "Tensor") -> "Tensor":
+        """The clean latent that the prediction implies."""
+
+    def weight(self, signal: "Tensor", noise_level: "Tensor", gamma: float | None) -> "Tensor":
+        """Loss weight, shaped as `signal`; min-SNR-γ (arXiv 2303.09556), or ones for None."""
+
+
+class Kind(StrEnum):
+    """What a method leaves behind: an adapter beside the base, or a denoiser in the base's place."""
+
+    ADAPTER = "adapter"
+    FULL = "full"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Setting:
+    """One parameter of a method: its type, default, bounds or choices, and what it means in one line."""
+
+    name: str
+    type: type
+    default: Any
+    help: str
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MethodFacts:
+    """What is true of a method. `learning_rate`, `ema` are the defaults a run takes when it names none."""
+
+    name: str
+    title: str
+    kind: Kind
+    settings: tuple[Setting, ...]
+    learning_rate: float
+    quantised: bool = False
+
+
+class Method(Protocol):
+    """Which parameters train, how the base is held, what is saved. A method file ends with `METHOD`, an instance of
+    this."""
+
+    facts: MethodFacts
+
+    def quantisation(self, params: Mapping[str, Any]) -> Quantisation | None:
+        """How the frozen base must be held; known before any weight is loaded."""
+
+    def attach(
+        self, denoiser: "Module", family: FamilyFacts, params: Mapping[str, Any], *, seed: int
+    ) -> dict[str, "Parameter"]:
+        """Make the denoiser trainable in place and return what trains, by name, fp32. At step 0 its output equals the
+        base's.
+
+        `params` are checked values (see `registry.method_params`). The same seed gives the same initial values. On
+        the meta device only shapes are made, which is how a plan is computed.
+        """
+
+    def save(self, denoiser: "Module", folder: Path, *, metadata: Mapping[str, str]) -> tuple[str, ...]:
+        """Write the artifact under `folder` and return its relative paths. `metadata` goes into the safetensors
+        header."""
+
+
+Progress = Callable[[int, int], None]
+"""Called between steps with (done, of)."""

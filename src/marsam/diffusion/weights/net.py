@@ -1,0 +1,135 @@
+"""Stream safetensors into a module that was built on torch's meta device, one tensor at a time.
+
+The whole fp32 original never exists in memory beside its quantised form: a tensor is read, placed (and quantised by
+`place`), dropped.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors import safe_open
+
+from marsam.core.errors import Corrupt, Invalid
+from marsam.diffusion.spec import Precision
+
+DTYPES = {Precision.FP32: torch.float32, Precision.BF16: torch.bfloat16}
+
+Place = Callable[[Any, str, torch.Tensor], bool]
+"""Given the owning module, the tensor's name in it and the tensor: puts it there in its own way and says True, or
+says False."""
+
+
+def quieten() -> None:
+    """Silence what the libraries print while they load: progress bars, and bitsandbytes' wish for a package that would
+    fetch code at run time. A program calls this once, before it loads a base."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+
+
+def weight_files(folder: Path, *, stem: str = "diffusion_pytorch_model") -> list[Path]:
+    """The safetensors files of one diffusers component, in reading order: a single file, its shards, or its fp16
+    variant.
+
+    Raises `Invalid` when the folder holds none; a pickle is named as such, with the way out.
+    """
+    single = folder / f"{stem}.safetensors"
+    if single.is_file():
+        return [single]
+    index = folder / f"{stem}.safetensors.index.json"
+    if index.is_file():
+        return [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+    variant = folder / f"{stem}.fp16.safetensors"
+    if variant.is_file():
+        return [variant]
+    pickles = [path.name for path in (*folder.glob("*.bin"), *folder.glob("*.ckpt"))]
+    if pickles:
+        raise Invalid(
+            f"{folder.name}/{pickles[0]} is a pickle, which is never opened",
+            reason="PICKLE_REFUSED",
+            remedy="convert it with safetensors.torch.save_file where you trust its author",
+        )
+    raise Invalid(
+        f"{folder.name} holds no safetensors weights", reason="WEIGHTS_MISSING", remedy=f"expected {single.name}"
+    )
+
+
+def stream(
+    module: Any, files: Sequence[Path], *, precision: Precision, device: str, place: Place | None = None
+) -> None:
+    """Fill `module` (on meta) from `files`, floating tensors cast to `precision`, everything frozen.
+
+    Raises `Corrupt` when tensors are missing, surplus or of another shape: a partly loaded model is no model.
+    """
+    wanted = {name: tuple(value.shape) for name, value in module.state_dict(keep_vars=True).items()}
+    surplus: list[str] = []
+    for file in files:
+        try:
+            opened = safe_open(file, framework="pt", device="cpu")
+        except Exception as error:
+            raise Corrupt(f"{file.name} cannot be read: {error}", reason="WEIGHTS_UNREADABLE") from error
+        with opened as tensors:
+            for name in tensors.keys():  # noqa: SIM118 - safe_open is no mapping
+                shape = wanted.pop(name, None)
+                if shape is None:
+                    surplus.append(name)
+                    continue
+                tensor = tensors.get_tensor(name)
+                if tuple(tensor.shape) != shape:
+                    raise Corrupt(
+                        f"{file.name}: {name} has shape {tuple(tensor.shape)}, {shape} expected", reason="WEIGHTS_SHAPE"
+                    )
+                _put(module, name, tensor, precision=precision, device=device, place=place)
+    if wanted or surplus:
+        raise Corrupt(
+            f"{len(wanted)} tensors missing ({_some(wanted)}), {len(surplus)} unknown ({_some(surplus)})",
+            reason="WEIGHTS_MISMATCH",
+            remedy="the weights do not belong to this configuration",
+        )
+
+
+def _put(
+    module: Any, name: str, tensor: torch.Tensor, *, precision: Precision, device: str, place: Place | None
+) -> None:
+    path, _, leaf = name.rpartition(".")
+    owner = module.get_submodule(path)
+    if tensor.is_floating_point():
+        tensor = tensor.to(DTYPES[precision])
+    if place is not None and place(owner, leaf, tensor):
+        return
+    # `clone` because the tensor may be a view of the mapped file.
+    value = tensor.to(device, copy=True) if device != "cpu" else tensor.clone()
+    if leaf in owner._parameters:
+        owner._parameters[leaf] = torch.nn.Parameter(value, requires_grad=False)
+    else:
+        owner._buffers[leaf] = value
+
+
+def bytes_at_rest(module: Any) -> int:
+    """Exact bytes of every parameter and buffer, quantisation constants included; what the weights take when nothing
+    runs."""
+    total = 0
+    for value in (*module.parameters(), *module.buffers()):
+        total += value.numel() * value.element_size()
+        state = getattr(value, "quant_state", None)
+        if state is not None:
+            total += sum(
+                part.numel() * part.element_size()
+                for part in (state.absmax, state.code, state.offset, *(_nested(state.state2) if state.nested else ()))
+                if part is not None
+            )
+    return total
+
+
+def _nested(state: Any) -> tuple[Any, Any]:
+    return state.absmax, state.code
+
+
+def _some(names: Any) -> str:
+    listed = sorted(names)[:3]
+    return ", ".join(listed) if listed else "none"
