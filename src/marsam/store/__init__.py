@@ -1,0 +1,1 @@
+"""The object store: everything that services share, behind one small interface."""
