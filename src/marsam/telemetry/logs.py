@@ -90,6 +90,11 @@ def bound(**fields: Unpack[Fields]) -> Iterator[None]:
         _context.reset(token)
 
 
+def bind(**fields: Unpack[Fields]) -> None:
+    """Adds `fields` to every line this task logs from here on: for tasks that serve one call and end with it."""
+    _context.set({**(_context.get() or {}), **fields})
+
+
 class Log:
     """A named logger that takes an event and declared fields. Cheap; make one per module."""
 

@@ -1,0 +1,148 @@
+"""Serving: from registrations to a drained exit."""
+
+import asyncio
+import contextlib
+import json
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+
+import grpc.aio
+from google.protobuf import descriptor_pool
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from starlette.routing import BaseRoute
+
+from marsam.rpc.server import listening
+from marsam.rpc.server.auth import Auth, read_tokens, scope_of
+from marsam.rpc.server.layers import access_log, error_table, metered
+from marsam.rpc.server.lifecycle import Lifecycle
+from marsam.rpc.server.pipeline import Pipeline
+from marsam.rpc.server.settings import Address, ServerSettings, parse_address
+from marsam.rpc.server.validation import Validation
+from marsam.rpc.wire.channel import METADATA_BYTES
+from marsam.telemetry import Log, Meter, http, metrics
+
+_LOG = Log("marsam.rpc.server")
+_LAG_PROBE_SECONDS = 0.5
+_OPTIONS = [
+    # Two servers on one port would each get half of the calls.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_metadata_size", METADATA_BYTES),
+    # Long calls without data are normal here; the default of five minutes would punish our clients' pings.
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    # Connections are renewed so that calls spread over new replicas; watches resume by token.
+    ("grpc.max_connection_age_ms", 30 * 60_000),
+    ("grpc.max_connection_age_grace_ms", 5 * 60_000),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registration:
+    """A servicer and how it is added: `add=lambda server: add_XServicer_to_server(servicer, server)`."""
+
+    service: str
+    """Full name, such as `marsam.api.trainer.v1.TrainerService`."""
+
+    add: Callable[[grpc.aio.Server], None]
+
+
+def _announce(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+async def serve(
+    registrations: Sequence[Registration],
+    settings: ServerSettings,
+    *,
+    meter: Meter,
+    lifecycle: Lifecycle,
+    routes: Sequence[BaseRoute] = (),
+    announce: Callable[[str], None] = _announce,
+) -> None:
+    """Serves until `lifecycle.stop()`, then drains: NOT_SERVING, `drain_seconds` for load balancers, `grace_seconds`
+    for open calls. `announce` gets the ready line with the real addresses. `routes` join the HTTP side.
+
+    Raises Precondition for an address that cannot be had, Invalid for a bad token file, Internal for a method without
+    scope.
+    """
+    _check_scopes(registrations)
+    tokens = read_tokens(settings.token_file) if settings.token_file is not None else None
+    pipeline = Pipeline(layers=(access_log, metered(meter), error_table), guards=(Auth(tokens), Validation()))
+    server = grpc.aio.server(interceptors=[pipeline], options=_OPTIONS)
+    for registration in registrations:
+        registration.add(server)
+    names = [registration.service for registration in registrations]
+    checker = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(checker, server)
+    if tokens is None:
+        reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+
+    address = parse_address(settings.listen, field="listen")
+    http_address = parse_address(settings.http_listen, field="http_listen")
+    listener = listening.claim(http_address, setting="http_listen")
+    try:
+        port = listening.bind(server, address, setting="listen")
+    except BaseException:
+        listener.close()
+        raise
+    app = http.application(meter, ready=lambda: not lifecycle.draining.is_set(), routes=routes)
+    async with http.serving(app, listener) as http_port, _lag_probe(meter):
+        await server.start()
+        for name in ("", *names):
+            await checker.set(name, health_pb2.HealthCheckResponse.SERVING)
+        where = str(Address(host=address.host, port=port))
+        web = f"http://{Address(host=http_address.host, port=http_port)}"
+        _LOG.info("service.ready", listen=where, http=web)
+        announce(json.dumps({"event": "ready", "service": meter.service, "grpc": where, "http": web}))
+        try:
+            await lifecycle.stopped()
+        finally:
+            await _drain(server, checker, settings, lifecycle)
+
+
+async def _drain(
+    server: grpc.aio.Server, checker: health.aio.HealthServicer, settings: ServerSettings, lifecycle: Lifecycle
+) -> None:
+    began = time.monotonic()
+    _LOG.info("service.draining", grace_seconds=settings.grace_seconds)
+    lifecycle.draining.set()
+    await checker.enter_graceful_shutdown()
+    hurry = asyncio.create_task(lifecycle.hurried(), name="rpc.hurry")
+    try:
+        if settings.drain_seconds:
+            await asyncio.wait({hurry}, timeout=settings.drain_seconds)
+        stopping = asyncio.create_task(server.stop(0 if hurry.done() else settings.grace_seconds), name="rpc.stop")
+        await asyncio.wait({hurry, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not stopping.done():
+            await server.stop(0)  # a shorter grace than the one under way takes its place
+        await stopping
+    finally:
+        hurry.cancel()
+        await asyncio.wait({hurry})
+    _LOG.info("service.stopped", seconds=round(time.monotonic() - began, 3))
+
+
+def _check_scopes(registrations: Sequence[Registration]) -> None:
+    for registration in registrations:
+        for method in descriptor_pool.Default().FindServiceByName(registration.service).methods:
+            scope_of(method)
+
+
+@contextlib.asynccontextmanager
+async def _lag_probe(meter: Meter) -> AsyncIterator[None]:
+    async def probe() -> None:
+        while True:
+            began = time.monotonic()
+            await asyncio.sleep(_LAG_PROBE_SECONDS)
+            meter.set(metrics.EVENT_LOOP_LAG, max(0.0, time.monotonic() - began - _LAG_PROBE_SECONDS))
+
+    task = asyncio.create_task(probe(), name="rpc.lag")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
