@@ -1,0 +1,100 @@
+"""What a training run is asked to do."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from marsam.core.errors import Invalid
+from marsam.core.ids import check_slug, digest_hex
+from marsam.core.names import parse
+
+Precision = Literal["fp32", "bf16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview:
+    """Pictures to make while training: each prompt every `every` steps."""
+
+    prompts: tuple[str, ...]
+    every: int
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise Invalid(f"preview.every must be ≥ 1, got {self.every}", field="preview.every")
+        if not self.prompts:
+            raise Invalid("preview.prompts must not be empty", field="preview.prompts")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSpec:
+    """An immutable order for training, complete: with base and dataset pinned by digest it says all that is needed.
+
+    `resolution` is the pictures' side in pixels, `learning_rate` the peak, `caption_dropout` the share of steps without
+    caption, `languages` those whose captions are used (all when empty), `snr_gamma` and `ema_decay` off when None.
+    """
+
+    SCHEMA: ClassVar[str] = "marsam.run_spec/1"
+
+    name: str
+    base: str
+    base_digest: str
+    dataset_version: str
+    dataset_digest: str
+    method: str
+    output_model_id: str
+    steps: int
+    batch_size: int
+    learning_rate: float
+    resolution: int
+    seed: int
+    display_name: str = ""
+    method_params: Mapping[str, Any] = field(default_factory=dict)
+    precision: Precision = "fp32"
+    caption_dropout: float = 0.1
+    languages: tuple[str, ...] = ()
+    checkpoint_every: int = 200
+    preview: Preview | None = None
+    snr_gamma: float | None = None
+    ema_decay: float | None = None
+    warmup_steps: int = 0
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        parse(self.name, "run")
+        parse(self.base, "model", field="base")
+        parse(self.dataset_version, "version", field="dataset_version")
+        digest_hex(self.base_digest, field="base_digest")
+        digest_hex(self.dataset_digest, field="dataset_digest")
+        check_slug(self.output_model_id, field="output_model_id")
+        faults = [
+            (name, f"{name} must be {rule}, got {getattr(self, name)}", "OUT_OF_RANGE")
+            for name, rule, ok in self._ranges()
+            if not ok
+        ]
+        if faults:
+            raise Invalid("; ".join(f[1] for f in faults), field=faults[0][0], violations=faults)
+
+    def _ranges(self) -> list[tuple[str, str, bool]]:
+        """Return (field, its rule in words, whether it holds)."""
+        return [
+            ("steps", "≥ 1", self.steps >= 1),
+            ("batch_size", "≥ 1", self.batch_size >= 1),
+            ("learning_rate", "> 0", self.learning_rate > 0),
+            ("resolution", "≥ 8", self.resolution >= 8),
+            ("seed", "≥ 0", self.seed >= 0),
+            ("caption_dropout", "in [0, 1]", 0 <= self.caption_dropout <= 1),
+            ("checkpoint_every", "≥ 1", self.checkpoint_every >= 1),
+            ("warmup_steps", "≥ 0", self.warmup_steps >= 0),
+            ("snr_gamma", "> 0", self.snr_gamma is None or self.snr_gamma > 0),
+            ("ema_decay", "in (0, 1)", self.ema_decay is None or 0 < self.ema_decay < 1),
+        ]
+
+    @property
+    def project(self) -> str:
+        """The project's id."""
+        return parse(self.name, "run").project
+
+    @property
+    def id(self) -> str:
+        """The run's ULID."""
+        return parse(self.name, "run").id
