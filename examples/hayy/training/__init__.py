@@ -1,0 +1,1 @@
+"""Trains everything that Hayy ships from nothing but Hayy: tokenizer, autoencoder, base, judge."""
