@@ -1,1 +1,1 @@
-"""The generator: one base, many adapters, every request in one step loop; and the evaluation."""
+"""Marsam's generator: one base, many adapters, every request in one step loop."""

@@ -1,0 +1,276 @@
+"""The adapter bank: every resident low-rank adapter, stacked, so that each row of a batch picks its own.
+
+For a target layer with weight W the bank holds all A stacked along rank (R × in) and all B stacked along rank (R ×
+out). A forward of n rows computes ``y = x Wᵀ + ((x Aᵀ) ∘ S) B`` where S (n × R) is zero outside the adapters that the
+row asked for and holds the weight inside. Nothing is fused: the base's own parameters are never written, and a row
+without an adapter is not even computed, so it equals the base bit for bit. Columns of other adapters are *masked*,
+not multiplied by zero, because 0 × inf is NaN and would poison a stranger's row.
+
+Sources: Hu et al., LoRA (arXiv 2106.09685) for W + (α/r)·B·A; Chen et al., Punica (arXiv 2310.18547) for many
+adapters in one batch.
+"""
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from marsam.core.errors import Corrupt, Internal, Invalid, Missing
+from marsam.diffusion.adapter.net import Adapter
+
+MAX_ROWS_OF_RANK = 4096
+"""The bank never grows beyond this total rank: a larger sum means that eviction does not work."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedAdapter:
+    """An adapter whose numbers and shapes were checked, ready to be written into the bank between two ticks."""
+
+    key: str
+    rank: int
+    layers: Mapping[str, tuple[Tensor, Tensor]]
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of its own tensors; the bank's share may be larger where ranks differ from layer to layer."""
+        return sum(down.nbytes + up.nbytes for down, up in self.layers.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """What the rows of the running forward asked for. `index` is None when every row has an adapter."""
+
+    rows: int
+    index: Tensor | None
+    span: slice
+    scale: Tensor
+    outside: Tensor | None
+
+
+class _Site:
+    """One target layer with its stacked matrices and the hook that adds their product to the layer's output."""
+
+    def __init__(self, name: str, module: nn.Module, capacity: int, plans: threading.local) -> None:
+        self.name = name
+        self._module = module
+        self._plans = plans
+        weight = module.weight
+        self._is_conv = isinstance(module, nn.Conv2d)
+        shape = tuple(weight.shape[1:]) if self._is_conv else (module.in_features,)
+        out = module.out_channels if self._is_conv else module.out_features
+        dtype = weight.dtype if weight.dtype.is_floating_point else torch.float32
+        self.down = torch.zeros((capacity, *shape), device=weight.device, dtype=dtype)
+        self.up = torch.zeros((capacity, int(out)), device=weight.device, dtype=dtype)
+        self._handle = module.register_forward_hook(self._add)
+
+    def write(self, slot: slice, down: Tensor | None, up: Tensor | None) -> None:
+        """Put an adapter's matrices into its slot; ranks it does not use, and a layer it does not target, are zero."""
+        self.down[slot] = 0
+        self.up[slot] = 0
+        if down is not None and up is not None:
+            used = slice(slot.start, slot.start + down.shape[0])
+            self.down[used] = down.to(self.down)
+            self.up[used] = up.to(self.up)
+
+    def grow(self, capacity: int) -> None:
+        """Make room for more rank, keeping what is there."""
+        self.down = torch.cat([self.down, self.down.new_zeros((capacity - self.down.shape[0], *self.down.shape[1:]))])
+        self.up = torch.cat([self.up, self.up.new_zeros((capacity - self.up.shape[0], self.up.shape[1]))])
+
+    def release(self) -> None:
+        """Take the hook off; the module is as it was before the bank knew it."""
+        self._handle.remove()
+
+    def _add(self, _module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+        plan: _Plan | None = getattr(self._plans, "current", None)
+        if plan is None:
+            return None
+        rows = inputs[0]
+        if rows.shape[0] != plan.rows:
+            raise Internal(f"layer {self.name} saw {rows.shape[0]} rows in a batch of {plan.rows}")
+        chosen = rows if plan.index is None else rows.index_select(0, plan.index)
+        delta = self._convolve(chosen, plan) if self._is_conv else self._multiply(chosen, plan)
+        delta = delta.to(output.dtype)
+        if plan.index is None:
+            return output.add_(delta)
+        return output.index_add_(0, plan.index, delta)
+
+    def _multiply(self, rows: Tensor, plan: _Plan) -> Tensor:
+        hidden = functional.linear(rows.to(self.down.dtype), self.down[plan.span])
+        spread = (hidden.shape[0],) + (1,) * (hidden.dim() - 2) + (hidden.shape[-1],)
+        hidden = hidden * plan.scale.view(spread)
+        if plan.outside is not None:
+            hidden = hidden.masked_fill_(plan.outside.view(spread), 0)
+        return hidden @ self.up[plan.span]
+
+    def _convolve(self, rows: Tensor, plan: _Plan) -> Tensor:
+        conv = self._module
+        hidden = functional.conv2d(
+            rows.to(self.down.dtype), self.down[plan.span], None, conv.stride, conv.padding, conv.dilation
+        )
+        spread = (hidden.shape[0], hidden.shape[1], 1, 1)
+        hidden = hidden * plan.scale.view(spread)
+        if plan.outside is not None:
+            hidden = hidden.masked_fill_(plan.outside.view(spread), 0)
+        return functional.conv2d(hidden, self.up[plan.span].t()[:, :, None, None])
+
+
+class AdapterBank:
+    """The adapters resident beside one denoiser. Changed only between ticks; read by any number of threads during
+    one.
+
+    `prepare` may run anywhere; `install` and `evict` must run while no forward of the model runs.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._modules = {name: module for name, module in model.named_modules() if _is_target(module)}
+        self._device = next(model.parameters()).device
+        self._sites: dict[str, _Site] = {}
+        self._slots: dict[str, slice] = {}
+        self._sizes: dict[str, int] = {}
+        self._capacity = 0
+        self._plans = threading.local()
+
+    @property
+    def resident(self) -> Mapping[str, int]:
+        """Adapter key → bytes of its tensors."""
+        return dict(self._sizes)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all stacked matrices."""
+        return sum(site.down.nbytes + site.up.nbytes for site in self._sites.values())
+
+    def prepare(self, key: str, adapter: Adapter) -> PreparedAdapter:
+        """Check an adapter against the model and its own numbers, and fold α/r into B.
+
+        Raises `Invalid` for a layer that the model lacks or whose shape differs, `Corrupt` for a number that is not
+        finite.
+        """
+        if not adapter.pairs:
+            raise Invalid("the adapter holds no layer", reason="ADAPTER_EMPTY", resource=key)
+        prepared: dict[str, tuple[Tensor, Tensor]] = {}
+        for name, (a, b) in adapter.pairs.items():
+            self._check(key, name, a, b)
+            down = a.detach()
+            up = (b.detach().flatten(1).float() * adapter.shape.scale).t().contiguous()
+            if not (torch.isfinite(down).all() and torch.isfinite(up).all()):
+                raise Corrupt(
+                    f"layer {name} of the adapter holds numbers that are not finite",
+                    reason="ADAPTER_NOT_FINITE",
+                    resource=key,
+                    remedy="train it again, or leave this checkpoint out",
+                )
+            prepared[name] = (down, up)
+        return PreparedAdapter(key=key, rank=max(down.shape[0] for down, _ in prepared.values()), layers=prepared)
+
+    def install(self, adapter: PreparedAdapter) -> None:
+        """Write a prepared adapter into free rank; the same key again is a no-op."""
+        if adapter.key in self._slots:
+            return
+        slot = self._room_for(adapter.rank)
+        for name in adapter.layers:
+            if name not in self._sites:
+                self._sites[name] = _Site(name, self._modules[name], self._capacity, self._plans)
+        for name, site in self._sites.items():
+            down, up = adapter.layers.get(name, (None, None))
+            site.write(slot, down, up)
+        self._slots[adapter.key] = slot
+        self._sizes[adapter.key] = adapter.size_bytes
+
+    def evict(self, key: str) -> None:
+        """Forget an adapter; its rank is free for the next one. Raises `Missing` when it is not resident."""
+        if key not in self._slots:
+            raise Missing(f"adapter {key} is not resident", reason="ADAPTER_NOT_RESIDENT", resource=key)
+        slot = self._slots.pop(key)
+        del self._sizes[key]
+        if not self._slots:
+            for site in self._sites.values():
+                site.release()
+            self._sites.clear()
+            self._capacity = 0
+            return
+        for site in self._sites.values():
+            site.write(slot, None, None)
+
+    @contextmanager
+    def rows(self, uses: Sequence[Mapping[str, float]]) -> Iterator[None]:
+        """Within this block, on this thread, row i of a forward applies ``uses[i]``: adapter key → weight."""
+        self._plans.current = self._plan(uses)
+        try:
+            yield
+        finally:
+            self._plans.current = None
+
+    def _plan(self, uses: Sequence[Mapping[str, float]]) -> _Plan | None:
+        wanted = [[(self._slots[key], weight) for key, weight in use.items() if weight != 0] for use in uses]
+        active = [row for row, parts in enumerate(wanted) if parts]
+        if not active:
+            return None
+        slots = [slot for row in active for slot, _ in wanted[row]]
+        span = slice(min(slot.start for slot in slots), max(slot.stop for slot in slots))
+        scale = torch.zeros(len(active), span.stop - span.start)
+        inside = torch.zeros(scale.shape, dtype=torch.bool)
+        for line, row in enumerate(active):
+            for slot, weight in wanted[row]:
+                scale[line, slot.start - span.start : slot.stop - span.start] = weight
+                inside[line, slot.start - span.start : slot.stop - span.start] = True
+        return _Plan(
+            rows=len(uses),
+            index=None if len(active) == len(uses) else torch.tensor(active, device=self._device),
+            span=span,
+            scale=scale.to(self._device),
+            outside=None if bool(inside.all()) else ~inside.to(self._device),
+        )
+
+    def _room_for(self, rank: int) -> slice:
+        """First fit over the rank axis; the axis doubles when nothing fits."""
+        start = 0
+        for taken in sorted(self._slots.values(), key=lambda slot: slot.start):
+            if taken.start - start >= rank:
+                return slice(start, start + rank)
+            start = taken.stop
+        if start + rank > self._capacity:
+            wanted = max(2 * self._capacity, start + rank)
+            if wanted > MAX_ROWS_OF_RANK:
+                raise Internal(f"the adapter bank would grow to rank {wanted}, above {MAX_ROWS_OF_RANK}")
+            for site in self._sites.values():
+                site.grow(wanted)
+            self._capacity = wanted
+        return slice(start, start + rank)
+
+    def _check(self, key: str, name: str, a: Tensor, b: Tensor) -> None:
+        module = self._modules.get(name)
+        if module is None:
+            raise Invalid(
+                f"the adapter changes layer {name}, which this base does not have",
+                reason="ADAPTER_LAYER_UNKNOWN",
+                resource=key,
+                remedy="use it with the base that it was trained on",
+            )
+        if isinstance(module, nn.Conv2d):
+            shape, out = tuple(module.weight.shape[1:]), module.out_channels
+            if module.groups != 1:
+                raise Invalid(
+                    f"layer {name} is a grouped convolution", reason="ADAPTER_LAYER_UNSUPPORTED", resource=key
+                )
+        else:
+            shape, out = (int(module.in_features),), int(module.out_features)
+        rank = int(a.shape[0])
+        if tuple(a.shape[1:]) != shape or b.flatten(1).shape != (out, rank) or rank < 1:
+            raise Invalid(
+                f"layer {name}: the adapter's matrices {tuple(a.shape)} and {tuple(b.shape)} "
+                f"do not fit a layer of {shape} → {out}",
+                reason="ADAPTER_SHAPE",
+                resource=key,
+                remedy="use it with the base that it was trained on",
+            )
+
+
+def _is_target(module: nn.Module) -> bool:
+    # A quantised Linear (bitsandbytes) is a subclass of nn.Linear and keeps in_features and out_features.
+    return isinstance(module, nn.Linear | nn.Conv2d)

@@ -1,0 +1,217 @@
+"""One base in memory: text encoding, the step loop and decoding, joined for an asyncio caller.
+
+Four kinds of thread, so that the event loop only passes messages: one encodes text (tokenizers are not thread-safe),
+the loop's own thread and its lanes denoise, and a small pool decodes.
+"""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import torch
+
+from marsam.core.errors import Internal
+from marsam.diffusion.sampling import Picture, join
+from marsam.diffusion.spec import Components, Conditioning, Family
+from marsam_generator.engine.bank import AdapterBank, PreparedAdapter
+from marsam_generator.engine.lanes import Lanes
+from marsam_generator.engine.loop import Denoiser, StepLoop, Tick
+from marsam_generator.engine.width import Widths
+from marsam_generator.engine.work import Denoised, Event, Failed, Order, Stepped
+
+BASE = "base"
+"""The name of the base's own denoiser among an engine's denoisers."""
+PROMPTS_KEPT = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """Pictures that one caller wants. `deadline` is a monotonic time; `adapters` are keys of the denoiser's bank."""
+
+    id: str
+    pictures: Sequence[Picture]
+    denoiser: str = BASE
+    adapters: Mapping[str, float] = field(default_factory=dict)
+    deadline: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Steps done over all pictures, of all."""
+
+    done: int
+    of: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """A finished picture: `pixels` (H, W, 3) uint8 on the CPU, and the seconds that decoding took."""
+
+    index: int
+    pixels: torch.Tensor
+    decode_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Denoising:
+    """Monotonic times of the first and the last tick that served the drawing."""
+
+    first: float
+    last: float
+
+
+class Engine:
+    """Owns its threads; `close` ends them. Methods are called from one event loop."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        family: Family,
+        parts: Components,
+        lanes: int,
+        widths: Widths,
+        observe: Callable[[Tick], None],
+    ) -> None:
+        if parts.denoiser is None:
+            raise Internal("an engine needs the base's denoiser")
+        self.parts = parts
+        self._family = family
+        self._prompts: OrderedDict[str, Conditioning] = OrderedDict()
+        self._encoder = ThreadPoolExecutor(1, thread_name_prefix="marsam-encode")
+        self._decoders = ThreadPoolExecutor(lanes, thread_name_prefix="marsam-decode")
+        self._loop = StepLoop(
+            name=name,
+            family=family,
+            facts=parts.facts,
+            denoisers={BASE: Denoiser(module=parts.denoiser, bank=AdapterBank(parts.denoiser))},
+            device=parts.device,
+            lanes=Lanes(lanes),
+            widths=widths,
+            observe=observe,
+        )
+
+    def bank(self, denoiser: str = BASE) -> AdapterBank:
+        """The bank of a denoiser: read it freely, change it through `install` and `evict`."""
+        return self._loop.denoisers[denoiser].bank
+
+    @property
+    def denoisers(self) -> tuple[str, ...]:
+        """Names of the denoisers in memory."""
+        return tuple(self._loop.denoisers)
+
+    async def add_denoiser(self, name: str, module: torch.nn.Module) -> None:
+        """Put a fully tuned denoiser beside the base's own; text encoder and image coder are shared."""
+        denoiser = Denoiser(module=module, bank=AdapterBank(module))
+        await asyncio.wrap_future(self._loop.between(lambda: self._loop.denoisers.update({name: denoiser})))
+
+    async def drop_denoiser(self, name: str) -> None:
+        """Forget a fully tuned denoiser. Nothing may be drawing with it."""
+        await asyncio.wrap_future(self._loop.between(lambda: self._loop.denoisers.pop(name, None)))
+
+    async def install(self, adapter: PreparedAdapter, *, denoiser: str = BASE) -> None:
+        """Make a prepared adapter usable, between two ticks."""
+        await asyncio.wrap_future(self._loop.between(lambda: self.bank(denoiser).install(adapter)))
+
+    async def evict(self, key: str, *, denoiser: str = BASE) -> None:
+        """Take an adapter out of the bank. Nothing may be drawing with it."""
+        await asyncio.wrap_future(self._loop.between(lambda: self.bank(denoiser).evict(key)))
+
+    async def draw(self, drawing: Drawing) -> AsyncIterator[Progress | Drawn | Denoising]:
+        """Draw; yields progress, each picture when it is ready (in any order), and the times of denoising at the end.
+
+        Raises what stopped the drawing. Closing this generator frees its places before the next tick.
+        """
+        conditional, unconditional = await self._encode(drawing.pictures)
+        events: asyncio.Queue[Event | Drawn | Exception] = asyncio.Queue()
+        caller = asyncio.get_running_loop()
+        order = Order(
+            id=drawing.id,
+            denoiser=drawing.denoiser,
+            pictures=drawing.pictures,
+            conditional=conditional,
+            unconditional=unconditional,
+            adapters=drawing.adapters,
+            deadline=drawing.deadline,
+            sink=lambda event: _pass_on(caller, events, event),
+        )
+        decoding: set[asyncio.Task[None]] = set()
+
+        async def decode(event: Denoised) -> None:
+            try:
+                events.put_nowait(await caller.run_in_executor(self._decoders, self._decode, event))
+            except Exception as error:
+                events.put_nowait(error)
+
+        self._loop.submit(order)
+        missing = len(drawing.pictures)
+        first = last = 0.0
+        try:
+            while missing:
+                match await events.get():
+                    case Stepped() as step:
+                        first, last = first or step.began, time.monotonic()
+                        yield Progress(done=step.done, of=step.of)
+                    case Denoised() as clean:
+                        task = asyncio.create_task(decode(clean), name="engine.decode")
+                        decoding.add(task)
+                        task.add_done_callback(decoding.discard)
+                    case Drawn() as picture:
+                        missing -= 1
+                        yield picture
+                    case Failed() as failed:
+                        raise failed.error
+                    case Exception() as error:
+                        raise error
+            yield Denoising(first=first, last=last)
+        finally:
+            self._loop.cancel(drawing.id)
+            for task in decoding:
+                task.cancel()
+
+    async def close(self) -> None:
+        """End every thread; what is being drawn fails with `Unavailable`."""
+        await asyncio.to_thread(self._loop.close)
+        self._encoder.shutdown(wait=False, cancel_futures=True)
+        self._decoders.shutdown(wait=False, cancel_futures=True)
+
+    async def _encode(self, pictures: Sequence[Picture]) -> tuple[Conditioning, Conditioning | None]:
+        def encode() -> tuple[Conditioning, Conditioning | None]:
+            guided = [picture.negative for picture in pictures if picture.guided]
+            unconditional = self._texts([picture.negative for picture in pictures]) if guided else None
+            return self._texts([picture.prompt for picture in pictures]), unconditional
+
+        return await asyncio.get_running_loop().run_in_executor(self._encoder, encode)
+
+    def _texts(self, texts: Sequence[str]) -> Conditioning:
+        """Conditioning of every text, one row each; each text is encoded once. Runs on the encoder's thread only."""
+        for text in dict.fromkeys(texts):
+            if text not in self._prompts:
+                # Alone, so that a prompt's states do not depend on what happened to be asked together.
+                self._prompts[text] = self._family.encode_text(self.parts, [text])
+            self._prompts.move_to_end(text)
+        found = [self._prompts[text] for text in texts]
+        while len(self._prompts) > PROMPTS_KEPT:
+            self._prompts.popitem(last=False)
+        return join(found)
+
+    def _decode(self, event: Denoised) -> Drawn:
+        began = time.monotonic()
+        image = self._family.decode(self.parts, event.latent)
+        if not bool(torch.isfinite(image).all()):
+            raise Internal(
+                f"the image coder left the range of numbers on picture {event.index}",
+                reason="DECODED_NOT_FINITE",
+                remedy="serve this base in fp32",
+            )
+        pixels = ((image[0] + 1.0) * 127.5).round().to(torch.uint8).permute(1, 2, 0).contiguous().cpu()
+        return Drawn(index=event.index, pixels=pixels, decode_seconds=time.monotonic() - began)
+
+
+def _pass_on(
+    caller: asyncio.AbstractEventLoop, events: "asyncio.Queue[Event | Drawn | Exception]", event: Event
+) -> None:
+    caller.call_soon_threadsafe(events.put_nowait, event)

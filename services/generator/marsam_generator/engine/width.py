@@ -1,0 +1,74 @@
+"""How many rows a tick may have: read from a curve that is measured on the device, once per latent shape.
+
+Throughput grows with the batch until the device is full; past that knee a wider tick only makes everybody in it wait
+longer.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+WIDTHS = (1, 2, 4, 8, 16, 32, 64)
+WORTH = 1.05
+"""A wider tick must give this much more throughput than the best narrower one."""
+BUDGET_S = 3.0
+"""Wall time that measuring one shape may take; a device that needs longer for a few rows is full with few rows."""
+
+
+def measure(forward: Callable[[int], object], *, limit: int, budget_s: float = BUDGET_S) -> list[tuple[int, float]]:
+    """Rows per second of `forward(rows)` at growing widths up to `limit`, until it stops paying or the budget is
+    spent.
+
+    Returns (rows, rows per second) in order; the first width is always measured, and its failure raised.
+    """
+    ends = time.monotonic() + budget_s
+    curve: list[tuple[int, float]] = []
+    last = 0.0
+    for rows in [width for width in WIDTHS if width <= limit] or [1]:
+        # A run takes about as long per row as the last one did; do not start one that cannot end in time.
+        if curve and time.monotonic() + 2 * rows / last > ends:
+            break
+        try:
+            best = min(_timed(forward, rows) for _ in range(2))
+        except Exception:
+            if not curve:
+                raise
+            break  # too wide for the memory; the narrower ones are known to fit
+        last = rows / best
+        curve.append((rows, last))
+        if len(curve) > 2 and all(speed < WORTH * curve[-3][1] for _, speed in curve[-2:]):
+            break
+    return curve
+
+
+def knee(curve: Sequence[tuple[int, float]]) -> int:
+    """The smallest width within `WORTH` of the best throughput."""
+    best = max(speed for _, speed in curve)
+    return next(rows for rows, speed in curve if speed * WORTH >= best)
+
+
+class Widths:
+    """Measured widths by key. Safe from several threads; measuring happens on the caller's."""
+
+    def __init__(self, *, limit: int) -> None:
+        self.limit = limit
+        self.curves: dict[object, Sequence[tuple[int, float]]] = {}
+        self._lock = threading.Lock()
+        self._known: dict[object, int] = {}
+
+    def of(self, key: object, forward: Callable[[int], object]) -> int:
+        """The width for `key`, measured with `forward(rows)` when it is asked for the first time."""
+        with self._lock:
+            known = self._known.get(key)
+        if known is not None:
+            return known
+        curve = measure(forward, limit=self.limit)
+        with self._lock:
+            self.curves[key] = curve
+            return self._known.setdefault(key, knee(curve))
+
+
+def _timed(forward: Callable[[int], object], rows: int) -> float:
+    began = time.monotonic()
+    forward(rows)
+    return max(time.monotonic() - began, 1e-6)

@@ -1,0 +1,74 @@
+"""What goes into the step loop and what comes out of it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from marsam.core.errors import Invalid, MarsamError
+from marsam.diffusion.sampling import Picture
+from marsam.diffusion.spec import Conditioning
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stepped:
+    """Steps taken so far over all pictures of the order, of all that it needs; `rows` shared the tick that `began`
+    then.
+    """
+
+    done: int
+    of: int
+    rows: int
+    began: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Denoised:
+    """Picture `index` is a clean latent (1, C, h, w) on the CPU."""
+
+    index: int
+    latent: torch.Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failed:
+    """The order ended without its pictures; its place in the loop is free. The last event of an order."""
+
+    error: MarsamError
+
+
+Event = Stepped | Denoised | Failed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """Pictures of one request. `sink` is called on the loop's thread and must return at once.
+
+    `denoiser` names one of the loop's denoisers, `adapters` are keys of its bank with their weights, `deadline` is a
+    monotonic time. `conditional` holds one row per picture or one for all, `unconditional` the same where guided.
+    """
+
+    id: str
+    denoiser: str
+    pictures: Sequence[Picture]
+    conditional: Conditioning
+    unconditional: Conditioning | None
+    sink: Callable[[Event], None]
+    adapters: Mapping[str, float] = field(default_factory=dict)
+    deadline: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.pictures:
+            raise Invalid("an order needs at least one picture", field="count")
+        if self.unconditional is None and any(picture.guided for picture in self.pictures):
+            raise Invalid("a guided picture needs an unconditional prompt", field="guidance")
+
+    @property
+    def steps(self) -> int:
+        """Steps of all its pictures."""
+        return sum(picture.steps for picture in self.pictures)
+
+    @property
+    def row_steps(self) -> int:
+        """Rows that its pictures put through the denoiser, over all their steps."""
+        return sum(picture.steps * (2 if picture.guided else 1) for picture in self.pictures)
