@@ -13,6 +13,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from datetime import datetime
+from enum import Enum
 from functools import cache
 from typing import Any, TypeVar, cast
 
@@ -44,6 +45,8 @@ def to_plain(value: object) -> Any:
         return {"schema": schema, **plain} if schema else plain
     if isinstance(value, datetime):
         return format_time(value)
+    if isinstance(value, Enum):
+        return value.value
     if isinstance(value, Mapping):
         return {str(k): to_plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -158,6 +161,11 @@ def _scalar(hint: Any, value: object, place: str) -> object:
             return parse_time(value)
         except ValueError as error:
             raise _wrong(place, "a time", value) from error
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        try:
+            return hint(value)
+        except ValueError as error:
+            raise _wrong(place, " | ".join(str(member.value) for member in hint), value) from error
     if hint is float:
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise _wrong(place, "a finite number", value)

@@ -162,11 +162,6 @@ def job_log(project_id: str, kind: JobKind, job_id: str) -> str:
     return f"{job(project_id, kind, job_id)}/log"
 
 
-def job_heartbeat(project_id: str, kind: JobKind, job_id: str) -> str:
-    """The sign of life of the current attempt; overwritten."""
-    return f"{job(project_id, kind, job_id)}/heartbeat"
-
-
 def attempts(project_id: str, kind: JobKind, job_id: str) -> str:
     """The folder of a job's attempts."""
     return f"{job(project_id, kind, job_id)}/attempts"
@@ -182,6 +177,11 @@ def attempt(project_id: str, kind: JobKind, job_id: str, n: int) -> str:
 def attempt_file(project_id: str, kind: JobKind, job_id: str, n: int, name: str) -> str:
     """One thing below an attempt's folder, say 'result.json' or 'checkpoints/00000500/state.safetensors'."""
     return check_key(f"{attempt(project_id, kind, job_id, n)}/{name}")
+
+
+def heartbeat(project_id: str, kind: JobKind, job_id: str, n: int) -> str:
+    """The sign of life of attempt `n`; overwritten by its only writer."""
+    return f"{attempt(project_id, kind, job_id, n)}/heartbeat"
 
 
 def events(project_id: str, kind: JobKind, job_id: str, n: int) -> str:

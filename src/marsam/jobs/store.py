@@ -1,0 +1,255 @@
+"""Jobs of one kind in one project: create, read, move on, and find those that may be alive."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from marsam.core.clock import Clock
+from marsam.core.errors import Conflict, Exists, Missing, Precondition, did_you_mean
+from marsam.core.ids import is_ulid, new_ulid
+from marsam.core.records import dump, load
+from marsam.jobs.requests import remember
+from marsam.jobs.states import State, Transition, check_move
+from marsam.store import keys
+from marsam.store.blobs import Blobs, names
+from marsam.store.keys import JobKind
+from marsam.store.numbered import NumberedLog
+
+_TRIES = 20
+
+
+class JobStore:
+    """The jobs under `p/{project}/{kind}`. Every method is safe among processes; the store decides who was first.
+
+    A job's mark under `open/` is made before its first transition and removed after its last, so the marks are always a
+    superset of the jobs that are alive, and a restarted service finds its work by listing a handful of names.
+    """
+
+    def __init__(self, blobs: Blobs, project: str, kind: JobKind, clock: Clock) -> None:
+        self.blobs = blobs
+        self.project = project
+        self.kind: JobKind = kind
+        self.clock = clock
+        self._seen: dict[str, int] = {}
+
+    async def create(self, *, request: bytes, request_id: str, spec_for: Callable[[str], bytes]) -> tuple[str, bool]:
+        """Make a PENDING job and return (its ULID, whether it is new).
+
+        `request` is what the caller asked, in canonical bytes without anything the service chose; `spec_for(ulid)`
+        gives the spec to store. The same `request_id` again returns the first job; if a crash left that half-made, it
+        is completed. An empty `request_id` means that the caller will not ask again.
+
+        Raises Exists (REQUEST_ID_REUSED) when the id stands for another request.
+        """
+        job_id, new = await remember(
+            self.blobs,
+            self.project,
+            scope=f"create {self.kind}",
+            request_id=request_id or new_ulid(self.clock),
+            content=request,
+            result=new_ulid(self.clock),
+            clock=self.clock,
+        )
+        if not new and await self._exists(job_id):
+            return job_id, False
+        await self._mark(job_id)
+        try:
+            await self.blobs.create(keys.job_spec(self.project, self.kind, job_id), spec_for(job_id))
+        except Exists:  # another caller of the same request came first; its spec holds
+            new = False
+        await self._begin(job_id)
+        return job_id, new
+
+    async def spec(self, job_id: str) -> bytes:
+        """Return what the job was asked to do. Raises Missing (JOB_NOT_FOUND)."""
+        try:
+            return await self.blobs.get(keys.job_spec(self.project, self.kind, job_id))
+        except Missing as error:
+            raise await self._missing(job_id) from error
+
+    async def head(self, job_id: str) -> Transition:
+        """Return the job's last transition: where it stands. Raises Missing (JOB_NOT_FOUND)."""
+        found = await self._log(job_id).head(self._seen.get(job_id, 0))
+        if found is None:
+            raise await self._missing(job_id)
+        self._seen[job_id] = found[0]
+        return load(Transition, found[1], what=f"transition {found[0]} of {job_id}")
+
+    async def history(self, job_id: str) -> list[Transition]:
+        """Return every transition, oldest first. Raises Missing (JOB_NOT_FOUND)."""
+        entries = await self._log(job_id).read_all()
+        if not entries:
+            raise await self._missing(job_id)
+        return [load(Transition, data, what=f"transition of {job_id}") for data in entries]
+
+    async def append(
+        self,
+        job_id: str,
+        previous: Transition,
+        state: State,
+        *,
+        owner: str = "",
+        reason: str = "",
+        message: str = "",
+        detail: Mapping[str, Any] | None = None,
+    ) -> Transition:
+        """Move the job on from `previous`, the caller's last look at it, and return the new transition.
+
+        STARTING opens the next attempt; every other state stays in the attempt of `previous`.
+
+        Raises Precondition (JOB_STATE) for a move that there is not, Conflict (JOB_MOVED) when somebody else moved the
+        job since: read the head and decide again.
+        """
+        attempt = previous.attempt + (1 if state is State.STARTING else 0)
+        check_move(previous, state, attempt)
+        entry = Transition(
+            seq=previous.seq + 1,
+            state=state,
+            attempt=attempt,
+            writer_id=new_ulid(self.clock),
+            at=self.clock.now(),
+            owner=owner or previous.owner,
+            reason=reason,
+            message=message,
+            detail=detail or {},
+        )
+        reopened = previous.state.terminal
+        if reopened:
+            await self._mark(job_id)
+        try:
+            await self._log(job_id).append(previous.seq, dump(entry))
+        except Conflict as error:
+            raise Conflict(f"{self.kind} {job_id} was moved on by somebody else", reason="JOB_MOVED",
+                           resource=job_id, remedy="read its state and decide again") from error  # fmt: skip
+        self._seen[job_id] = entry.seq
+        if reopened:  # whoever closed it may have removed the mark in between
+            await self._mark(job_id)
+        if state.terminal:
+            await self.close(job_id)
+        return entry
+
+    async def move(
+        self,
+        job_id: str,
+        decide: Callable[[Transition], State | None],
+        *,
+        owner: str = "",
+        reason: str = "",
+        message: str = "",
+        detail: Mapping[str, Any] | None = None,
+    ) -> Transition:
+        """Move the job to what `decide(head)` says, deciding again whenever somebody else was faster; None leaves it.
+
+        Returns the head that results. Raises Precondition (JOB_STATE) as for `append`.
+        """
+        for _ in range(_TRIES):
+            head = await self.head(job_id)
+            state = decide(head)
+            if state is None:
+                return head
+            try:
+                return await self.append(
+                    job_id, head, state, owner=owner, reason=reason, message=message, detail=detail
+                )
+            except Conflict:
+                continue
+        raise Conflict(f"{self.kind} {job_id} keeps being moved on by others", reason="JOB_MOVED", resource=job_id)
+
+    async def check_fence(self, job_id: str, attempt: int) -> Transition:
+        """Return the head if `attempt` is still the one that may write, for the running program to ask now and then.
+
+        Raises Precondition (JOB_FENCED) when a later attempt began or the job is over.
+        """
+        head = await self.head(job_id)
+        if head.attempt != attempt or head.state.terminal:
+            raise Precondition(
+                f"attempt {attempt} of {job_id} is over: the job is {head.state} in attempt {head.attempt}",
+                reason="JOB_FENCED",
+                resource=job_id,
+            )
+        return head
+
+    async def ids(self) -> list[str]:
+        """Return the ids of all jobs, oldest first."""
+        return [n for n in await names(self.blobs, keys.jobs(self.project, self.kind), folders=True) if is_ulid(n)]
+
+    async def open_ids(self) -> list[str]:
+        """Return the ids of jobs that may be alive, oldest first."""
+        return [
+            n for n in await names(self.blobs, keys.open_jobs(self.project, self.kind), folders=False) if is_ulid(n)
+        ]
+
+    async def live(self) -> dict[str, Transition]:
+        """Return id → head of every job that is alive, oldest first, and mend what crashes left behind.
+
+        A job whose spec was written but not its first transition begins now; a mark left on a finished job goes.
+        """
+        found: dict[str, Transition] = {}
+        for job_id in await self.open_ids():
+            try:
+                head = await self.head(job_id)
+            except Missing:
+                if not await self._has_spec(job_id):
+                    continue  # still being made, or never will be; its request id completes it
+                await self._begin(job_id)
+                head = await self.head(job_id)
+            if head.state.terminal:
+                await self.close(job_id)
+            else:
+                found[job_id] = head
+        return found
+
+    async def close(self, job_id: str) -> None:
+        """Remove the mark of a finished job; put it back if somebody resumed the job at the same moment."""
+        await self.blobs.delete([keys.open_job(self.project, self.kind, job_id)])
+        if not (await self.head(job_id)).state.terminal:
+            await self._mark(job_id)
+
+    def _log(self, job_id: str) -> NumberedLog:
+        return NumberedLog(self.blobs, keys.job_log(self.project, self.kind, job_id))
+
+    async def _mark(self, job_id: str) -> None:
+        await self.blobs.create(keys.open_job(self.project, self.kind, job_id), job_id.encode())
+
+    async def _begin(self, job_id: str) -> None:
+        first = Transition(
+            seq=1, state=State.PENDING, attempt=0, writer_id=new_ulid(self.clock), at=self.clock.now(), reason="CREATED"
+        )
+        try:
+            await self._log(job_id).append(0, dump(first))
+        except Conflict:  # another caller of the same request, or `live`, began it
+            return
+
+    async def _exists(self, job_id: str) -> bool:
+        try:
+            await self.head(job_id)
+        except Missing:
+            return False
+        return True
+
+    async def _has_spec(self, job_id: str) -> bool:
+        try:
+            await self.blobs.stat(keys.job_spec(self.project, self.kind, job_id))
+        except Missing:
+            return False
+        return True
+
+    async def _missing(self, job_id: str) -> Missing:
+        singular = self.kind.removesuffix("s")
+        return Missing(f"no {singular} '{job_id}' in project '{self.project}'", reason="JOB_NOT_FOUND",
+                       resource=f"projects/{self.project}/{self.kind}/{job_id}",
+                       remedy=did_you_mean(job_id, (await self.ids())[-100:]))  # fmt: skip
+
+
+async def gather_heads(store: JobStore, job_ids: list[str], *, batch: int = 32) -> dict[str, Transition]:
+    """Return id → head of the given jobs, `batch` reads at a time; jobs without a first transition are left out."""
+    found: dict[str, Transition] = {}
+    for at in range(0, len(job_ids), batch):
+        some = job_ids[at : at + batch]
+        outcomes = await asyncio.gather(*(store.head(job_id) for job_id in some), return_exceptions=True)
+        for job_id, outcome in zip(some, outcomes, strict=True):
+            if isinstance(outcome, Transition):
+                found[job_id] = outcome
+            elif not isinstance(outcome, Missing):
+                raise outcome
+    return found
