@@ -11,7 +11,7 @@ _PATTERNS: dict[str, tuple[tuple[str, str], ...]] = {
     "dataset": (("datasets", "slug"),),
     "item": (("datasets", "slug"), ("items", "ulid")),
     "version": (("datasets", "slug"), ("versions", "slug")),
-    "import": (("datasets", "slug"), ("imports", "ulid")),
+    "import": (("imports", "ulid"),),
     "run": (("runs", "ulid"),),
     "model": (("models", "slug"),),
     "alias": (("aliases", "slug"),),

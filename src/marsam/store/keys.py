@@ -82,6 +82,11 @@ def reviews(project_id: str, dataset_id: str) -> str:
     return f"{dataset(project_id, dataset_id)}/reviews"
 
 
+def vocabularies(project_id: str, dataset_id: str) -> str:
+    """The numbered log of the vocabularies that imports brought; the last one holds."""
+    return f"{dataset(project_id, dataset_id)}/vocabularies"
+
+
 def versions(project_id: str, dataset_id: str) -> str:
     """The folder of a dataset's versions."""
     return f"{dataset(project_id, dataset_id)}/versions"
