@@ -1,0 +1,102 @@
+"""What a launcher is, whatever it launches with."""
+
+import re
+import signal as signals
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+from marsam.core.errors import Invalid
+
+_KEY = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
+
+
+class Cause(StrEnum):
+    """Why a program is no longer running."""
+
+    DONE = "DONE"  # exit code 0
+    FAILED = "FAILED"  # another exit code
+    SIGNALLED = "SIGNALLED"  # a signal ended it
+    OUT_OF_MEMORY = "OUT_OF_MEMORY"  # the kernel took it because memory ran out
+    LOST = "LOST"  # it is gone and nobody saw how: a power cut, or its keeper was killed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """What to run: `argv` with an absolute program or one on PATH; `env` is added to the launcher's own variables.
+
+    Standard output and error go to `log_path`, which is appended to.
+    """
+
+    argv: tuple[str, ...]
+    log_path: Path
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not self.argv or any("\0" in word for word in self.argv):
+            raise Invalid("a program needs words without NUL to run", field="argv")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Handle:
+    """A launched program. `key` finds it again after a restart; `place` says where it runs, for messages."""
+
+    key: str
+    place: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exit:
+    """How a program ended: by an exit code or by a signal, never both; `peak_rss` in bytes, 0 when unknown."""
+
+    cause: Cause
+    code: int | None = None
+    signal: int | None = None
+    peak_rss: int = 0
+
+    def __str__(self) -> str:
+        if self.cause is Cause.LOST:
+            return "vanished without a trace (the machine restarted, or its keeper was killed)"
+        if self.cause is Cause.OUT_OF_MEMORY:
+            return "killed by the kernel because memory ran out"
+        if self.signal is not None:
+            return f"ended by {signals.Signals(self.signal).name}"
+        return "finished" if self.code == 0 else f"ended with exit code {self.code}"
+
+
+class Launcher(Protocol):
+    """Starts programs that outlive the launcher's own process, and finds them again by key."""
+
+    async def start(self, program: Program, *, key: str) -> Handle:
+        """Start `program` under `key`, once and for ever.
+
+        Raises Exists (PROGRAM_KEY_USED) when the key was used before, Invalid (PROGRAM_NOT_FOUND) when there is no such
+        program, Unavailable when it cannot be started.
+        """
+        ...
+
+    async def adopt(self, key: str) -> Handle | None:
+        """Return the program that was started under `key`, running or ended; None when there is none."""
+        ...
+
+    async def follow(self, handle: Handle) -> Exit:
+        """Wait until the program has ended and return how. May be called again, and by several."""
+        ...
+
+    async def stop(self, handle: Handle, *, grace_s: float) -> Exit:
+        """Ask the program to end (SIGTERM), make it end after `grace_s` seconds (SIGKILL), with all that it started."""
+        ...
+
+    async def forget(self, key: str) -> None:
+        """Drop what is remembered of an ended program. Raises Precondition (PROGRAM_RUNNING) when it still runs."""
+        ...
+
+
+def check_program_key(key: str) -> str:
+    """Return `key` if it may name a program; Invalid otherwise."""
+    if not _KEY.fullmatch(key):
+        raise Invalid(f"'{key[:80]}' cannot name a program", field="key", reason="KEY_NOT_ALLOWED")
+    return key
