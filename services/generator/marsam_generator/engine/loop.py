@@ -221,8 +221,8 @@ class StepLoop:
         began = time.monotonic()
         rows = [row for slot in picked for row in _rows(slot)]
         results = iter(self._forward(picked[0].live.order.denoiser, rows))
-        done = 0
-        touched: dict[int, _Live] = {}
+        finished: list[_Slot] = []
+        touched: dict[str, _Live] = {}
         for slot in picked:
             predictions = [next(results) for _ in range(slot.rows)]
             live = slot.live
@@ -232,21 +232,26 @@ class StepLoop:
             if failure is None:
                 failure = self._advance(slot, [each for each in predictions if isinstance(each, torch.Tensor)])
             if failure is not None:
+                touched.pop(live.order.id, None)
                 self._end(live, _stated(failure))
                 continue
-            touched[id(live)] = live
+            touched[live.order.id] = live
             live.steps += 1
             if slot.walk.done:
-                done += 1
-                live.slots.remove(slot)
-                live.tell(Denoised(index=slot.index, latent=slot.walk.latent))
+                finished.append(slot)
         for live in touched.values():
             live.tell(Stepped(done=live.steps, of=live.order.steps, rows=len(rows), began=began))
+        for slot in finished:
+            live = slot.live
+            if live.order.id not in touched:
+                continue
+            live.slots.remove(slot)
+            live.tell(Denoised(index=slot.index, latent=slot.walk.latent))
             if not live.slots:
-                self._live.pop(live.order.id, None)
+                del self._live[live.order.id]
         seconds = time.monotonic() - began
         waiting = sum(len(live.slots) for live in self._live.values())
-        self._observe(Tick(rows=len(rows), seconds=seconds, pictures_done=done, waiting=waiting))
+        self._observe(Tick(rows=len(rows), seconds=seconds, pictures_done=len(finished), waiting=waiting))
 
     def _choose(self) -> list[_Slot]:
         """The pictures of the coming tick: of the group served longest ago, the most urgent that fit its width."""

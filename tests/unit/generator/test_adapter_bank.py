@@ -1,0 +1,150 @@
+"""The bank against PEFT and against itself: mixed rows, weights, masks, slots."""
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import replace
+
+import pytest
+import torch
+from marsam_generator.engine.bank import AdapterBank
+
+from marsam.core.errors import Corrupt, Invalid, Missing
+from marsam.diffusion import registry
+from marsam.diffusion.adapter.net import Adapter, apply
+from marsam.diffusion.spec import Components, Conditioning
+from tests.unit.generator.tiny import TOKENS, WIDTH
+
+FAMILY = registry.family("sd1")
+TOLERANCE = 2e-5
+
+
+@pytest.fixture
+def rows() -> tuple[torch.Tensor, torch.Tensor, Conditioning]:
+    noise = torch.Generator().manual_seed(7)
+    noisy = torch.randn((5, 4, 8, 8), generator=noise)
+    times = torch.tensor([0.1, 0.4, 0.6, 0.9, 1.0], dtype=torch.float64)
+    return noisy, times, Conditioning({"hidden": torch.randn((5, TOKENS, WIDTH), generator=noise)})
+
+
+def predict(module: torch.nn.Module, rows: tuple[torch.Tensor, torch.Tensor, Conditioning]) -> torch.Tensor:
+    with torch.inference_mode():
+        return FAMILY.predict(module, *rows, train_steps=1000)
+
+
+def banked(
+    bank: AdapterBank,
+    module: torch.nn.Module,
+    rows: tuple[torch.Tensor, torch.Tensor, Conditioning],
+    uses: Sequence[Mapping[str, float]],
+) -> torch.Tensor:
+    with bank.rows(uses):
+        return predict(module, rows)
+
+
+def filled(parts: Components, adapters: Mapping[str, Adapter]) -> AdapterBank:
+    assert parts.denoiser is not None
+    bank = AdapterBank(parts.denoiser)
+    for key, adapter in adapters.items():
+        bank.install(bank.prepare(key, adapter))
+    return bank
+
+
+def test_a_mixed_batch_equals_peft_one_adapter_at_a_time(parts, adapters, rows) -> None:
+    pristine = deepcopy(parts.denoiser)
+    bank = filled(parts, adapters)
+    uses = [{"a": 1.0}, {}, {"b": 0.7}, {"narrow": -1.5}, {"a": 0.0}]
+    mixed = banked(bank, parts.denoiser, rows, uses)
+    for row, use in enumerate(uses):
+        alone = deepcopy(pristine)
+        for name, weight in use.items():
+            apply(alone, adapters[name], weight=weight)
+        expected = predict(alone, rows)[row]
+        assert (mixed[row] - expected).abs().max() < TOLERANCE
+    assert (mixed[0] - predict(pristine, rows)[0]).abs().max() > 0.05  # the adapter does something at all
+
+
+def test_rows_without_adapter_and_rows_at_weight_0_equal_the_base_bit_for_bit(parts, adapters, rows) -> None:
+    base = predict(parts.denoiser, rows)
+    bank = filled(parts, adapters)
+    mixed = banked(bank, parts.denoiser, rows, [{"a": 1.0}, {}, {"b": 0.0}, {"b": 2.0}, {"a": 0.0, "b": 0.0}])
+    assert all(torch.equal(mixed[row], base[row]) for row in (1, 2, 4))
+    assert not torch.equal(mixed[0], base[0])
+    assert torch.equal(banked(bank, parts.denoiser, rows, [{}] * 5), base)
+    assert torch.equal(predict(parts.denoiser, rows), base)
+
+
+def test_two_adapters_compose_as_their_sum(parts, adapters, rows) -> None:
+    bank = filled(parts, adapters)
+    both = banked(bank, parts.denoiser, rows, [{"a": 0.6, "narrow": 0.4}] * 5)
+    # One adapter whose A and B hold both: the sum, by definition of a product of stacked matrices.
+    a, narrow = adapters["a"], adapters["narrow"]
+    pairs = {}
+    for name, (down, up) in a.pairs.items():
+        more = narrow.pairs.get(name)
+        downs = [down] if more is None else [down, more[0]]
+        ups = [0.6 * up] if more is None else [0.6 * up, 0.4 * more[1]]
+        pairs[name] = (torch.cat(downs), torch.cat(ups, dim=1))
+    bank.install(bank.prepare("sum", replace(a, pairs=pairs)))
+    assert (both - banked(bank, parts.denoiser, rows, [{"sum": 1.0}] * 5)).abs().max() < TOLERANCE
+
+
+def test_an_overflowing_adapter_never_touches_a_strangers_row(parts, adapters, rows) -> None:
+    bank = filled(parts, adapters)
+    calm = banked(bank, parts.denoiser, rows, [{"a": 1.0}, {}, {"narrow": 1.0}, {}, {"a": 1.0}])
+    wild = {name: (torch.full_like(down, 3e38), up) for name, (down, up) in adapters["b"].pairs.items()}
+    bank.evict("b")
+    bank.install(bank.prepare("b", replace(adapters["b"], pairs=wild)))
+    mixed = banked(bank, parts.denoiser, rows, [{"a": 1.0}, {}, {"narrow": 1.0}, {"b": 1.0}, {"a": 1.0}])
+    assert not torch.isfinite(mixed[3]).all()
+    for row in (0, 1, 2, 4):
+        assert (mixed[row] - calm[row]).abs().max() < TOLERANCE
+
+
+def test_numbers_are_checked_when_loaded(parts, adapters) -> None:
+    bank = AdapterBank(parts.denoiser)
+    name, (down, up) = next(iter(adapters["a"].pairs.items()))
+    for bad in (float("inf"), float("nan")):
+        poisoned = up.clone()
+        poisoned.view(-1)[0] = bad
+        with pytest.raises(Corrupt) as caught:
+            bank.prepare("a", replace(adapters["a"], pairs={name: (down, poisoned)}))
+        assert caught.value.reason == "ADAPTER_NOT_FINITE"
+        assert name in caught.value.message
+
+
+def test_an_adapter_of_another_shape_is_refused_by_layer(parts, adapters) -> None:
+    bank = AdapterBank(parts.denoiser)
+    name, (down, up) = next(iter(adapters["a"].pairs.items()))
+    with pytest.raises(Invalid) as caught:
+        bank.prepare("a", replace(adapters["a"], pairs={name: (down[:, :-1], up)}))
+    assert caught.value.reason == "ADAPTER_SHAPE"
+    with pytest.raises(Invalid) as caught:
+        bank.prepare("a", replace(adapters["a"], pairs={"mid_block.nowhere": (down, up)}))
+    assert caught.value.reason == "ADAPTER_LAYER_UNKNOWN"
+
+
+def test_eviction_frees_rank_for_the_next_and_leaves_others_alone(parts, adapters, rows) -> None:
+    bank = filled(parts, {"a": adapters["a"], "b": adapters["b"]})
+    before = banked(bank, parts.denoiser, rows, [{"b": 1.0}] * 5)
+    size = bank.size_bytes
+    for cycle in range(20):
+        bank.evict("a" if cycle % 2 == 0 else "c")
+        key = "c" if cycle % 2 == 0 else "a"
+        bank.install(bank.prepare(key, adapters["a"]))
+    assert bank.size_bytes == size
+    assert torch.equal(banked(bank, parts.denoiser, rows, [{"b": 1.0}] * 5), before)
+    with pytest.raises(Missing):
+        bank.evict("c")
+    bank.evict("a")
+    bank.evict("b")
+    assert (bank.size_bytes, dict(bank.resident)) == (0, {})
+    assert not any(module._forward_hooks for module in parts.denoiser.modules())
+
+
+def test_the_base_is_never_written(parts, adapters, rows) -> None:
+    before = {name: value.clone() for name, value in parts.denoiser.state_dict().items()}
+    bank = filled(parts, adapters)
+    for _ in range(10):
+        banked(bank, parts.denoiser, rows, [{"a": 1.0}, {"b": 1.0, "a": 0.3}, {}, {"narrow": 2.0}, {"a": 0.5}])
+    after = parts.denoiser.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())

@@ -1,0 +1,270 @@
+"""The step engine: what it promises about pictures, and that nothing ends its loop."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from marsam_generator.engine.engine import BASE, Denoising, Drawing, Drawn, Engine, Progress
+from marsam_generator.engine.loop import Tick
+from marsam_generator.engine.width import Widths, knee, measure
+from marsam_generator.engine.work import Denoised, Event, Order
+
+from marsam.core.errors import Cancelled, Deadline, Internal, MarsamError
+from marsam.core.ids import new_ulid
+from marsam.diffusion import registry
+from marsam.diffusion.sampling import Picture, initial_noise
+
+FAMILY = registry.family("sd1")
+ANOTHER_BATCH = 1e-3
+"""Largest difference of a latent drawn alone and in a mixed batch, in its standard deviations, fp32."""
+
+
+class Bench:
+    """An engine with what its ticks did."""
+
+    def __init__(self, parts: Any, *, lanes: int = 1, limit: int = 32) -> None:
+        self.ticks: list[Tick] = []
+        self.widths = Widths(limit=limit)
+        self.parts = parts
+        self.engine = Engine(
+            name="tiny", family=FAMILY, parts=parts, lanes=lanes, widths=self.widths, observe=self.ticks.append
+        )
+
+    async def draw(self, *pictures: Picture, **fields: Any) -> list[torch.Tensor]:
+        """The pixels, by index."""
+        drawing = Drawing(id=new_ulid(), pictures=pictures, **fields)
+        found: dict[int, torch.Tensor] = {}
+        async for event in self.engine.draw(drawing):
+            if isinstance(event, Drawn):
+                found[event.index] = event.pixels
+        return [found[index] for index in range(len(pictures))]
+
+    async def latent(self, picture: Picture) -> torch.Tensor:
+        """The clean latent of one picture, past the image coder."""
+        caller = asyncio.get_running_loop()
+        found: asyncio.Future[torch.Tensor] = caller.create_future()
+
+        def sink(event: Event) -> None:
+            if isinstance(event, Denoised):
+                caller.call_soon_threadsafe(found.set_result, event.latent)
+
+        conditional, unconditional = await self.engine._encode([picture])
+        self.engine._loop.submit(
+            Order(
+                id=new_ulid(),
+                denoiser=BASE,
+                pictures=[picture],
+                conditional=conditional,
+                unconditional=unconditional,
+                sink=sink,
+            )
+        )
+        return await asyncio.wait_for(found, 20)
+
+    async def idle(self) -> None:
+        """Wait until no picture is in the loop."""
+        async with asyncio.timeout(20):
+            while self.engine._loop._live:
+                await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+async def bench(parts) -> AsyncIterator[Bench]:
+    made = Bench(parts)
+    yield made
+    await made.engine.close()
+
+
+def picture(seed: int = 0, **fields: Any) -> Picture:
+    values: dict[str, Any] = {"prompt": "a chef", "width": 16, "height": 16, "steps": 4, "guidance": 3.0, **fields}
+    return Picture(seed=seed, **values)
+
+
+def close(one: torch.Tensor, other: torch.Tensor) -> bool:
+    # uint8: one grey level may flip where a value lies on its edge.
+    return int((one.int() - other.int()).abs().max()) <= 1
+
+
+async def test_parity_with_the_diffusers_pipeline(bench: Bench, base_folder: Path) -> None:
+    pipeline: Any = StableDiffusionPipeline.from_pretrained(base_folder, safety_checker=None, feature_extractor=None)
+    pipeline.set_progress_bar_config(disable=True)
+    shape = bench.parts.facts.latent_shape(16, 16)
+    expected = pipeline(
+        "a chef in a kitchen",
+        negative_prompt="a desert",
+        latents=initial_noise(shape, 5),
+        height=16,
+        width=16,
+        num_inference_steps=6,
+        guidance_scale=4.0,
+        output_type="pt",
+    ).images[0]
+    ours = await bench.draw(picture(5, prompt="a chef in a kitchen", negative="a desert", steps=6, guidance=4.0))
+    error = (ours[0].permute(2, 0, 1) / 255.0 - expected).abs().max()
+    # Half a grey level of rounding, and nothing else.
+    assert float(error) <= 0.5 / 255 + 1e-5
+
+
+async def test_the_same_request_alone_and_in_a_mixed_batch(bench: Bench, adapters) -> None:
+    for key, adapter in adapters.items():
+        await bench.engine.install(bench.engine.bank().prepare(key, adapter))
+    wanted: list[tuple[Picture, dict[str, float]]] = [
+        (picture(1, steps=13), {}),
+        (picture(2, steps=17, scheduler="euler", guidance=1.0), {"a": 1.0}),
+        (picture(3, steps=15, guidance=6.0, prompt="عالمة في مختبر"), {"b": 0.5}),
+        (picture(4, steps=14, negative="a desert"), {"a": 0.4, "narrow": 1.0}),
+        (picture(5, steps=16, guidance=2.0), {"b": 0.0}),
+    ]
+    alone = [(await bench.draw(one, adapters=use))[0] for one, use in wanted]
+    bench.ticks.clear()
+    mixed = await asyncio.gather(*(bench.draw(one, adapters=use) for one, use in wanted))
+    assert max(tick.rows for tick in bench.ticks) == 9  # all five shared a tick, four of them guided
+    for before, after in zip(alone, mixed, strict=True):
+        assert close(before, after[0])
+    base = (await bench.draw(wanted[4][0]))[0]
+    assert torch.equal(alone[4], base)
+    assert not close(alone[1], (await bench.draw(wanted[1][0]))[0])
+
+
+async def test_latents_in_a_mixed_batch_stay_within_the_measured_tolerance(bench: Bench) -> None:
+    wanted = [picture(seed, steps=8, guidance=guidance) for seed, guidance in enumerate((1.0, 3.0, 7.5, 2.0))]
+    alone = [await bench.latent(one) for one in wanted]
+    mixed = await asyncio.gather(*(bench.latent(one) for one in wanted))
+    errors = [float((one - other).abs().max() / one.std()) for one, other in zip(alone, mixed, strict=True)]
+    assert max(errors) < ANOTHER_BATCH
+
+
+async def test_two_lanes_draw_the_same_pictures_as_one(parts, bench: Bench, base_folder: Path) -> None:
+    wide = Bench(FAMILY.load(base_folder), lanes=2)
+    try:
+        one = await asyncio.gather(*(bench.draw(picture(seed)) for seed in range(4)))
+        two = await asyncio.gather(*(wide.draw(picture(seed)) for seed in range(4)))
+        assert all(close(left[0], right[0]) for left, right in zip(one, two, strict=True))
+    finally:
+        await wide.engine.close()
+
+
+async def test_progress_counts_every_step_of_every_picture(bench: Bench) -> None:
+    seen: list[object] = []
+    drawing = Drawing(id=new_ulid(), pictures=[picture(0, steps=3), picture(1, steps=5)])
+    async for event in bench.engine.draw(drawing):
+        seen.append(event)
+    progress = [event.done for event in seen if isinstance(event, Progress)]
+    assert progress == [2, 4, 6, 7, 8]
+    assert sorted(event.index for event in seen if isinstance(event, Drawn)) == [0, 1]
+    assert isinstance(seen[-1], Denoising) and seen[-1].first < seen[-1].last
+
+
+async def test_a_vanished_caller_frees_its_place_within_a_tick(bench: Bench) -> None:
+    stream = bench.engine.draw(Drawing(id=new_ulid(), pictures=[picture(0, steps=900)]))
+    async for event in stream:
+        if isinstance(event, Progress) and event.done >= 3:
+            break
+    taken = len(bench.ticks)
+    await stream.aclose()
+    await bench.idle()
+    assert len(bench.ticks) <= taken + 2
+    assert (await bench.draw(picture(1)))[0].shape == (16, 16, 3)
+
+
+async def test_cancel_ends_the_order_with_a_stated_error(bench: Bench) -> None:
+    drawing = Drawing(id=new_ulid(), pictures=[picture(0, steps=900)])
+    with pytest.raises(Cancelled):
+        async for event in bench.engine.draw(drawing):
+            if isinstance(event, Progress) and event.done == 2:
+                bench.engine._loop.cancel(drawing.id)
+    assert sum(tick.rows for tick in bench.ticks) < 2 * 50
+
+
+async def test_a_deadline_is_met_between_steps(bench: Bench) -> None:
+    await bench.draw(picture())  # the width is measured before
+    began = time.monotonic()
+    with pytest.raises(Deadline) as caught:
+        await bench.draw(picture(0, steps=1000), deadline=began + 0.2)
+    assert time.monotonic() - began < 2.0
+    assert "of 1000 steps" in caught.value.message
+    await bench.idle()
+
+
+async def test_a_picture_that_leaves_the_numbers_fails_alone(bench: Bench, adapters) -> None:
+    wild = {name: (torch.full_like(down, 3e38), up) for name, (down, up) in adapters["a"].pairs.items()}
+    await bench.engine.install(bench.engine.bank().prepare("wild", replace(adapters["a"], pairs=wild)))
+    calm = (await bench.draw(picture(1)))[0]
+    outcomes = await asyncio.gather(
+        bench.draw(picture(1)), bench.draw(picture(2), adapters={"wild": 1.0}), return_exceptions=True
+    )
+    assert isinstance(outcomes[0], list) and close(outcomes[0][0], calm)
+    assert isinstance(outcomes[1], Internal) and outcomes[1].reason == "NOT_FINITE"
+
+
+async def test_a_row_that_raises_fails_alone_and_the_loop_lives(bench: Bench) -> None:
+    calm = (await bench.draw(picture(1)))[0]
+    # An adapter that is not resident: the forward of that row alone cannot be done.
+    outcomes: Sequence[Any] = await asyncio.gather(
+        bench.draw(picture(1)),
+        bench.draw(picture(2), adapters={"nowhere": 1.0}),
+        bench.draw(picture(3)),
+        return_exceptions=True,
+    )
+    assert close(outcomes[0][0], calm)
+    assert isinstance(outcomes[1], MarsamError)
+    assert outcomes[2][0].shape == (16, 16, 3)
+    assert bench.engine._loop._thread.is_alive()
+
+
+async def test_short_work_overtakes_long_work(parts) -> None:
+    bench = Bench(parts, limit=2)  # one guided picture a tick
+    try:
+        await bench.draw(picture())
+        ended: list[str] = []
+
+        async def draw(name: str, steps: int) -> None:
+            await bench.draw(picture(0, steps=steps))
+            ended.append(name)
+
+        await asyncio.gather(draw("long", 60), draw("short", 4))
+        assert ended == ["short", "long"]
+        assert all(tick.rows <= 2 for tick in bench.ticks)
+    finally:
+        await bench.engine.close()
+
+
+async def test_closing_tells_those_who_wait(parts) -> None:
+    bench = Bench(parts)
+    drawing = asyncio.create_task(bench.draw(picture(0, steps=1000)))
+    async with asyncio.timeout(20):
+        while not bench.ticks:
+            await asyncio.sleep(0.005)
+    await bench.engine.close()
+    with pytest.raises(MarsamError) as caught:
+        await drawing
+    assert caught.value.reason == "SHUTTING_DOWN"
+
+
+def test_the_knee_is_the_narrowest_width_near_the_best() -> None:
+    assert knee([(1, 50.0), (2, 80.0), (4, 98.0), (8, 100.0), (16, 101.0)]) == 4
+    assert knee([(1, 50.0)]) == 1
+
+
+def test_measuring_stops_where_width_no_longer_pays_and_where_memory_ends() -> None:
+    asked: list[int] = []
+
+    def flat(rows: int) -> None:
+        asked.append(rows)
+        time.sleep(0.004 * rows)
+
+    assert knee(measure(flat, limit=64)) == 1
+    assert max(asked) == 4
+
+    def small(rows: int) -> None:
+        if rows > 4:
+            raise MemoryError
+        time.sleep(0.004)
+
+    assert knee(measure(small, limit=64)) == 4
