@@ -1,0 +1,35 @@
+"""The Python SDK.
+
+    async with AsyncMarsam() as marsam:
+        imported = await marsam.datasets.import_folder("photos", "hayy")
+        async for event in marsam.generation.generate("a baker in a lab", model="hayy-base", seed=7): ...
+
+`Marsam` is the same without an event loop. Failures are `marsam.core.errors.MarsamError`s.
+"""
+
+from marsam.client.blocking import Marsam
+from marsam.client.endpoints import Endpoints, find
+from marsam.client.files import Transfer
+from marsam.client.generation import Accepted, Done, Event, Image, Progress
+from marsam.client.marsam import AsyncMarsam
+from marsam.client.models import kind_name
+from marsam.client.naming import qualify, short
+from marsam.client.states import is_final, state_name
+
+__all__ = [
+    "Accepted",
+    "AsyncMarsam",
+    "Done",
+    "Endpoints",
+    "Event",
+    "Image",
+    "Marsam",
+    "Progress",
+    "Transfer",
+    "find",
+    "is_final",
+    "kind_name",
+    "qualify",
+    "short",
+    "state_name",
+]
