@@ -6,6 +6,7 @@ Both lie below the attempt's own folder, so an attempt that lives on after it wa
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from marsam.core.errors import Conflict, Corrupt, Missing
@@ -19,10 +20,11 @@ Event = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Heartbeat:
-    """The last sign of life of an attempt: what it said, and how long ago by the store's own clock."""
+    """The last sign of life of an attempt: what it said, when, and how long ago, by the store's own clock."""
 
     attempt: int
     payload: Mapping[str, Any]
+    modified: datetime
     age_s: float
 
 
@@ -41,7 +43,7 @@ async def read_heartbeat(store: JobStore, job_id: str, attempt: int) -> Heartbea
         return None
     except ValueError as error:
         raise Corrupt(f"heartbeat of {job_id} is not JSON: {error}", reason="MANIFEST_UNREADABLE") from error
-    return Heartbeat(attempt=attempt, payload=payload, age_s=stat.age_s)
+    return Heartbeat(attempt=attempt, payload=payload, modified=stat.modified, age_s=stat.age_s)
 
 
 async def append_events(store: JobStore, job_id: str, attempt: int, segment: int, events: Sequence[Event]) -> None:

@@ -1,0 +1,255 @@
+"""The supervisor: sees every live job of one kind to its end, attempt by attempt.
+
+It decides nothing about the work itself: `Work` says which program to run and what its end means. Everything it needs
+to go on after a crash is in the store and with the launcher: a job that is STARTING or RUNNING when a service comes up
+is found again under its key, and its end is learned even if it came while nobody was looking.
+"""
+
+import asyncio
+import contextlib
+import logging
+from dataclasses import dataclass
+
+from marsam.core.clock import Clock
+from marsam.core.errors import Conflict, Deadline, Exists, MarsamError, OutcomeUnknown, Unavailable
+from marsam.jobs.progress import read_heartbeat
+from marsam.jobs.states import State, Transition
+from marsam.jobs.store import JobStore
+from marsam.launch.attempt import Ended, Outcome, Policy, Pulse, Slots, Work, program_key
+from marsam.launch.launcher import Cause, Exit, Handle, Launcher
+from marsam.store import keys
+from marsam.store.blobs import Blobs, names
+from marsam.store.keys import JobKind
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    store: JobStore
+    id: str
+
+
+class Supervisor:
+    """Drives the jobs of `kind` in every project. `owner` names this launcher: jobs of other owners are left to them.
+
+    Use as `async with Supervisor(…) as supervisor`, call `wake()` after a job was created or a cancel was asked for.
+    """
+
+    def __init__(
+        self, blobs: Blobs, kind: JobKind, *, launcher: Launcher, work: Work, policy: Policy, owner: str, clock: Clock
+    ) -> None:
+        self._blobs = blobs
+        self._kind: JobKind = kind
+        self._launcher = launcher
+        self._work = work
+        self._policy = policy
+        self._owner = owner
+        self._clock = clock
+        self._slots = Slots(policy.slots)
+        self._stores: dict[str, JobStore] = {}
+        self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._handles: dict[tuple[str, str], Handle] = {}
+        self._starts: set[asyncio.Task[Handle]] = set()
+        self._changed = asyncio.Event()
+        self._looker: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> "Supervisor":
+        self._looker = asyncio.create_task(self._look(), name=f"supervise {self._kind}")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close(stop_programs=False)
+
+    def wake(self) -> None:
+        """Look for work at once instead of at the next turn."""
+        self._changed.set()
+
+    @property
+    def running(self) -> int:
+        """How many programs run at the moment."""
+        return len(self._handles)
+
+    async def close(self, *, stop_programs: bool) -> None:
+        """Stop supervising. Programs run on and are found again, or are asked to stop and waited for.
+
+        What a stopped program leaves is judged by the next supervisor, as if it had ended by itself.
+        """
+        tasks = [task for task in (self._looker, *self._tasks.values()) if task is not None]
+        self._looker = None
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        # A program whose start was under way when its task was cancelled has been started all the same.
+        started = await asyncio.gather(*self._starts, return_exceptions=True)
+        if stop_programs:
+            handles = {h.key: h for h in (*self._handles.values(), *started) if not isinstance(h, BaseException)}
+            stops = (self._launcher.stop(h, grace_s=self._policy.grace_s) for h in handles.values())
+            for outcome in await asyncio.gather(*stops, return_exceptions=True):
+                if isinstance(outcome, BaseException):
+                    _log.warning("cannot stop a program of %s: %s", self._kind, outcome)
+        self._handles.clear()
+
+    async def _look(self) -> None:
+        """Start driving every live job that is not driven yet, at each turn."""
+        while True:
+            self._changed.clear()
+            try:
+                for project in await names(self._blobs, keys.projects(), folders=True):
+                    if project not in self._stores:
+                        self._stores[project] = JobStore(self._blobs, project, self._kind, self._clock)
+                    store = self._stores[project]
+                    for job_id in await store.live():
+                        if (project, job_id) not in self._tasks:
+                            task = asyncio.create_task(self._drive(_Job(store=store, id=job_id)), name=job_id)
+                            self._tasks[project, job_id] = task
+            except MarsamError as error:
+                _log.warning("cannot look for %s: %s", self._kind, error)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._policy.poll_s):
+                    await self._changed.wait()
+
+    async def _drive(self, job: _Job) -> None:
+        """See one job to its end; whatever goes wrong in the store meanwhile, the next turn tries again."""
+        try:
+            while await self._step(job):
+                pass
+        except MarsamError as error:
+            _log.warning("%s %s: %s", self._kind, job.id, error)
+            await asyncio.sleep(self._policy.backoff_s)
+        finally:
+            self._tasks.pop((job.store.project, job.id), None)
+
+    async def _step(self, job: _Job) -> bool:
+        """Do the next thing that the job needs; False when it needs nothing more from here."""
+        head = await job.store.head(job.id)
+        if head.state.terminal:
+            return False
+        try:
+            if head.state is State.PENDING:
+                await self._slots.acquire()
+                try:
+                    head = await job.store.head(job.id)
+                    if head.state is State.PENDING:
+                        head = await job.store.append(job.id, head, State.STARTING, owner=self._owner)
+                        await self._attempt(job, head)
+                finally:
+                    await self._slots.release()
+            elif head.owner != self._owner:
+                return await self._mind_foreign(job, head)
+            else:
+                self._slots.take()
+                try:
+                    await self._attempt(job, head)
+                finally:
+                    await self._slots.release()
+        except Conflict:  # somebody else moved the job: look again
+            pass
+        return True
+
+    async def _attempt(self, job: _Job, head: Transition) -> None:
+        """See the attempt of `head` to its end and record what that means."""
+        try:
+            handle = await self._find_or_start(job, head)
+        except (Unavailable, OutcomeUnknown, Deadline):  # says nothing about the job: the next turn tries again
+            raise
+        except MarsamError as error:
+            await self._record(job, head, Outcome(state=State.FAILED, reason=error.reason, message=str(error)))
+            return
+        if handle is None:
+            ended = Ended(attempt=head.attempt, exit=Exit(cause=Cause.LOST))
+        else:
+            self._handles[job.store.project, job.id] = handle
+            ended = await self._follow(job, head, handle)
+            self._handles.pop((job.store.project, job.id), None)
+        outcome = await self._work.judge(job.store, job.id, ended)
+        await self._record(job, await job.store.head(job.id), outcome)
+        if outcome.state is State.PENDING:
+            await asyncio.sleep(min(60.0, self._policy.backoff_s * 2 ** (head.attempt - 1)))
+
+    async def _find_or_start(self, job: _Job, head: Transition) -> Handle | None:
+        """Return the attempt's program; None when it was started, and is not to be found."""
+        key = program_key(job.store, job.id, head.attempt)
+        found = await self._launcher.adopt(key)
+        if found is not None or head.state is not State.STARTING:
+            return found
+        program = await self._work.program(job.store, job.id, head.attempt)
+        start = asyncio.create_task(self._launcher.start(program, key=key))
+        self._starts.add(start)
+        start.add_done_callback(self._starts.discard)
+        try:
+            return await asyncio.shield(start)
+        except Exists:
+            return await self._launcher.adopt(key)
+
+    async def _follow(self, job: _Job, head: Transition, handle: Handle) -> Ended:
+        """Wait for the program's end; on the way tell that it runs, pass a cancel on, and notice silence."""
+        following = asyncio.create_task(self._launcher.follow(handle))
+        pulse = Pulse(self._clock, start_s=self._policy.start_s, silence_s=self._policy.silence_s)
+        try:
+            while True:
+                await asyncio.wait([following], timeout=self._policy.poll_s)
+                if following.done():
+                    return Ended(attempt=head.attempt, exit=await following)
+                try:
+                    head = await job.store.head(job.id)
+                    beat = await read_heartbeat(job.store, job.id, head.attempt)
+                    if head.state is State.STARTING and (beat is not None or self._policy.silence_s is None):
+                        head = await job.store.append(job.id, head, State.RUNNING, message=handle.place)
+                except Conflict:
+                    continue
+                except MarsamError as error:  # the program may well go on while the store is away
+                    _log.warning("%s %s: %s", self._kind, job.id, error)
+                    continue
+                silent = pulse.silent(beat.modified if beat is not None else None)
+                if head.state is State.CANCELLING or silent:
+                    exit_ = await self._launcher.stop(handle, grace_s=self._policy.grace_s)
+                    return Ended(attempt=head.attempt, exit=exit_, silent=silent)
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+
+    async def _record(self, job: _Job, head: Transition, outcome: Outcome) -> None:
+        """Append what an attempt's end means; after a cancel, everything but success means CANCELLED."""
+        while not head.state.terminal:
+            state = outcome.state
+            if head.state is State.CANCELLING and state is not State.SUCCEEDED:
+                state = State.CANCELLED
+            try:
+                await job.store.append(
+                    job.id, head, state, reason=outcome.reason, message=outcome.message, detail=outcome.detail
+                )
+                return
+            except Conflict:
+                head = await job.store.head(job.id)
+
+    async def _mind_foreign(self, job: _Job, head: Transition) -> bool:
+        """Leave a job to its owner, or take it over when its owner and its program have been silent for too long."""
+        if self._policy.silence_s is None:
+            return False
+        limit = self._policy.start_s + self._policy.silence_s
+        beat = await read_heartbeat(job.store, job.id, head.attempt)
+        quiet_s = beat.age_s if beat is not None else (self._clock.now() - head.at).total_seconds()
+        if quiet_s <= limit:
+            await asyncio.sleep(self._policy.poll_s)
+            return False
+        state = State.CANCELLED if head.state is State.CANCELLING else State.PENDING
+        await job.store.append(job.id, head, state, owner=self._owner, reason="OWNER_LOST",
+                               message=f"'{head.owner}' gave no sign of life for {quiet_s:.0f} s")  # fmt: skip
+        return True
+
+
+async def ask_to_cancel(store: JobStore, job_id: str, *, owner: str = "", message: str = "") -> Transition:
+    """Cancel a job: at once while it waits, through its supervisor while it runs; asking again changes nothing.
+
+    Raises Missing (JOB_NOT_FOUND), Precondition (JOB_STATE) when it ended otherwise.
+    """
+
+    def decide(head: Transition) -> State | None:
+        if head.state is State.PENDING:
+            return State.CANCELLED
+        if head.state in (State.CANCELLING, State.CANCELLED):
+            return None
+        return State.CANCELLING
+
+    return await store.move(job_id, decide, owner=owner, reason="CANCEL_ASKED", message=message)
