@@ -1,0 +1,202 @@
+"""The story, one step a function. Each finds what an earlier run of the demo left in the store and goes on from it."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from google.protobuf import json_format, struct_pb2
+
+from hayy import sets
+from hayy.demo.screen import Screen
+from marsam.api.dataset.v1 import dataset_pb2
+from marsam.api.generator.v1 import evaluation_pb2
+from marsam.api.model.v1 import model_pb2
+from marsam.api.trainer.v1 import trainer_pb2
+from marsam.client import AsyncMarsam, state_name
+from marsam.core.errors import Internal
+
+HAYY = Path(__file__).resolve().parent.parent
+BASE = HAYY / "base"
+JUDGE = HAYY / "judge"
+SUITE = HAYY / "suite.json"
+
+#: steps, batch and rates of each method, chosen by measurement (see examples/hayy/README.md)
+RECIPES: dict[str, dict[str, object]] = {
+    "lora": {"steps": 200, "batch_size": 16, "learning_rate": 1e-3, "method_params": {"rank": 16, "targets": "all"}},
+    "qlora": {"steps": 200, "batch_size": 16, "learning_rate": 1e-3, "method_params": {"rank": 16, "targets": "all"}},
+    "full": {"steps": 200, "batch_size": 16, "learning_rate": 3e-4, "method_params": {}},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One tuned model of the story: a set, tuned by a method."""
+
+    dataset: str
+    method: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.dataset.removeprefix('hayy-')}-{self.method}"
+
+
+DEMO = (Variant(dataset="hayy-balanced", method="lora"),)
+FULL = tuple(Variant(dataset=dataset, method=method) for dataset in ("hayy-balanced", "hayy-raw") for method in RECIPES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to tell."""
+
+    home: Path
+    base: str
+    variants: Sequence[Variant]
+    steps: int | None
+    suite: Path
+
+
+async def tell(marsam: AsyncMarsam, options: Options, screen: Screen) -> Path:
+    """The whole story; gives the path of the report."""
+    base = await import_base(marsam, options.base, screen)
+    judge = await import_model(marsam, JUDGE, "hayy-judge", "judge", screen)
+    versions = await curate(marsam, options, screen)
+    models = [base.name]
+    for variant in options.variants:
+        run = await tune(marsam, base, versions[variant.dataset], variant, options.steps, screen)
+        models.append(run.model)
+    suite = await marsam.evaluations.register_suite(options.suite.read_bytes())
+    return await evaluate(marsam, suite.name, models, judge.name, options.home, screen)
+
+
+async def import_base(marsam: AsyncMarsam, base: str, screen: Screen) -> model_pb2.Model:
+    """The base to tune: a folder or one .safetensors file on this machine, else a hub id that the trainer fetches."""
+    if Path(base).exists():
+        return await import_model(marsam, Path(base), f"base-{Path(base).stem.lower()}", "base", screen)
+    with screen.work(f"Fetching {base}"):
+        return await marsam.models.import_ref(base, base.rpartition("/")[2].lower(), request_id=_once("base", base))
+
+
+async def import_model(marsam: AsyncMarsam, source: Path, name: str, kind: str, screen: Screen) -> model_pb2.Model:
+    """Sends a model's folder into the registry, once by content."""
+    content = _digest_of(source)
+    with screen.transfer(f"Importing {kind} {source.name}") as report:
+        return await marsam.models.import_folder(
+            source, f"{name}-{content[:8]}", kind=kind, licence="Apache-2.0" if source.is_relative_to(HAYY) else "",
+            progress=report, request_id=_once("model", kind, content),
+        )  # fmt: skip
+
+
+async def curate(marsam: AsyncMarsam, options: Options, screen: Screen) -> dict[str, dataset_pb2.Version]:
+    """Paints both sets, imports and checks them, and commits the ones that will be tuned on."""
+    folder = options.home / "sets"
+    with screen.work("Painting the example sets"):
+        sets.write(folder)
+    versions: dict[str, dataset_pb2.Version] = {}
+    tuned_on = {variant.dataset for variant in options.variants}
+    for name in ("raw", "balanced"):
+        dataset = f"hayy-{name}"
+        content = _digest_of(folder / name)
+        with screen.transfer(f"Importing the {name} set") as sent:
+            started = await marsam.datasets.import_folder(
+                folder / name, dataset, progress=sent, request_id=_once("import", name, content)
+            )
+        with screen.count(f"Decoding the {name} set") as count:
+            async for state in marsam.datasets.watch_import(started.name):
+                count(state.files_done, state.files_received, f"{state.images_per_second:.0f} images/s")
+        screen.ended(f"{name}: {state.items_accepted} pictures accepted, {state.files_refused} refused", state.state)
+        for refused in state.refused:
+            screen.note(f"refused {refused.path}: {refused.message}")
+        with screen.work(f"Checking the {name} set"):
+            report = await marsam.datasets.check(dataset)
+        screen.findings(name, report)
+        if dataset in tuned_on:
+            versions[dataset] = await marsam.datasets.commit(
+                dataset, message=f"Hayy, the {name} set", request_id=_once("commit", name, content)
+            )
+            screen.note(f"committed {versions[dataset].name}: {versions[dataset].item_count} pictures")
+    return versions
+
+
+async def tune(
+    marsam: AsyncMarsam,
+    base: model_pb2.Model,
+    version: dataset_pb2.Version,
+    variant: Variant,
+    steps: int | None,
+    screen: Screen,
+) -> trainer_pb2.Run:
+    """One run, watched to its end; a run that was interrupted goes on from its newest checkpoint."""
+    recipe = dict(RECIPES[variant.method])
+    if steps is not None:
+        recipe["steps"] = steps
+    params = struct_pb2.Struct()
+    params.update(recipe.pop("method_params"))
+    spec = trainer_pb2.RunSpec(
+        base=base.name, base_digest=base.digest, dataset_version=version.name, dataset_digest=version.digest,
+        method=variant.method, method_params=params, seed=20, display_name=f"Hayy {variant.name}", **recipe,
+    )  # fmt: skip
+    content = json.dumps(json_format.MessageToDict(spec), sort_keys=True)
+    run = await marsam.runs.create(spec, request_id=_once("run", content))
+    if state_name(run.state) in {"FAILED", "CANCELLED"}:
+        run = await marsam.runs.resume(run.name)
+    with screen.training(f"Tuning by {variant.method} on {variant.dataset}") as show:
+        async for event in marsam.runs.watch(run.name):
+            if event.HasField("snapshot"):
+                run = event.snapshot
+            if event.HasField("progress"):
+                show(event.progress)
+    if not run.model:
+        raise Internal(f"{run.name} ended as {state_name(run.state)}: {run.message}", remedy="run the demo again")
+    screen.note(f"published {run.model}")
+    return run
+
+
+async def evaluate(
+    marsam: AsyncMarsam, suite: str, models: Sequence[str], judge: str, home: Path, screen: Screen
+) -> Path:
+    """The same prompts at the same seeds through every model, read by the judge; writes the report beside the store."""
+    evaluation = await marsam.evaluations.create(
+        suite=suite,
+        models=models,
+        judge=judge,
+        display_name="Hayy",
+        request_id=_once("evaluate", suite, *models, judge),
+    )
+    with screen.count("Drawing and judging") as count:
+        async for event in marsam.evaluations.watch(evaluation.name):
+            if event.HasField("snapshot"):
+                evaluation = event.snapshot
+            if event.HasField("progress"):
+                _show(event.progress, count)
+    if state_name(evaluation.state) != "SUCCEEDED":
+        raise Internal(
+            f"{evaluation.name} ended as {state_name(evaluation.state)}: {evaluation.message}",
+            remedy="run the demo again: it goes on with the pictures that are there",
+        )
+    report = home / "report.html"
+    report.write_bytes(await marsam.evaluations.read_report(evaluation.name))
+    (home / "results.json").write_bytes(await marsam.evaluations.read_report(evaluation.name, format="json"))
+    screen.verdict(evaluation.verdict)
+    return report
+
+
+def _show(progress: evaluation_pb2.EvaluationProgress, count: "Screen.Count") -> None:
+    detail = f"{progress.phase} {progress.images_per_second:.1f} images/s"
+    count(progress.pictures_done, progress.pictures, detail)
+
+
+def _digest_of(source: Path) -> str:
+    """sha256 over the names and bytes below a path: what makes an import the same import."""
+    digest = hashlib.sha256()
+    paths = sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else [source]
+    for path in paths:
+        digest.update(f"{path.relative_to(source.parent)}\0".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _once(*parts: str) -> str:
+    """A request id that stands for what is asked, so that a second run of the demo gets the first one's answer."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:40]
