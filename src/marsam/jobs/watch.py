@@ -13,9 +13,13 @@ from marsam.jobs.store import JobStore
 
 @dataclass(frozen=True, kw_only=True)
 class Update:
-    """What is new. `transition` is None when only events came; `token` goes on from after this update."""
+    """What is new. `transition` is None when only events came; `token` goes on from after this update.
+
+    `attempt` is whose events they are.
+    """
 
     transition: Transition | None
+    attempt: int
     events: tuple[dict[str, Any], ...]
     token: str
 
@@ -41,7 +45,7 @@ async def watch(store: JobStore, job_id: str, *, token: str = "", poll_s: float 
             if events or moved:
                 seq, segment = (head.seq if moved else seq), following
                 token = f"{seq}.{attempt}.{segment}"
-                yield Update(transition=head if moved else None, events=tuple(events), token=token)
+                yield Update(transition=head if moved else None, attempt=attempt, events=tuple(events), token=token)
             if attempt >= head.attempt:
                 break
             attempt, segment = attempt + 1, 1
