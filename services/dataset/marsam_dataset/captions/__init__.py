@@ -1,0 +1,1 @@
+"""Captions as text: their two forms, and the language they are really in."""
