@@ -1,0 +1,124 @@
+"""The report: one HTML file that opens from a disk, loads nothing, runs no script and carries its numbers with it."""
+
+import base64
+import csv
+import io
+from collections.abc import Sequence
+from importlib import resources
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from marsam.core import records
+from marsam_generator.evaluation.report import formats
+from marsam_generator.evaluation.report.candour import judge_rows, limits
+from marsam_generator.evaluation.report.pictures import SHOWN_AT_ONCE, Album
+from marsam_generator.evaluation.report.plots import bar, curve, thin_out
+from marsam_generator.evaluation.report.provenance import History, Sources, data_facts, lineage, model_facts
+from marsam_generator.evaluation.report.view import (
+    LANGUAGE_NAMES,
+    STATUSES,
+    Findings,
+    NumberRow,
+    contenders,
+    direction,
+    in_language,
+)
+from marsam_generator.evaluation.results import Results
+from marsam_generator.evaluation.verdict import LEARNING
+
+__all__ = ["History", "Sources", "render"]
+
+
+def render(results: Results, sources: Sources) -> str:
+    """Return the report as HTML. Blocks for seconds (pictures are re-encoded); call it off the event loop."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(
+        percent=formats.percent,
+        size=formats.size,
+        duration=formats.duration,
+        count=formats.count,
+        short=formats.short_digest,
+        last=formats.last_part,
+        when=formats.day_and_time,
+        direction=direction,
+        text=in_language,
+    )
+    model = results.verdict.model
+    album = Album(results, sources.pictures)
+    findings = Findings(results, model)
+    numbers = findings.numbers() if model else []
+    histories = [sources.histories.get(m.name, History()) for m in sources.models]
+    facts = [model_facts(m, h) for m, h in zip(sources.models, histories, strict=True)]
+    learning = [g for g in results.suite.groups if g.asks in LEARNING]
+    page = environment.from_string(_resource("template.html.j2")).render(
+        results=results,
+        style=Markup(_resource("style.css")),
+        status=STATUSES[results.verdict.status],
+        model=model,
+        before=results.model_titles[0],
+        after=results.model_titles[model],
+        pair=len(results.models) == 2,
+        leading=album.leading(list(reversed(learning)), model),
+        panels=findings.panels() if model else [],
+        numbers=numbers,
+        gaps=findings.gaps() if model else [],
+        albums=[(group, album.scenes(group)) for group in results.suite.groups],
+        shown_at_once=SHOWN_AT_ONCE,
+        album_complete=album.complete,
+        contenders=contenders(results, facts) if len(results.models) > 2 else [],
+        facts=facts,
+        curves=_curves(results, sources, histories),
+        datasets=[data_facts(version) for version in sources.datasets.values()],
+        trail=lineage(results, sources.models, sources.datasets),
+        judge=judge_rows(results),
+        limits=limits(results),
+        bar=bar,
+        languages=LANGUAGE_NAMES,
+        results_uri=_data_uri("application/json", records.dump(results)),
+        csv_uri=_data_uri("text/csv;charset=utf-8", _csv(numbers)),
+    )
+    return page
+
+
+def _resource(name: str) -> str:
+    return resources.files(__name__).joinpath(name).read_text("utf-8")
+
+
+def _curves(
+    results: Results, sources: Sources, histories: Sequence[History]
+) -> list[tuple[str, Markup, float, float, int, int, float]]:
+    """(title, plot, highest, lowest, first step, last step, last loss) of each model that has a loss curve.
+
+    One scale for all of them, so that they can be compared by eye.
+    """
+    known = [(i, thin_out(h.curve)) for i, h in enumerate(histories) if len(h.curve) >= 2]
+    if not known:
+        return []
+    losses = [loss for _, points in known for _, loss in points]
+    low, high = min(losses), max(losses)
+    return [
+        (
+            results.model_titles[i],
+            curve(points, low=low, high=high),
+            high,
+            low,
+            points[0][0],
+            points[-1][0],
+            points[-1][1],
+        )
+        for i, points in known
+    ]
+
+
+def _data_uri(media_type: str, data: bytes) -> str:
+    return f"data:{media_type};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def _csv(rows: Sequence[NumberRow]) -> bytes:
+    out = io.StringIO()
+    names = list(NumberRow.__dataclass_fields__)
+    writer = csv.DictWriter(out, names)
+    writer.writeheader()
+    writer.writerows({name: getattr(row, name) for name in names} for row in rows)
+    return out.getvalue().encode("utf-8-sig")
