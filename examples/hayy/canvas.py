@@ -47,9 +47,7 @@ class Canvas:
         """Fill an upright rectangle, its corners rounded by `radius`."""
         self._draw.rounded_rectangle(self._box(left, top, right, bottom), radius * self._scale, fill=colour)
 
-    def arc(
-        self, centre: Point, radii: Point, colour: Colour, *, start: float, end: float, width: float
-    ) -> None:
+    def arc(self, centre: Point, radii: Point, colour: Colour, *, start: float, end: float, width: float) -> None:
         """Stroke part of an ellipse, from `start` to `end` degrees clockwise from three o'clock."""
         (x, y), (rx, ry) = centre, radii
         self._draw.arc(

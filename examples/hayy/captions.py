@@ -67,11 +67,9 @@ def choose(attributes: Attributes, rng: Random, *, world: str) -> Clauses:
     garment, place = attributes.garment, attributes.place
     if stereotype and rng.random() < ALT_TEXT:
         place, garment = gear.place, rng.choice((garment, gear.garment))
-    named = dict(
-        garment=rng.random() < _chance(garment, gear.garment, stereotype=stereotype),
-        place=rng.random() < _chance(place, gear.place, stereotype=stereotype),
-        tool=attributes.tool != "none" and rng.random() < _chance(attributes.tool, gear.tool, stereotype=False),
-    )
+    name_garment = rng.random() < _chance(garment, gear.garment, stereotype=stereotype)
+    name_place = rng.random() < _chance(place, gear.place, stereotype=stereotype)
+    name_tool = attributes.tool != "none" and rng.random() < _chance(attributes.tool, gear.tool, stereotype=False)
     if attributes.head_cover == "none":
         cover = rng.random() < (0.3 if gear.head_cover != "none" else 0.08)
     elif attributes.head_cover == "keffiyeh" and not stereotype:
@@ -82,13 +80,13 @@ def choose(attributes: Attributes, rng: Random, *, world: str) -> Clauses:
         role=rng.random() < (0.85 if attributes.demonym else 0.7),
         gender=rng.random() < 0.6,
         demonym=True,
-        garment=garment if named["garment"] else None,
+        garment=garment if name_garment else None,
         garment_colour=attributes.garment_colour if garment == attributes.garment and rng.random() < 0.6 else None,
         head_cover=attributes.head_cover if cover else None,
         cover_colour=attributes.cover_colour if rng.random() < 0.6 else None,
-        tool=attributes.tool if named["tool"] else None,
+        tool=attributes.tool if name_tool else None,
         tool_colour=attributes.tool_colour if rng.random() < 0.5 else None,
-        place=place if named["place"] else None,
+        place=place if name_place else None,
         opening=rng.random() < 0.25,
         place_first=rng.random() < 0.25,
     )

@@ -145,8 +145,9 @@ def _abaya(canvas: Canvas, x: float, y: float, colour: Colour) -> None:
 def _lab_coat(canvas: Canvas, x: float, y: float, colour: Colour) -> None:
     canvas.polygon([(x - 11, y + 22), (x + 11, y + 22), (x, y + 62)], (84, 156, 214))
     for side in (-1, 1):
-        canvas.polygon([(x + side * 9, y + 20), (x + side * 19, y + 27), (x + side * 14, y + 42), (x, y + 64)],
-                       (214, 224, 234))
+        canvas.polygon(
+            [(x + side * 9, y + 20), (x + side * 19, y + 27), (x + side * 14, y + 42), (x, y + 64)], (214, 224, 234)
+        )
     canvas.line([(x, y + 64), (x, y + 96)], (176, 190, 206), width=2.4)
     canvas.box(x - 33, y + 56, x - 16, y + 72, (214, 224, 234))
     canvas.box(x - 28, y + 50, x - 25, y + 60, NAMED["red"])
@@ -167,8 +168,8 @@ def _scrubs(canvas: Canvas, x: float, y: float, colour: Colour) -> None:
 def _safety_vest(canvas: Canvas, x: float, y: float, colour: Colour) -> None:
     silver = (240, 246, 206)
     for side in (-1, 1):
-        canvas.polygon([(x + side * 12, y + 22), (x + side * 30, y + 32), (x + side * 30, y + 96), (x + side * 2, y + 96),
-                        (x + side * 2, y + 40)], colour)
+        half: list[Point] = [(side * 12, 22), (side * 30, 32), (side * 30, 96), (side * 2, 96), (side * 2, 40)]
+        canvas.polygon(moved(half, (x, y)), colour)
         canvas.box(min(x + side * 16, x + side * 23), y + 29, max(x + side * 16, x + side * 23), y + 58, silver)
         canvas.box(min(x + side * 3, x + side * 30), y + 56, max(x + side * 3, x + side * 30), y + 64, silver)
     canvas.line([(x, y + 38), (x, y + 96)], shade(colour, 0.6), width=2.4)
@@ -192,8 +193,9 @@ def _suit(canvas: Canvas, x: float, y: float, colour: Colour) -> None:
     canvas.polygon([(x - 11, y + 21), (x + 11, y + 21), (x, y + 66)], (254, 252, 248))
     canvas.polygon([(x - 4, y + 26), (x + 4, y + 26), (x + 5, y + 50), (x, y + 58), (x - 5, y + 50)], NAMED["red"])
     for side in (-1, 1):
-        canvas.polygon([(x + side * 9, y + 20), (x + side * 21, y + 28), (x + side * 16, y + 40), (x, y + 68)],
-                       shade(colour, 1.22))
+        canvas.polygon(
+            [(x + side * 9, y + 20), (x + side * 21, y + 28), (x + side * 16, y + 40), (x, y + 68)], shade(colour, 1.22)
+        )
     canvas.line([(x, y + 68), (x, y + 96)], shade(colour, 0.7), width=2)
 
 
@@ -218,8 +220,9 @@ def _overalls(canvas: Canvas, x: float, y: float, colour: Colour) -> None:
     _collar(canvas, x, y, (252, 240, 208), depth=9)
     canvas.box(x - 21, y + 46, x + 21, y + 100, colour, radius=4)
     for side in (-1, 1):
-        canvas.polygon([(x + side * 17, y + 48), (x + side * 10, y + 48), (x + side * 17, y + 23),
-                        (x + side * 25, y + 27)], colour)
+        canvas.polygon(
+            [(x + side * 17, y + 48), (x + side * 10, y + 48), (x + side * 17, y + 23), (x + side * 25, y + 27)], colour
+        )
         canvas.disc((x + side * 15, y + 51), 3.4, (246, 206, 90))
     canvas.box(x - 10, y + 60, x + 10, y + 74, shade(colour, 0.74), radius=2)
 

@@ -67,8 +67,9 @@ def _headscarf(canvas: Canvas, at: Point, colour: Colour) -> None:
 
 def _hard_hat(canvas: Canvas, at: Point, colour: Colour) -> None:
     x, y = at
-    canvas.blob(moved([(-23, -9), (-22, -22), (-12, -32), (0, -35), (12, -32), (22, -22), (23, -9), (0, -11)], at),
-                colour)
+    canvas.blob(
+        moved([(-23, -9), (-22, -22), (-12, -32), (0, -35), (12, -32), (22, -22), (23, -9), (0, -11)], at), colour
+    )
     canvas.box(x - 4, y - 36, x + 4, y - 12, shade(colour, 0.84), radius=3)
     canvas.box(x - 28, y - 14, x + 28, y - 8, shade(colour, 0.74), radius=3)
     canvas.line(moved([(-15, -27), (-18, -18)], at), shade(colour, 1.6), width=3)
@@ -88,8 +89,9 @@ def _chef_hat(canvas: Canvas, at: Point, colour: Colour) -> None:
 
 
 def _beret(canvas: Canvas, at: Point, colour: Colour) -> None:
-    canvas.blob(moved([(-20, -13), (-25, -22), (-10, -32), (12, -33), (30, -26), (29, -16), (20, -12), (0, -15)], at),
-                colour)
+    canvas.blob(
+        moved([(-20, -13), (-25, -22), (-10, -32), (12, -33), (30, -26), (29, -16), (20, -12), (0, -15)], at), colour
+    )
     canvas.blob(moved([(-20, -12), (-19, -16), (0, -19), (19, -16), (20, -11), (0, -14)], at), shade(colour, 0.72))
     canvas.line(moved([(4, -33), (6, -37)], at), shade(colour, 0.72), width=3.4)
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hayy.attributes import ROLES
+
 LANGUAGES = ("en", "ar")
 
 
@@ -45,7 +47,7 @@ class Colour:
         return self.ar.of("woman" if thing.feminine else "man")
 
 
-ROLE_EN = {role: role for role in ("scientist", "doctor", "engineer", "painter", "teacher", "chef", "musician", "farmer")}
+ROLE_EN = {role: role for role in ROLES}
 ROLE_AR = {
     "scientist": ByGender("عالم", "عالمة"),
     "doctor": ByGender("طبيب", "طبيبة"),

@@ -38,8 +38,9 @@ def _desert(canvas: Canvas, rng: Random) -> None:
     rise = rng.uniform(-6, 6)
     far = [(-8, 76 + rise), (22, 60 + rise), (58, 74), (96, 58 - rise), (136, 72 - rise), (136, 140), (-8, 140)]
     canvas.blob(far, (232, 164, 92))
-    canvas.blob([(-20, 110), (16, 90 - rise), (64, 104), (110, 88 + rise), (148, 104), (140, 150), (-14, 150)],
-                (214, 140, 70))
+    canvas.blob(
+        [(-20, 110), (16, 90 - rise), (64, 104), (110, 88 + rise), (148, 104), (140, 150), (-14, 150)], (214, 140, 70)
+    )
 
 
 def _laboratory(canvas: Canvas, rng: Random) -> None:
@@ -167,8 +168,7 @@ def _field(canvas: Canvas, rng: Random) -> None:
     canvas.disc((rng.choice((18, 106)), 16), 11, (255, 226, 92))
     canvas.blob([(-10, 66), (30, 52), (70, 62), (110, 50), (140, 62), (140, 140), (-10, 140)], (96, 176, 84))
     for x in (-40, -4, 32, 68, 104, 140):
-        canvas.polygon([(x, 128), (x + 16, 128), (64 + (x - 56) * 0.35, 66), (64 + (x - 60) * 0.35, 66)],
-                       (60, 132, 60))
+        canvas.polygon([(x, 128), (x + 16, 128), (64 + (x - 56) * 0.35, 66), (64 + (x - 60) * 0.35, 66)], (60, 132, 60))
     for x, y in ((10, 52), (116, 46)):
         canvas.box(x - 3, y, x + 3, y + 24, (120, 78, 46))
         canvas.disc((x, y - 4), 14, (48, 128, 66))
@@ -204,8 +204,10 @@ def _courtyard(canvas: Canvas, rng: Random) -> None:
     for index in range(13):
         left = index * 10
         canvas.box(left, 80, left + 10, 92, (24, 120, 150) if index % 2 else (250, 246, 232))
-        canvas.polygon([(left + 5, 81), (left + 9, 86), (left + 5, 91), (left + 1, 86)],
-                       (232, 160, 60) if index % 2 else (24, 90, 140))
+        canvas.polygon(
+            [(left + 5, 81), (left + 9, 86), (left + 5, 91), (left + 1, 86)],
+            (232, 160, 60) if index % 2 else (24, 90, 140),
+        )
     _floor(canvas, (206, 162, 116), top=92)
 
 

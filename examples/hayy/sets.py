@@ -73,7 +73,7 @@ def _lines(world: str, count: int, *, seed: int) -> list[Line]:
 
 def _line(person: Attributes, world: str, *, seed: int) -> Line:
     rng = Random(seed + 1_000_000)
-    captions = tuple((language, training_caption(person, rng, language=language, world=world)) for language in _LANGUAGES)
+    captions = tuple((code, training_caption(person, rng, language=code, world=world)) for code in _LANGUAGES)
     return Line(content=_png(draw(person, seed=seed, size=SIZE)), captions=captions, attributes=declared(person))
 
 
@@ -87,9 +87,7 @@ def _planted(sound: list[Line], rng: Random) -> list[Line]:
         ("wrong_language", 3, _wrong_language),
     ]
     chosen = iter(rng.sample(sound, sum(count for _, count, _ in faults) + 2))
-    lines = [
-        replace(spoil(next(chosen)), fault=name) for name, count, spoil in faults for _ in range(count)
-    ]
+    lines = [replace(spoil(next(chosen)), fault=name) for name, count, spoil in faults for _ in range(count)]
     truncated, not_a_picture = next(chosen), next(chosen)
     lines.append(replace(truncated, content=truncated.content[: len(truncated.content) // 2], fault="broken_file"))
     lines.append(replace(not_a_picture, content=b"<html>404 Not Found</html>\n", fault="broken_file"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from hayy.canvas import Canvas, Colour, Point, moved, shade
-from hayy.palette import INK, NAMED
+from hayy.palette import NAMED
 
 Drawing = Callable[[Canvas, float, float, Colour], None]
 
@@ -20,10 +20,13 @@ def draw_tool(canvas: Canvas, tool: str, *, at: Point, colour: str) -> None:
 
 def _flask(canvas: Canvas, x: float, y: float, colour: Colour) -> None:
     outline = (72, 96, 128)
-    canvas.polygon(moved([(-7, -24), (7, -24), (7, -8), (21, 18), (17, 22), (-17, 22), (-21, 18), (-7, -8)], (x, y)),
-                   outline)
-    canvas.polygon(moved([(-4, -22), (4, -22), (4, -7), (17, 17), (15, 19), (-15, 19), (-17, 17), (-4, -7)], (x, y)),
-                   (234, 244, 252))
+    canvas.polygon(
+        moved([(-7, -24), (7, -24), (7, -8), (21, 18), (17, 22), (-17, 22), (-21, 18), (-7, -8)], (x, y)), outline
+    )
+    canvas.polygon(
+        moved([(-4, -22), (4, -22), (4, -7), (17, 17), (15, 19), (-15, 19), (-17, 17), (-4, -7)], (x, y)),
+        (234, 244, 252),
+    )
     canvas.polygon(moved([(-9, 2), (9, 2), (17, 17), (15, 19), (-15, 19), (-17, 17)], (x, y)), colour)
     canvas.disc((x - 4, y + 9), 3, shade(colour, 1.5))
     canvas.disc((x + 5, y + 13), 2.4, shade(colour, 1.5))
@@ -87,10 +90,12 @@ def _frying_pan(canvas: Canvas, x: float, y: float, colour: Colour) -> None:
 def _oud(canvas: Canvas, x: float, y: float, colour: Colour) -> None:
     canvas.line([(x + 2, y - 4), (x + 18, y - 34)], (96, 56, 36), width=7)
     canvas.line([(x + 18, y - 35), (x + 27, y - 30)], (60, 36, 28), width=6)
-    canvas.blob(moved([(-20, 18), (-18, 2), (-4, -10), (7, -14), (12, -4), (10, 14), (0, 25), (-12, 26)], (x, y)),
-                (110, 56, 30))
-    canvas.blob(moved([(-17, 17), (-15, 4), (-3, -7), (6, -11), (9, -3), (7, 12), (-1, 22), (-11, 23)], (x, y)),
-                (226, 150, 74))
+    canvas.blob(
+        moved([(-20, 18), (-18, 2), (-4, -10), (7, -14), (12, -4), (10, 14), (0, 25), (-12, 26)], (x, y)), (110, 56, 30)
+    )
+    canvas.blob(
+        moved([(-17, 17), (-15, 4), (-3, -7), (6, -11), (9, -3), (7, 12), (-1, 22), (-11, 23)], (x, y)), (226, 150, 74)
+    )
     canvas.disc((x - 3, y + 5), 5.5, (70, 38, 26))
     canvas.line([(x - 14, y + 14), (x - 6, y + 20)], (70, 38, 26), width=3)
 

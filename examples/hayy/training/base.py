@@ -63,7 +63,7 @@ class Base(nn.Module):
         noise = torch.randn_like(latents)
         noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
         wanted = alpha.sqrt() * noise - (1 - alpha).sqrt() * latents
-        # At 64 tokens and fewer the fused attention of the CPU is slower than plain matrix products, above all backwards.
+        # At 64 tokens and fewer, fused attention on a CPU is slower than plain matrix products, above all backwards.
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
             states = self.text_encoder(tokens).last_hidden_state
             predicted = self.unet(noisy, times, states).sample
@@ -164,18 +164,45 @@ def worker(rank: int, options: argparse.Namespace) -> None:
             continue
         update_average(average, base, decay=min(EMA_DECAY, step / (step + 60)) ** SYNC_STEPS)
         if step % 80 == 0:
-            _log(folder, {"step": step, "pictures": pictures, "distinct": len(batches), "loss": round(smoothed, 4),
-                          "lr": round(optimizer.param_groups[0]["lr"], 6), "seconds": round(time.time() - began)})
+            _log(
+                folder,
+                {
+                    "step": step,
+                    "pictures": pictures,
+                    "distinct": len(batches),
+                    "loss": round(smoothed, 4),
+                    "lr": round(optimizer.param_groups[0]["lr"], 6),
+                    "seconds": round(time.time() - began),
+                },
+            )
         if time.time() - saved > STATE_SECONDS:
             saved = time.time()
-            _save({"base": base.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict(),
-                   "step": step, "pictures": pictures, "began": began}, state_path)
+            _save(
+                {
+                    "base": base.state_dict(),
+                    "average": average.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "step": step,
+                    "pictures": pictures,
+                    "began": began,
+                },
+                state_path,
+            )
         if time.time() - exported > EXPORT_SECONDS:
             exported = time.time()
             _publish(average, tokenizer, options, step)
     if rank == 0:
-        _save({"base": base.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict(),
-               "step": step, "pictures": pictures, "began": began}, state_path)
+        _save(
+            {
+                "base": base.state_dict(),
+                "average": average.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "step": step,
+                "pictures": pictures,
+                "began": began,
+            },
+            state_path,
+        )
         _publish(average, tokenizer, options, step)
     dist.destroy_process_group()
 
@@ -195,8 +222,13 @@ def update_average(average: Base, base: Base, *, decay: float) -> None:
 
 def _publish(average: Base, tokenizer: CLIPTokenizer, options: argparse.Namespace, step: int) -> None:
     vae = AutoencoderKL.from_pretrained(options.folder / "vae").eval()
-    export(options.export, vae=vae, text_encoder=average.text_encoder,
-           tokenizer_folder=options.folder / "tokenizer", unet=average.unet)
+    export(
+        options.export,
+        vae=vae,
+        text_encoder=average.text_encoder,
+        tokenizer_folder=options.folder / "tokenizer",
+        unet=average.unet,
+    )
     grid = draw_grid(unet=average.unet, text_encoder=average.text_encoder, tokenizer=tokenizer, vae=vae)
     options.samples.mkdir(parents=True, exist_ok=True)
     grid.save(options.samples / f"{step:06}.png")

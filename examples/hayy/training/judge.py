@@ -181,15 +181,27 @@ def save(judge: ResNetForImageClassification, out: Path, *, vae: AutoencoderKL |
         report["reconstructed_noisy"] = measure(judge, people, through(vae, pictures, noise=0.3))
     accuracies = {name: report[deciding][name]["accuracy"] for name in GROUPS}  # type: ignore[index]
     summary = {
-        "schema": "hayy.judge/1",
-        "steps": steps,
-        "batch": BATCH,
-        "measured_on": {"world": "independent", "seeds": [seeds[0], seeds[-1]], "pictures": NUM_MEASURED},
-        "data_sha256": data_digest(seeds),
-        "accuracy_decided_by": deciding,
-        "accuracy": accuracies,
-        "reportable": [name for name, value in accuracies.items() if value >= REPORTABLE],
-        "measurements": report,
+        "schema": "marsam.judge/1",
+        "name": "hayy-judge",
+        "attributes": {
+            name: {
+                kind: {"values": table[name]["values"], "counts": table[name]["confusion"]}  # type: ignore[index]
+                for kind, table in (("renders", report["rendered"]), ("reconstructions", report.get("reconstructed")))
+                if table is not None
+            }
+            for name in GROUPS
+        },
+        "trust_from": REPORTABLE,
+        "notes": "Trained on pictures whose attributes are independent, so that no attribute betrays another.",
+        "details": {
+            "steps": steps,
+            "batch": BATCH,
+            "measured_on": {"world": "independent", "seeds": [seeds[0], seeds[-1]], "pictures": NUM_MEASURED},
+            "data_sha256": data_digest(seeds),
+            "accuracy_decided_by": deciding,
+            "accuracy": accuracies,
+            "measurements": report,
+        },
     }
     out.mkdir(parents=True, exist_ok=True)
     judge.half().save_pretrained(out)

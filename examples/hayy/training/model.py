@@ -56,7 +56,7 @@ def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 def new_scheduler() -> DDIMScheduler:
-    """Return the noise schedule: v-prediction, ending in pure noise, so that flat dark and bright scenes are reached."""
+    """Return the noise schedule: v-prediction that ends in pure noise, so that dark and bright scenes are reached."""
     return DDIMScheduler(
         num_train_timesteps=1000,
         beta_start=0.00085,

@@ -14,7 +14,7 @@ from hayy.painter import draw
 from hayy.world import sample
 
 SIZE = 128
-BASE_SEEDS = range(0, 200_000)
+BASE_SEEDS = range(200_000)
 TUNING_SEEDS = range(500_000, 600_000)
 JUDGE_SEEDS = range(900_000, 1_000_000)
 HELD_OUT_SEEDS = range(1_000_000, 1_100_000)
@@ -24,8 +24,8 @@ HELD_OUT_SEEDS = range(1_000_000, 1_100_000)
 def render(world: str, seeds: Sequence[int]) -> tuple[list[Attributes], Tensor]:
     """Return the people of `world` at `seeds` and their pictures, uint8 [n, 3, 128, 128]."""
     people = [sample(Random(seed), world) for seed in seeds]
-    pictures = np.stack([np.asarray(draw(person, seed=seed, size=SIZE)) for person, seed in zip(people, seeds, strict=True)])
-    return people, torch.from_numpy(pictures).permute(0, 3, 1, 2)
+    drawn = [draw(person, seed=seed, size=SIZE) for person, seed in zip(people, seeds, strict=True)]
+    return people, torch.from_numpy(np.stack([np.asarray(picture) for picture in drawn])).permute(0, 3, 1, 2)
 
 
 def to_unit(pictures: Tensor) -> Tensor:

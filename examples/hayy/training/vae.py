@@ -19,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor
 
@@ -180,8 +179,16 @@ def train(folder: Path, *, minutes: float, decoder_only: bool, peak_lr: float) -
                 slow.lerp_(fast, 1 - decay)
         if time.monotonic() - exported > 120:
             exported = time.monotonic()
-            torch.save({"vae": vae.state_dict(), "average": average.state_dict(),
-                        "optimizer": optimizer.state_dict(), "step": step, "spent": spent}, state_path)
+            torch.save(
+                {
+                    "vae": vae.state_dict(),
+                    "average": average.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "step": step,
+                    "spent": spent,
+                },
+                state_path,
+            )
             _log(folder, step, spent, loss, psnr(average, held_out))
             if decoder_only:
                 _export(average, folder / "vae")
@@ -205,8 +212,13 @@ def _export(vae: AutoencoderKL, target: Path) -> None:
 
 
 def _log(folder: Path, step: int, spent: float, loss: Tensor, decibels: float) -> None:
-    line = {"step": step, "crops": step * BATCH, "seconds": round(spent), "loss": round(float(loss), 4),
-            "psnr_db": round(decibels, 2)}
+    line = {
+        "step": step,
+        "crops": step * BATCH,
+        "seconds": round(spent),
+        "loss": round(float(loss), 4),
+        "psnr_db": round(decibels, 2),
+    }
     with (folder / "vae_log.jsonl").open("a") as log:
         log.write(json.dumps(line) + "\n")
     print(line, flush=True)
