@@ -1,0 +1,1 @@
+"""The `marsam` command: thin over `marsam.client`."""

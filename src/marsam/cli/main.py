@@ -1,0 +1,52 @@
+"""The `marsam` command."""
+
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from marsam.cli import datasets, models, runs
+from marsam.cli.doctor import doctor
+from marsam.cli.evaluate import evaluate
+from marsam.cli.generate import generate
+from marsam.cli.session import Options
+from marsam.cli.train import train
+from marsam.cli.up import up
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command(short_help="Start the three services on this machine.")(up)
+app.add_typer(datasets.app, name="datasets")
+app.command(short_help="Tune a base on a dataset version.")(train)
+app.add_typer(runs.app, name="runs")
+app.add_typer(models.app, name="models")
+app.command(short_help="Draw pictures.")(generate)
+app.command(short_help="Compare models on a suite; write the report.")(evaluate)
+app.command(short_help="Check machine, store and services.")(doctor)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        sys.stdout.write(f"marsam {metadata.version('marsam')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    context: typer.Context,
+    project: Annotated[str, typer.Option(envvar="MARSAM_PROJECT", help="Project to work in.")] = "default",
+    endpoints: Annotated[
+        Path | None, typer.Option(envvar="MARSAM_ENDPOINTS", help="File that names the services.")
+    ] = None,
+    token: Annotated[str | None, typer.Option(envvar="MARSAM_TOKEN", help="Token, where services ask for one.")] = None,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    """Teach an image model a world it was never shown, and prove that it learned it."""
+    context.obj = Options(project=project, endpoints=endpoints, token=token)

@@ -1,0 +1,113 @@
+"""`marsam train`"""
+
+import contextlib
+from typing import Annotated, Any
+
+import typer
+from google.protobuf import struct_pb2
+
+from marsam.api.trainer.v1 import trainer_pb2
+from marsam.cli import console
+from marsam.cli.following import finish, follow_run, summary
+from marsam.cli.plain import plain
+from marsam.cli.session import Json, pairs, run
+from marsam.client import AsyncMarsam, short
+from marsam.core.errors import Invalid
+
+_PRECISIONS = {"fp32": trainer_pb2.PRECISION_FP32, "bf16": trainer_pb2.PRECISION_BF16}
+
+
+def train(
+    context: typer.Context,
+    base: Annotated[str, typer.Option(help="Base model, such as hayy-base or @prod.")],
+    data: Annotated[str, typer.Option(help="Dataset version, such as hayy/v1.")],
+    method: Annotated[str, typer.Option(help="lora, qlora or full.")] = "lora",
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Pictures per step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option("--lr", help="Learning rate.")] = None,
+    resolution: Annotated[int | None, typer.Option(help="Side of a picture in pixels.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "",
+    output: Annotated[str, typer.Option(help="Id of the model to publish.")] = "",
+    parameters: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Parameter of the method, such as rank=8.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only check it; say what it would need.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Do not watch.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Tune a base on a dataset version. What you leave out is the measured default."""
+
+    async def work(marsam: AsyncMarsam) -> Any:
+        if precision and precision not in _PRECISIONS:
+            raise Invalid(f"--precision must be fp32 or bf16, got '{precision}'", field="--precision")
+        spec = trainer_pb2.RunSpec(
+            base=base,
+            dataset_version=data,
+            method=method,
+            method_params=_params(parameters or []),
+            steps=steps,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            resolution=resolution,
+            seed=seed,
+            precision=_PRECISIONS.get(precision, trainer_pb2.PRECISION_UNSPECIFIED),
+            output_model_id=output,
+        )
+        if dry_run:
+            return await marsam.runs.validate(spec)
+        created = await marsam.runs.create(spec)
+        if not as_json:
+            console.note(f"run {short(created.name)}: {summary(created.spec)}")
+        if detach:
+            return created
+        return await follow_run(marsam, created.name, as_json=as_json)
+
+    result = run(context, work, as_json=as_json)
+    if dry_run:
+        _print_plan(result, as_json=as_json)
+    elif detach:
+        if as_json:
+            console.print_json(plain(result))
+        else:
+            console.note(f"watch it: marsam runs watch {short(result.name)}")
+    else:
+        finish(result, as_json=as_json)
+
+
+def _params(texts: list[str]) -> struct_pb2.Struct:
+    """Method parameters: numbers and true/false by their look, anything else as text."""
+    struct = struct_pb2.Struct()
+    for key, text in pairs(texts, option="--set").items():
+        value: float | bool | str = text
+        if text in ("true", "false"):
+            value = text == "true"
+        else:
+            with contextlib.suppress(ValueError):
+                value = float(text)
+        struct[key] = value
+    return struct
+
+
+def _print_plan(answer: trainer_pb2.ValidateRunResponse, *, as_json: bool) -> None:
+    if as_json:
+        console.print_json(plain(answer))
+    else:
+        for fault in answer.faults:
+            console.out().print(f"! {fault.field}: {fault.message}", style="red", markup=False)
+            if fault.remedy:
+                console.out().print(f"  {fault.remedy}", style="dim", markup=False)
+        if answer.HasField("resolved"):
+            console.out().print(summary(answer.resolved), markup=False)
+        if answer.HasField("plan"):
+            plan = answer.plan
+            console.print_table(
+                ("memory", ""),
+                [(term.term, console.size(term.bytes)) for term in plan.memory]
+                + [("total", console.size(plan.total_bytes)), ("available", console.size(plan.available_bytes))],
+                nothing="",
+            )
+            if plan.seconds:
+                console.out().print(f"about {console.span(plan.seconds)}", markup=False)
+    if answer.faults:
+        raise typer.Exit(3)
