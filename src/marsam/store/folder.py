@@ -50,6 +50,8 @@ class FolderBlobs:
         self.root = root.absolute()
         try:
             (self.root / TEMPORARY).mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise Precondition(f"{self.root} is not a folder", reason="STORE_NOT_A_FOLDER") from error
         except OSError as error:
             raise failure(error, f"the store folder {self.root}") from error
 
