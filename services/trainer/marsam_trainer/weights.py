@@ -98,11 +98,21 @@ def read_header(path: Path, *, name: str) -> Header:
     """
     size = path.stat().st_size
     with path.open("rb") as stream:
-        prefix = stream.read(8)
-        length = int.from_bytes(prefix, "little")
-        if len(prefix) < 8 or not 2 <= length <= min(HEADER_LIMIT, size - 8):
-            raise _broken(name, "its first 8 bytes are not the length of a header")
+        length = header_length(stream.read(8), size=size, name=name)
         raw = stream.read(length)
+    return parse_header(raw, size=size, name=name)
+
+
+def header_length(prefix: bytes, *, size: int, name: str) -> int:
+    """Bytes of the JSON header of a file of `size` bytes that begins with `prefix`. Raises `Invalid` (FILE_BROKEN)."""
+    length = int.from_bytes(prefix[:8], "little")
+    if len(prefix) < 8 or not 2 <= length <= min(HEADER_LIMIT, size - 8):
+        raise _broken(name, "its first 8 bytes are not the length of a header")
+    return length
+
+
+def parse_header(raw: bytes, *, size: int, name: str) -> Header:
+    """As `read_header`, from the JSON bytes of the header and the size of the whole file."""
     try:
         entries = json.loads(raw)
     except (ValueError, RecursionError) as error:
@@ -123,8 +133,8 @@ def read_header(path: Path, *, name: str) -> Header:
         if start != end:
             raise _broken(name, "its tensors overlap or leave a hole")
         end = stop
-    if end != size - 8 - length:
-        raise _broken(name, f"it should hold {end} bytes of tensors and holds {size - 8 - length}")
+    if end != size - 8 - len(raw):
+        raise _broken(name, f"it should hold {end} bytes of tensors and holds {size - 8 - len(raw)}")
     return Header(tensors=tensors, metadata=metadata)
 
 

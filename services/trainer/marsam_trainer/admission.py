@@ -1,0 +1,257 @@
+"""From an order to a run that can be trained, or to everything that is wrong with it, said at once."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from marsam.catalog.aliases import resolve
+from marsam.catalog.datasets import DatasetVersion
+from marsam.catalog.models import Model
+from marsam.catalog.repository import load_model, load_version
+from marsam.catalog.runs import RunSpec
+from marsam.core.errors import Exists, Invalid, MarsamError, Missing, Precondition, did_you_mean
+from marsam.core.names import format_name, parse
+from marsam.diffusion import registry
+from marsam.diffusion.spec import BaseFacts
+from marsam.store import keys
+from marsam.store.blobs import Blobs
+from marsam.store.content import read_blob
+from marsam_trainer.orders import Fault, Order, default_steps, faults_of, range_faults
+
+_PRECISIONS = ("fp32", "bf16")
+_FACTS_KEPT = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Admitted:
+    """What became of an order: the complete spec when it has no faults, else the faults."""
+
+    spec: RunSpec | None
+    faults: list[Fault]
+    model: Model | None = None
+
+
+class Admission:
+    """Checks orders against the catalog and the declared facts of families and methods. Holds the facts of bases."""
+
+    def __init__(self, blobs: Blobs) -> None:
+        self._blobs = blobs
+        self._facts: dict[str, BaseFacts] = {}
+
+    async def check(self, order: Order, *, project: str, run: str) -> Admitted:
+        """Check everything about `order` for the run called `run`; a store that does not answer raises."""
+        faults = range_faults(order)
+        (model, facts, base_faults), (version, data_faults) = await asyncio.gather(
+            self._base(order, project), self._data(order, project)
+        )
+        output = order.output_model_id or parse(run, "run").id
+        faults += base_faults + data_faults + await self._output(output, project)
+        params, method_faults = _method(order, family=model.family if model and facts else None)
+        faults += method_faults
+        if facts is not None:
+            faults += _resolution(order, facts)
+        if order.precision is not None and order.precision not in _PRECISIONS:
+            faults.append(_choice("precision", order.precision, _PRECISIONS))
+        if faults or model is None or facts is None or version is None:
+            return Admitted(spec=None, faults=_in_order(faults), model=model)
+        spec = _complete(order, run=run, output=output, model=model, facts=facts, version=version, params=params)
+        return Admitted(spec=spec, faults=[], model=model)
+
+    async def base_facts(self, model: Model) -> BaseFacts:
+        """What the base `model` says of itself. Raises `Invalid` when its files are not its family's."""
+        known = self._facts.get(model.digest)
+        if known is None:
+            wanted = set(registry.family_facts(model.family).config_files)
+            files = [file for file in model.files if file.path in wanted]
+            bodies = await asyncio.gather(*(read_blob(self._blobs, model.project, file.digest) for file in files))
+            configs = {file.path: json.loads(body) for file, body in zip(files, bodies, strict=True)}
+            known = registry.read_base(model.family, configs)
+            while len(self._facts) >= _FACTS_KEPT:
+                del self._facts[next(iter(self._facts))]
+            self._facts[model.digest] = known
+        return known
+
+    async def _base(self, order: Order, project: str) -> tuple[Model | None, BaseFacts | None, list[Fault]]:
+        try:
+            model = await resolve(self._blobs, _within(order.base, project, field="base"))
+        except (Missing, Invalid) as error:
+            return None, None, faults_of(error, field="base")
+        if model.kind not in ("base", "full"):
+            fault = Fault(
+                field="base",
+                reason="BASE_KIND",
+                message=f"{model.name} is of kind {model.kind}; a run starts from a base or a fully tuned model",
+                remedy=f"use {model.base}" if model.base else "",
+            )
+            return model, None, [fault]
+        faults = []
+        if order.base_digest and order.base_digest != model.digest:
+            faults.append(_digest_fault("base_digest", model.name, order.base_digest, model.digest))
+        try:
+            return model, await self.base_facts(model), faults
+        except Invalid as error:
+            return model, None, faults + faults_of(error, field="base")
+
+    async def _data(self, order: Order, project: str) -> tuple[DatasetVersion | None, list[Fault]]:
+        try:
+            version = await load_version(self._blobs, _within(order.dataset_version, project, field="dataset_version"))
+        except (Missing, Invalid) as error:
+            return None, faults_of(error, field="dataset_version")
+        faults = []
+        if order.dataset_digest and order.dataset_digest != version.digest:
+            faults.append(_digest_fault("dataset_digest", version.name, order.dataset_digest, version.digest))
+        usable = [item for item in version.items if item.split == "train"]
+        if not usable:
+            faults.append(
+                Fault(
+                    field="dataset_version",
+                    reason="DATASET_EMPTY",
+                    message=f"{version.name} has no picture in its train split",
+                    remedy="commit a version that has",
+                )
+            )
+        spoken = sorted({caption.language for item in usable for caption in item.captions})
+        for index, language in enumerate(order.languages):
+            if language not in spoken:
+                faults.append(
+                    Fault(
+                        field=f"languages[{index}]",
+                        reason="UNKNOWN_LANGUAGE",
+                        message=f"no caption of {version.name} is in '{language}'",
+                        remedy=did_you_mean(language, spoken) or "the version has no captions at all",
+                    )
+                )
+        return version, faults
+
+    async def _output(self, output: str, project: str) -> list[Fault]:
+        name = format_name("model", project, output)
+        try:
+            await load_model(self._blobs, name)
+        except Missing:
+            try:
+                await self._blobs.stat(keys.tombstone(project, "models", output))
+            except Missing:
+                return []
+            taken: MarsamError = Precondition(f"{name} was deleted, and ids are not used twice", reason="MODEL_DELETED")
+        else:
+            taken = Exists(f"{name} exists already", reason="MODEL_EXISTS")
+        fault = Fault(
+            field="output_model_id",
+            reason=taken.reason,
+            message=taken.message,
+            remedy="choose another id, or leave it empty",
+        )
+        return [fault]
+
+
+def _method(order: Order, *, family: str | None) -> tuple[Mapping[str, Any], list[Fault]]:
+    """The method's parameters, complete; those of an unknown base are left unchecked, its own fault being enough."""
+    try:
+        facts = registry.method(order.method).facts
+        if family is None:
+            unknown = set(order.method_params) - {setting.name for setting in facts.settings}
+            family = registry.families()[0] if unknown else None
+        return (registry.method_params(order.method, order.method_params, family=family) if family else {}), []
+    except Invalid as error:
+        return {}, faults_of(error, field=error.field or "method")
+
+
+def _resolution(order: Order, facts: BaseFacts) -> list[Fault]:
+    if order.resolution is None:
+        return []
+    family = registry.family_facts(facts.family)
+    try:
+        facts.check_size(order.resolution, order.resolution)
+    except Invalid as error:
+        return faults_of(error, field="resolution")
+    if not family.min_side <= order.resolution <= family.max_side:
+        fault = Fault(
+            field="resolution",
+            reason="RESOLUTION_UNSUPPORTED",
+            message=f"{facts.family} is trained at {family.min_side} to {family.max_side} px, got {order.resolution}",
+            remedy=f"this base was made for {facts.default_side}",
+        )
+        return [fault]
+    return []
+
+
+def _complete(
+    order: Order,
+    *,
+    run: str,
+    output: str,
+    model: Model,
+    facts: BaseFacts,
+    version: DatasetVersion,
+    params: Mapping[str, Any],
+) -> RunSpec:
+    """The spec with every default filled in. The defaults are the recipes that published trainers agree on."""
+    steps = order.steps or default_steps(sum(item.split == "train" for item in version.items))
+    snr_gamma = 5.0 if order.snr_gamma is None and facts.objective in ("epsilon", "v") else order.snr_gamma
+    return RunSpec(
+        name=run,
+        base=model.name,
+        base_digest=model.digest,
+        dataset_version=version.name,
+        dataset_digest=version.digest,
+        method=order.method,
+        method_params=params,
+        output_model_id=output,
+        steps=steps,
+        batch_size=order.batch_size or 4,
+        learning_rate=order.learning_rate or registry.method(order.method).facts.learning_rate,
+        resolution=order.resolution or facts.default_side,
+        seed=order.seed or 0,
+        display_name=order.display_name,
+        precision="bf16" if order.precision == "bf16" else "fp32",
+        caption_dropout=0.1 if order.caption_dropout is None else order.caption_dropout,
+        languages=order.languages,
+        checkpoint_every=order.checkpoint_every or max(1, min(250, steps // 4)),
+        preview=order.preview,
+        snr_gamma=snr_gamma or None,
+        ema_decay=order.ema_decay or None,
+        warmup_steps=min(100, steps // 20) if order.warmup_steps is None else order.warmup_steps,
+        labels=order.labels,
+    )
+
+
+def _within(name: str, project: str, *, field: str) -> str:
+    """`name`, which must be in `project`; another project's things do not exist for this one."""
+    if not name.startswith("projects/"):
+        raise Invalid(
+            f"'{name}' is not a resource name",
+            field=field,
+            reason="NAME_MALFORMED",
+            remedy=f"projects/{project}/{'models' if field == 'base' else 'datasets'}/…",
+        )
+    if not name.startswith(f"projects/{project}/"):
+        raise Missing(f"{name} does not exist in project {project}", reason="OTHER_PROJECT")
+    return name
+
+
+def _digest_fault(field: str, name: str, given: str, found: str) -> Fault:
+    return Fault(
+        field=field,
+        reason="DIGEST_MISMATCH",
+        message=f"{name} has digest {found}, not {given}",
+        remedy="look at what changed, then give the new digest or none",
+    )
+
+
+def _choice(field: str, given: str, known: tuple[str, ...]) -> Fault:
+    return Fault(
+        field=field,
+        reason=f"UNKNOWN_{field.upper()}",
+        message=f"unknown {field} '{given}'",
+        remedy=did_you_mean(given, known),
+    )
+
+
+_ORDER = tuple(Order.__dataclass_fields__)
+
+
+def _in_order(faults: list[Fault]) -> list[Fault]:
+    """Faults in the order of the spec's fields, so that the same order always gives the same answer."""
+    return sorted(faults, key=lambda fault: _ORDER.index(fault.field.split(".")[0].split("[")[0]))

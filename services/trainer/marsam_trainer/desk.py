@@ -1,0 +1,135 @@
+"""Where orders become runs: checked, created once per request id, cancelled, resumed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from marsam.catalog.runs import RunSpec
+from marsam.core.errors import Exists, MarsamError, Missing, Precondition
+from marsam.core.ids import digest_of, new_ulid
+from marsam.core.names import format_name
+from marsam.core.records import canonical, dump, load, to_plain
+from marsam.jobs.requests import Remembered
+from marsam.jobs.states import State
+from marsam.launch.supervisor import ask_to_cancel
+from marsam.store import keys
+from marsam.telemetry import Log
+from marsam_trainer.admission import Admission
+from marsam_trainer.orders import Fault, Order, as_error
+from marsam_trainer.plans import Plan, Planner
+from marsam_trainer.runs import Runs
+
+_LOG = Log(__name__)
+# The scope under which `JobStore.create` keeps request ids of this kind.
+_SCOPE = "create runs"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examined:
+    """What is known of an order before it is placed. `plan` is None when there are faults, or nobody could tell."""
+
+    faults: list[Fault]
+    spec: RunSpec | None
+    plan: Plan | None
+
+
+class Desk:
+    """Places orders. `wake` tells whoever starts runs that there is news."""
+
+    def __init__(self, runs: Runs, admission: Admission, planner: Planner, *, wake: Callable[[], None]) -> None:
+        self._runs = runs
+        self._admission = admission
+        self._planner = planner
+        self._wake = wake
+
+    async def examine(self, order: Order, *, project: str) -> Examined:
+        """Every fault of an order at once, those of its memory included, and what it would cost. Records nothing."""
+        admitted = await self._admission.check(order, project=project, run=self._new_name(project))
+        if admitted.spec is None:
+            return Examined(faults=admitted.faults, spec=None, plan=None)
+        try:
+            plan = await self._planner.plan(admitted.spec)
+        except MarsamError as error:
+            # A run may be created even when nobody can foretell its cost.
+            _LOG.warning("plan.failed", reason=error.reason, message=error.message)
+            return Examined(faults=[], spec=admitted.spec, plan=None)
+        return Examined(faults=[*plan.faults, *plan.shortage()], spec=admitted.spec, plan=None if plan.faults else plan)
+
+    async def create(self, order: Order, *, project: str, request_id: str) -> str:
+        """Record a run and return its id. The same `request_id` again returns the same run, whatever has become of it.
+
+        Raises Invalid with every fault, Exists (REQUEST_ID_REUSED).
+        """
+        request = canonical(to_plain(order))
+        store = self._runs.store(project)
+        if request_id and (known := await self._known(project, request_id, request)) is not None:
+            return known
+        admitted = await self._admission.check(order, project=project, run=self._new_name(project))
+        if admitted.spec is None:
+            raise as_error(admitted.faults)
+        spec = admitted.spec
+        plan = self._planner.known(spec)
+        if plan is not None and (shortage := [*plan.faults, *plan.shortage()]):
+            raise as_error(shortage)
+
+        def spec_for(run_id: str) -> bytes:
+            name = format_name("run", project, run_id)
+            return dump(replace(spec, name=name, output_model_id=order.output_model_id or run_id))
+
+        run_id, new = await store.create(request=request, request_id=request_id, spec_for=spec_for)
+        if new:
+            _LOG.info("run.created", run=run_id, project=project, training_method=spec.method, steps=spec.steps)
+        self._wake()
+        return run_id
+
+    async def cancel(self, project: str, run_id: str, *, by: str) -> None:
+        """Ask a run to stop; asking twice is asking once. Raises Missing, Precondition (RUN_OVER)."""
+        try:
+            await ask_to_cancel(self._runs.store(project), run_id, message=f"by {by}")
+        except Precondition as error:
+            raise Precondition(
+                error.message, reason="RUN_OVER", resource=format_name("run", project, run_id)
+            ) from error
+        self._wake()
+
+    async def resume(self, project: str, run_id: str, *, by: str) -> None:
+        """Let a failed or cancelled run go on from its newest checkpoint, with a fresh allowance of attempts.
+
+        Raises Missing, Precondition (RUN_NOT_RESUMABLE) when it has succeeded or has not ended.
+        """
+        store = self._runs.store(project)
+        head = await store.head(run_id)
+        if head.state not in (State.FAILED, State.CANCELLED):
+            raise Precondition(
+                f"only a failed or cancelled run can be resumed; this one is {head.state}",
+                reason="RUN_NOT_RESUMABLE",
+                resource=format_name("run", project, run_id),
+            )
+        await store.append(run_id, head, State.PENDING, reason="RESUMED", message=f"by {by}")
+        self._wake()
+
+    async def _known(self, project: str, request_id: str, request: bytes) -> str | None:
+        """The run that `request_id` stands for, if it is whole; asked first, since its model's id is taken by now.
+
+        Raises Exists (REQUEST_ID_REUSED) when the id stands for another order.
+        """
+        try:
+            record = await self._runs.blobs.get(keys.request(project, _SCOPE, request_id))
+        except Missing:
+            return None
+        first = load(Remembered, record, what=f"request '{request_id}'")
+        if first.content != digest_of(request):
+            raise Exists(
+                f"request_id '{request_id}' was used for another order",
+                reason="REQUEST_ID_REUSED",
+                field="request_id",
+                resource=format_name("run", project, first.result),
+                remedy="use a fresh request_id for a new run",
+            )
+        try:
+            await self._runs.store(project).head(first.result)
+        except Missing:
+            return None
+        return first.result
+
+    def _new_name(self, project: str) -> str:
+        return format_name("run", project, new_ulid(self._runs.clock))

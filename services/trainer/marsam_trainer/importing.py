@@ -1,0 +1,180 @@
+"""From files to a model in the registry: checked by content, stored by digest, the manifest last."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from marsam.catalog.aliases import resolve
+from marsam.catalog.files import FileRef
+from marsam.catalog.models import Lineage, Model, ModelKind
+from marsam.catalog.repository import load_model, save_model
+from marsam.core.clock import Clock
+from marsam.core.errors import Exists, Invalid
+from marsam.core.ids import check_slug
+from marsam.core.names import format_name
+from marsam.core.records import canonical, to_plain
+from marsam.diffusion import registry
+from marsam.jobs.requests import remember
+from marsam.store import keys
+from marsam.store.blobs import Blobs
+from marsam.store.content import put_blob
+from marsam.telemetry import Log
+from marsam_trainer import layouts
+from marsam_trainer.layouts import Base, Folder, Found
+from marsam_trainer.uploads import Received
+from marsam_trainer.weights import MEDIA_TYPES, Tensor, header_length, inspect, parse_header
+
+_LOG = Log(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportOrder:
+    """What a caller says of the files they send. `family` and `base` may be empty where the content tells."""
+
+    project: str
+    model_id: str
+    kind: ModelKind
+    family: str = ""
+    base: str = ""
+    licence: str = ""
+    display_name: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+    request_id: str = ""
+    ref: str = ""
+
+    def __post_init__(self) -> None:
+        check_slug(self.model_id, field="header.model_id")
+        if self.kind in ("adapter", "full") and not self.base:
+            raise Invalid(
+                f"a model of kind {self.kind} needs the base it belongs to",
+                field="header.base",
+                reason="BASE_REQUIRED",
+                remedy=f"projects/{self.project}/models/…",
+            )
+        if self.family and self.kind != "judge":
+            registry.family_facts(self.family)
+
+    @property
+    def name(self) -> str:
+        """The resource name of the model to be."""
+        return format_name("model", self.project, self.model_id)
+
+
+class Importer:
+    """Takes models in. Nothing of a refused one stays but unreferenced blobs, which are collected."""
+
+    def __init__(self, blobs: Blobs, clock: Clock) -> None:
+        self._blobs = blobs
+        self._clock = clock
+
+    async def take(self, order: ImportOrder, received: Sequence[Received], *, source: str, scratch: Path) -> Model:
+        """Check the files, store them, publish the model and return it.
+
+        The same request id with the same files returns the model that the first call made. Raises `Invalid`, Exists
+        (MODEL_EXISTS, REQUEST_ID_REUSED), Precondition (MODEL_DELETED).
+        """
+        if not received:
+            raise Invalid("no file was sent", field="files", reason="NO_FILES", remedy="send the model's files")
+        base = await resolve(self._blobs, order.base) if order.base else None
+        folder = await asyncio.to_thread(_inspect, received)
+        found = await self._classify(order, folder, base, scratch)
+        if order.request_id:
+            await remember(
+                self._blobs,
+                order.project,
+                scope="import model",
+                request_id=order.request_id,
+                content=canonical([to_plain(order), [[entry.path, entry.digest] for entry in received]]),
+                result=order.model_id,
+                clock=self._clock,
+            )
+        files = await self._store(order, found.rewrite or folder.files)
+        if order.kind == "full" and base is not None:
+            part = registry.family_facts(found.family).denoiser_folder
+            files += [file for file in base.files if file.path.split("/")[0] != part]
+        model = Model(
+            name=order.name,
+            kind=order.kind,
+            create_time=self._clock.now(),
+            files=tuple(sorted(files, key=lambda file: file.path)),
+            family=found.family,
+            method=found.method,
+            base=base.name if base else None,
+            base_digest=base.digest if base else None,
+            display_name=order.display_name,
+            params=found.params,
+            lineage=Lineage(source=source),
+            licence=order.licence or (base.licence if base else ""),
+            labels=order.labels,
+        )
+        return await self._publish(order, model)
+
+    async def _publish(self, order: ImportOrder, model: Model) -> Model:
+        try:
+            await save_model(self._blobs, model)
+        except Exists:
+            there = await load_model(self._blobs, model.name)
+            # The same request came before and only its answer was lost.
+            if not order.request_id or (there.digest, there.kind) != (model.digest, model.kind):
+                raise
+            return there
+        _LOG.info("model.imported", model=model.name, kind=model.kind, family=model.family, bytes=model.size)
+        return model
+
+    async def _classify(self, order: ImportOrder, folder: Folder, base: Model | None, scratch: Path) -> Found:
+        match order.kind:
+            case "base":
+                return await asyncio.to_thread(layouts.whole, folder, family=order.family)
+            case "judge":
+                return layouts.judge(folder)
+            case "adapter":
+                known = await self._base(order, base)
+                return await asyncio.to_thread(layouts.adapter, folder, base=known, scratch=scratch)
+            case "full":
+                known = await self._base(order, base)
+                return await asyncio.to_thread(layouts.full, folder, base=known)
+
+    async def _base(self, order: ImportOrder, base: Model | None) -> Base:
+        if base is None or base.kind not in ("base", "full"):
+            raise Invalid(
+                f"{order.base} is of kind {base.kind if base else 'none'}, not a base",
+                field="header.base",
+                reason="BASE_KIND",
+            )
+        if base.project != order.project:
+            raise Invalid(f"{order.base} is in another project", field="header.base", reason="OTHER_PROJECT")
+        if order.family and order.family != base.family:
+            raise Invalid(
+                f"{base.name} is of family {base.family}, not {order.family}",
+                field="header.family",
+                reason="FAMILY_MISMATCH",
+            )
+        part = registry.family_facts(base.family).denoiser_folder
+        denoiser: dict[str, Tensor] = {}
+        for file in base.files:
+            if file.path.startswith(f"{part}/") and file.path.endswith(".safetensors"):
+                denoiser |= await self._tensors(base.project, file)
+        return Base(family=base.family, part=part, denoiser=denoiser)
+
+    async def _tensors(self, project: str, file: FileRef) -> dict[str, Tensor]:
+        """Names and shapes of a stored safetensors file; only its header is read."""
+        key = keys.blob(project, file.digest)
+        prefix = await self._blobs.get(key, start=0, length=8)
+        length = header_length(prefix, size=file.size, name=file.path)
+        raw = await self._blobs.get(key, start=8, length=length)
+        return dict(parse_header(raw, size=file.size, name=file.path).tensors)
+
+    async def _store(self, order: ImportOrder, files: Mapping[str, Path]) -> list[FileRef]:
+        stored = []
+        for path, file in sorted(files.items()):
+            digested = await put_blob(self._blobs, order.project, file)
+            media_type = MEDIA_TYPES[await asyncio.to_thread(inspect, file, name=path)]
+            stored.append(FileRef(path=path, digest=digested.digest, size=digested.size, media_type=media_type))
+        return stored
+
+
+def _inspect(received: Sequence[Received]) -> Folder:
+    """Look into every file; refuses all that a model may not hold. Blocking."""
+    contents = {entry.path: inspect(entry.file, name=entry.path) for entry in received}
+    return Folder(files={entry.path: entry.file for entry in received}, contents=contents)

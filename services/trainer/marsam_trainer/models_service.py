@@ -1,0 +1,235 @@
+"""ModelService at the wire: streams in and out, parse, call, convert."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from marsam.api.common.v1 import common_pb2
+from marsam.api.model.v1 import model_pb2, model_pb2_grpc
+from marsam.catalog import aliases
+from marsam.catalog.models import Model
+from marsam.catalog.repository import list_models, load_model
+from marsam.core.clock import Clock
+from marsam.core.errors import Invalid, Missing, Precondition
+from marsam.core.ids import new_ulid
+from marsam.core.names import parse
+from marsam.rpc.server import current_principal
+from marsam.store.blobs import Blobs
+from marsam.store.cache import Cache
+from marsam.store.content import STREAM_CHUNK, digest_file, stream_blob
+from marsam_trainer import convert, exports, hub, lineage
+from marsam_trainer.importing import Importer, ImportOrder
+from marsam_trainer.paging import page
+from marsam_trainer.runs import Runs
+from marsam_trainer.settings import TrainerSettings
+from marsam_trainer.uploads import Received, Upload
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What the service stands on."""
+
+    blobs: Blobs
+    clock: Clock
+    cache: Cache
+    runs: Runs
+    settings: TrainerSettings
+
+
+class ModelService(model_pb2_grpc.ModelServiceServicer):
+    """See protos/marsam/api/model/v1/model.proto."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._blobs = parts.blobs
+        self._clock = parts.clock
+        self._cache = parts.cache
+        self._runs = parts.runs
+        self._settings = parts.settings
+        self._importer = Importer(parts.blobs, parts.clock)
+        self._incoming = parts.settings.cache / "incoming"
+
+    async def ImportModel(
+        self, request_iterator: AsyncIterator[model_pb2.ImportModelRequest], context: Any
+    ) -> model_pb2.ImportModelResponse:
+        first = await anext(request_iterator, None)
+        if first is None or not first.HasField("header"):
+            raise Invalid("the first message must be the header", field="header", reason="STREAM_ORDER")
+        order = _order(first.header)
+        async with self._scratch() as scratch:
+            if order.ref:
+                received, source = await self._fetched(order)
+                if await anext(request_iterator, None) is not None:
+                    raise Invalid("a ref was given, and files too", field="file", reason="STREAM_ORDER")
+            else:
+                received, source = await self._received(request_iterator, scratch / "files"), "upload"
+            model = await self._importer.take(order, received, source=source, scratch=scratch / "made")
+        return model_pb2.ImportModelResponse(model=convert.model_message(model))
+
+    async def GetModel(self, request: model_pb2.GetModelRequest, context: Any) -> model_pb2.GetModelResponse:
+        return model_pb2.GetModelResponse(model=convert.model_message(await aliases.resolve(self._blobs, request.name)))
+
+    async def ListModels(self, request: model_pb2.ListModelsRequest, context: Any) -> model_pb2.ListModelsResponse:
+        project = parse(request.parent, "project", field="parent").project
+        asked = page(size=request.page_size, token=request.page_token, question=(request.parent,))
+        models = {model.id: model for model in await list_models(self._blobs, project)}
+        ids, token = asked.cut(sorted(models))
+        return model_pb2.ListModelsResponse(
+            models=[convert.model_message(models[id_]) for id_ in ids], next_page_token=token
+        )
+
+    async def DeleteModel(self, request: model_pb2.DeleteModelRequest, context: Any) -> model_pb2.DeleteModelResponse:
+        name = parse(request.name, "model")
+        await load_model(self._blobs, request.name)
+        built = [m.name for m in await list_models(self._blobs, name.project) if m.base == request.name]
+        store = self._runs.store(name.project)
+        running = [i for i in await store.live() if (await self._runs.spec(name.project, i)).base == request.name]
+        if built or running:
+            holder = built[0] if built else f"run {running[0]}"
+            raise Precondition(
+                f"{request.name} is what {holder} is built on", reason="MODEL_IN_USE", resource=request.name
+            )
+        await aliases.delete_model(self._blobs, request.name)
+        return model_pb2.DeleteModelResponse()
+
+    async def SetAlias(self, request: model_pb2.SetAliasRequest, context: Any) -> model_pb2.SetAliasResponse:
+        entry = await aliases.set_alias(
+            self._blobs,
+            request.name,
+            request.model,
+            clock=self._clock,
+            etag=request.etag,
+            by=current_principal().name,
+        )
+        return model_pb2.SetAliasResponse(alias=convert.alias_message(request.name, entry))
+
+    async def ListAliasHistory(
+        self, request: model_pb2.ListAliasHistoryRequest, context: Any
+    ) -> model_pb2.ListAliasHistoryResponse:
+        history = await aliases.alias_history(self._blobs, request.name)
+        if not history:
+            raise Missing(f"{request.name} never pointed at anything", reason="ALIAS_NOT_FOUND", resource=request.name)
+        return model_pb2.ListAliasHistoryResponse(
+            history=[convert.alias_message(request.name, entry) for entry in history]
+        )
+
+    async def ExportModel(
+        self, request: model_pb2.ExportModelRequest, context: Any
+    ) -> AsyncIterator[model_pb2.ExportModelResponse]:
+        model = await aliases.resolve(self._blobs, request.name)
+        async with self._scratch() as scratch:
+            files = await exports.export(self._blobs, self._cache, model, dialect=request.dialect, scratch=scratch)
+            for file in files:
+                header = common_pb2.FileHeader(path=file.path, size_bytes=file.size, digest=file.digest)
+                yield model_pb2.ExportModelResponse(file=header)
+                async for chunk in self._chunks(model.project, file):
+                    yield model_pb2.ExportModelResponse(chunk=chunk)
+
+    async def ReadArtifact(
+        self, request: model_pb2.ReadArtifactRequest, context: Any
+    ) -> AsyncIterator[model_pb2.ReadArtifactResponse]:
+        project = await self._holder(request.name, request.digest)
+        async for chunk in stream_blob(self._blobs, project, request.digest):
+            yield model_pb2.ReadArtifactResponse(chunk=chunk)
+
+    async def TraceLineage(
+        self, request: model_pb2.TraceLineageRequest, context: Any
+    ) -> model_pb2.TraceLineageResponse:
+        nodes = await lineage.trace(self._blobs, request.name)
+        return model_pb2.TraceLineageResponse(
+            nodes=[
+                model_pb2.LineageNode(
+                    name=node.name, kind=node.kind, digest=node.digest, summary=node.summary, parents=node.parents
+                )
+                for node in nodes
+            ]
+        )
+
+    async def _holder(self, name: str, digest: str) -> str:
+        """The project of `name` (a model, an alias, or a run with previews), which must hold the file `digest`.
+
+        Raises Missing (ARTIFACT_NOT_FOUND): digests alone open nothing.
+        """
+        if name.split("/")[2:3] == ["runs"]:
+            parts = parse(name, "run")
+            held = await self._runs.preview_digests(parts.project, parts.id)
+            project = parts.project
+        else:
+            model: Model = await aliases.resolve(self._blobs, name)
+            held = {file.digest for file in (*model.files, *model.samples)}
+            project = model.project
+        if digest not in held:
+            raise Missing(f"{name} has no file {digest}", reason="ARTIFACT_NOT_FOUND", resource=name)
+        return project
+
+    async def _received(self, messages: AsyncIterator[model_pb2.ImportModelRequest], folder: Path) -> list[Received]:
+        upload = Upload(folder, limit_bytes=self._settings.max_import_bytes)
+        try:
+            async for message in messages:
+                match message.WhichOneof("part"):
+                    case "file":
+                        file = message.file
+                        await upload.begin(file.path, size=file.size_bytes, digest=file.digest)
+                    case "chunk":
+                        await upload.write(message.chunk)
+                    case _:
+                        raise Invalid("a second header arrived", field="header", reason="STREAM_ORDER")
+            return list(await upload.finish())
+        finally:
+            await upload.close()
+
+    async def _fetched(self, order: ImportOrder) -> tuple[list[Received], str]:
+        settings = self._settings
+        snapshot = await hub.fetch(
+            hub.parse_ref(order.ref),
+            cache=settings.hub_cache,
+            offline=settings.hub_offline,
+            timeout_s=settings.hub_timeout_s,
+        )
+
+        def hashed() -> list[Received]:
+            found = []
+            for path in snapshot.paths:
+                digested = digest_file(snapshot.folder / path)
+                file = snapshot.folder / path
+                found.append(Received(path=path, file=file, digest=digested.digest, size=digested.size))
+            return found
+
+        return await asyncio.to_thread(hashed), f"{order.ref}@{snapshot.revision}"
+
+    async def _chunks(self, project: str, file: exports.Exported) -> AsyncIterator[bytes]:
+        if file.local is None:
+            async for chunk in stream_blob(self._blobs, project, file.digest):
+                yield chunk
+            return
+        with await asyncio.to_thread(file.local.open, "rb") as stream:
+            while chunk := await asyncio.to_thread(stream.read, STREAM_CHUNK):
+                yield chunk
+
+    @asynccontextmanager
+    async def _scratch(self) -> AsyncIterator[Path]:
+        """A folder of one call's own, gone with it."""
+        folder = self._incoming / new_ulid(self._clock)
+        await asyncio.to_thread(folder.mkdir, parents=True)
+        try:
+            yield folder
+        finally:
+            await asyncio.to_thread(shutil.rmtree, folder, True)
+
+
+def _order(header: model_pb2.ImportModelHeader) -> ImportOrder:
+    return ImportOrder(
+        project=parse(header.parent, "project", field="header.parent").project,
+        model_id=header.model_id,
+        kind=convert.kind_of(header.kind),
+        family=header.family,
+        base=header.base,
+        licence=header.licence,
+        display_name=header.display_name,
+        labels=dict(header.labels),
+        request_id=header.request_id,
+        ref=header.ref,
+    )

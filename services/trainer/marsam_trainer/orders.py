@@ -1,0 +1,105 @@
+"""What a caller asks to be trained, before anything is known of it, and the faults it may have."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from math import exp, log
+from typing import Any
+
+from marsam.catalog.runs import Preview
+from marsam.core.errors import Invalid, MarsamError, Violation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """A run as asked for. None means "the default"; nothing is checked yet."""
+
+    base: str
+    dataset_version: str
+    method: str
+    method_params: Mapping[str, Any] = field(default_factory=dict)
+    steps: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    resolution: int | None = None
+    seed: int | None = None
+    precision: str | None = None
+    caption_dropout: float | None = None
+    languages: tuple[str, ...] = ()
+    checkpoint_every: int | None = None
+    preview: Preview | None = None
+    snr_gamma: float | None = None
+    ema_decay: float | None = None
+    warmup_steps: int | None = None
+    output_model_id: str = ""
+    display_name: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    base_digest: str = ""
+    dataset_digest: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """One thing that is wrong with an order. `field` is a path below `spec`."""
+
+    field: str
+    reason: str
+    message: str
+    remedy: str = ""
+
+
+def faults_of(error: MarsamError, *, field: str) -> list[Fault]:
+    """The faults that `error` states, those without a place of their own at `field`."""
+    if isinstance(error, Invalid) and len(error.violations) > 1:
+        return [Fault(field=_below(v.field, field), reason=v.reason, message=v.message) for v in error.violations]
+    return [Fault(field=field, reason=error.reason, message=error.message, remedy=error.remedy)]
+
+
+def as_error(faults: list[Fault]) -> Invalid:
+    """One error that carries them all."""
+    first = faults[0]
+    message = first.message if len(faults) == 1 else f"the run has {len(faults)} faults; first: {first.message}"
+    return Invalid(
+        message,
+        reason=first.reason,
+        field=f"spec.{first.field}",
+        remedy=first.remedy,
+        violations=[
+            Violation(
+                field=f"spec.{fault.field}",
+                message=f"{fault.message} ({fault.remedy})" if fault.remedy else fault.message,
+                reason=fault.reason,
+            )
+            for fault in faults
+        ],
+    )
+
+
+def default_steps(images: int) -> int:
+    """Steps for a set of so many pictures: 800 for 20, 3000 for 500, a straight line in the logarithms, in hundreds."""
+    slope = log(3000 / 800) / log(500 / 20)
+    steps = 800 * exp(slope * log(max(images, 1) / 20))
+    return min(10_000, max(100, round(steps / 100) * 100))
+
+
+def range_faults(order: Order) -> list[Fault]:
+    """Numbers outside of what they can mean. Written so that NaN, which compares false with everything, is refused."""
+    rules: tuple[tuple[str, float | None, str, Callable[[float], bool]], ...] = (
+        ("steps", order.steps, "between 1 and 10000000", lambda v: 1 <= v <= 10_000_000),
+        ("batch_size", order.batch_size, "between 1 and 4096", lambda v: 1 <= v <= 4096),
+        ("learning_rate", order.learning_rate, "above 0 and at most 1", lambda v: 0 < v <= 1),
+        ("seed", order.seed, "0 or more", lambda v: v >= 0),
+        ("caption_dropout", order.caption_dropout, "at least 0 and below 1", lambda v: 0 <= v < 1),
+        ("checkpoint_every", order.checkpoint_every, "1 or more", lambda v: v >= 1),
+        ("snr_gamma", order.snr_gamma, "between 0 (off) and 1000", lambda v: 0 <= v <= 1000),
+        ("ema_decay", order.ema_decay, "at least 0 (off) and below 1", lambda v: 0 <= v < 1),
+        ("warmup_steps", order.warmup_steps, "0 or more", lambda v: v >= 0),
+    )
+    return [
+        Fault(field=name, reason=f"{name.upper()}_OUT_OF_RANGE", message=f"{name} must be {rule}, got {value}")
+        for name, value, rule, holds in rules
+        if value is not None and not holds(value)
+    ]
+
+
+def _below(path: str, otherwise: str) -> str:
+    return path if path.startswith("method_params.") else otherwise

@@ -1,0 +1,66 @@
+"""Who waits, in which place, and how many runs are in which state: a picture of all open runs, renewed now and then.
+
+For showing only. Who starts next is the supervisor's business; it takes the oldest first, as this does.
+"""
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator
+
+from marsam.core.errors import MarsamError
+from marsam.jobs.states import State
+from marsam.jobs.store import gather_heads
+from marsam.telemetry import Log, Meter, metrics
+from marsam_trainer.runs import Runs
+from marsam_trainer.work import KIND
+
+_LOG = Log(__name__)
+_PERIOD_S = 2.0
+_OPEN = tuple(state for state in State if not state.terminal)
+
+
+class Queue:
+    """The open runs of every project, as of a moment ago."""
+
+    def __init__(self, runs: Runs, *, meter: Meter) -> None:
+        self._runs = runs
+        self._meter = meter
+        self._waiting: set[tuple[str, str]] = set()
+
+    @contextlib.asynccontextmanager
+    async def kept(self) -> AsyncIterator["Queue"]:
+        """Renew the picture while the block runs."""
+        task = asyncio.create_task(self._keep(), name="queue")
+        try:
+            yield self
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+
+    def place(self, project: str, run_id: str) -> int:
+        """The place of a run that is PENDING, from 1: one more than the older runs that wait too."""
+        return 1 + sum(other < (run_id, project) for other in self._waiting)
+
+    async def renew(self) -> None:
+        """Look at every open run once."""
+        counts: Counter[State] = Counter()
+        waiting = set()
+        for project in await self._runs.projects():
+            store = self._runs.store(project)
+            for run_id, head in (await gather_heads(store, await store.open_ids())).items():
+                counts[head.state] += 1
+                if head.state is State.PENDING:
+                    waiting.add((run_id, project))
+        self._waiting = waiting
+        self._meter.set(metrics.QUEUE_DEPTH, len(waiting), queue=KIND)
+        for state in _OPEN:
+            self._meter.set(metrics.JOBS, counts[state], kind=KIND, state=state)
+
+    async def _keep(self) -> None:
+        while True:
+            try:
+                await self.renew()
+            except MarsamError as error:
+                _LOG.warning("queue.not_renewed", reason=error.reason, message=error.message)
+            await asyncio.sleep(_PERIOD_S)

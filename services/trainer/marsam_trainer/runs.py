@@ -1,0 +1,150 @@
+"""Runs as the service shows them: spec, history, progress. Reads the store; keeps in memory only what cannot change."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from marsam.catalog.runs import RunSpec
+from marsam.core.clock import Clock
+from marsam.core.errors import Missing
+from marsam.core.names import format_name
+from marsam.core.records import load
+from marsam.jobs.index import Index
+from marsam.jobs.progress import read_events, read_heartbeat
+from marsam.jobs.states import Transition
+from marsam.jobs.store import JobStore, gather_heads
+from marsam.store import keys
+from marsam.store.blobs import Blobs, names
+from marsam.store.numbered import NumberedLog
+
+_SPECS_KEPT = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunView:
+    """One run at one moment. `progress` is what its last attempt told last; empty before it told anything."""
+
+    spec: RunSpec
+    history: tuple[Transition, ...]
+    progress: Mapping[str, Any]
+
+    @property
+    def head(self) -> Transition:
+        """Where the run stands."""
+        return self.history[-1]
+
+    @property
+    def model(self) -> str:
+        """The published model's resource name; empty until there is one."""
+        return str(self.head.detail.get("model", ""))
+
+
+class Runs:
+    """The runs of every project in one store."""
+
+    def __init__(self, blobs: Blobs, clock: Clock) -> None:
+        self.blobs = blobs
+        self.clock = clock
+        self._stores: dict[str, JobStore] = {}
+        self._indexes: dict[str, Index] = {}
+        self._specs: dict[str, RunSpec] = {}
+        self._histories: dict[str, tuple[Transition, ...]] = {}
+
+    def store(self, project: str) -> JobStore:
+        """The jobs of one project."""
+        if project not in self._stores:
+            self._stores[project] = JobStore(self.blobs, project, "runs", self.clock)
+        return self._stores[project]
+
+    async def projects(self) -> list[str]:
+        """Every project that has anything in the store."""
+        return await names(self.blobs, keys.projects(), folders=True)
+
+    async def index(self, project: str) -> Index:
+        """The project's list of runs, as of now."""
+        if project not in self._indexes:
+            self._indexes[project] = Index(self.store(project))
+        index = self._indexes[project]
+        await index.refresh()
+        return index
+
+    async def spec(self, project: str, run_id: str) -> RunSpec:
+        """What the run was asked to do. Raises Missing (JOB_NOT_FOUND)."""
+        name = format_name("run", project, run_id)
+        if name not in self._specs:
+            _make_room(self._specs)
+            self._specs[name] = load(RunSpec, await self.store(project).spec(run_id), what=name)
+        return self._specs[name]
+
+    async def history(self, project: str, run_id: str) -> tuple[Transition, ...]:
+        """Every transition, oldest first; only those not seen before are read. Raises Missing (JOB_NOT_FOUND)."""
+        name = format_name("run", project, run_id)
+        known = self._histories.get(name, ())
+        log = NumberedLog(self.blobs, keys.job_log(project, "runs", run_id))
+        new = [load(Transition, data, what=f"transition of {name}") for data in await log.read_all(len(known) + 1)]
+        if not known and not new:
+            await self.store(project).head(run_id)  # says what is missing, with the nearest ids
+        if new:
+            _make_room(self._histories)
+            known = self._histories[name] = (*known, *new)
+        return known
+
+    async def view(self, project: str, run_id: str) -> RunView:
+        """The whole run, as of now. Raises Missing (JOB_NOT_FOUND)."""
+        history = await self.history(project, run_id)
+        return RunView(
+            spec=await self.spec(project, run_id),
+            history=history,
+            progress=await self.progress(project, run_id, history[-1].attempt),
+        )
+
+    async def progress(self, project: str, run_id: str, attempt: int) -> Mapping[str, Any]:
+        """What attempt `attempt` told last; empty when it told nothing yet."""
+        if attempt == 0:
+            return {}
+        beat = await read_heartbeat(self.store(project), run_id, attempt)
+        return beat.payload if beat is not None else {}
+
+    async def result(self, project: str, run_id: str, attempt: int) -> Mapping[str, Any] | None:
+        """What attempt `attempt` left as its result, None when it left none: {"model": name, "metrics": {...}}."""
+        found = await self._record(project, run_id, attempt, "result.json")
+        return found if found is not None and isinstance(found.get("model"), str) else None
+
+    async def failure(self, project: str, run_id: str, attempt: int) -> Mapping[str, Any] | None:
+        """What attempt `attempt` said of its failure: {"reason", "message", "remedy", …}; None when it said nothing."""
+        return await self._record(project, run_id, attempt, "failure.json")
+
+    async def preview_digests(self, project: str, run_id: str) -> set[str]:
+        """Digests of every picture that the run's attempts have shown."""
+        store = self.store(project)
+        attempts = (await self.history(project, run_id))[-1].attempt
+        found = set()
+        for attempt in range(1, attempts + 1):
+            events, _ = await read_events(store, run_id, attempt)
+            found |= {file["digest"] for event in events if event.get("kind") == "preview" for file in event["files"]}
+        return found
+
+    async def scrape_targets(self) -> dict[str, str]:
+        """host:port of the metrics of every run that tells one, by run name."""
+        found = {}
+        for project in await self.projects():
+            store = self.store(project)
+            for run_id, head in (await gather_heads(store, await store.open_ids())).items():
+                port = (await self.progress(project, run_id, head.attempt)).get("metrics_port")
+                if port:
+                    found[format_name("run", project, run_id)] = f"127.0.0.1:{port}"
+        return found
+
+    async def _record(self, project: str, run_id: str, attempt: int, name: str) -> Mapping[str, Any] | None:
+        try:
+            found = json.loads(await self.blobs.get(keys.attempt_file(project, "runs", run_id, attempt, name)))
+        except (Missing, ValueError):
+            return None
+        return found if isinstance(found, dict) else None
+
+
+def _make_room(kept: dict[str, Any]) -> None:
+    """Drop the oldest entries of a full memory; whoever asks for one again reads it again."""
+    while len(kept) >= _SPECS_KEPT:
+        del kept[next(iter(kept))]

@@ -1,0 +1,110 @@
+"""Runs as the supervisor sees them: which program carries an attempt, and what its end means for the run."""
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Any
+
+from marsam.core.names import format_name
+from marsam.jobs.states import State
+from marsam.jobs.store import JobStore
+from marsam.launch.attempt import Ended, Outcome
+from marsam.launch.launcher import Program
+from marsam.store.keys import JobKind
+from marsam.telemetry import Meter, metrics
+from marsam_trainer.environment import free_port
+from marsam_trainer.outcomes import Ending, Next, Verdict, judge
+from marsam_trainer.runs import Runs
+from marsam_trainer.settings import TrainerSettings
+
+KIND: JobKind = "runs"
+_TAIL = 16 * 1024
+
+
+class RunWork:
+    """See `marsam.launch.attempt.Work`."""
+
+    def __init__(self, runs: Runs, settings: TrainerSettings, *, meter: Meter) -> None:
+        self._runs = runs
+        self._settings = settings
+        self._meter = meter
+
+    async def program(self, store: JobStore, job_id: str, attempt: int) -> Program:
+        """See `Work.program`."""
+        settings = self._settings
+        history = await self._runs.history(store.project, job_id)
+        waits = [entry for entry in history if entry.state is State.PENDING]
+        waited = (store.clock.now() - waits[-1].at).total_seconds()
+        self._meter.observe(metrics.QUEUE_WAIT, max(0.0, waited), queue=KIND)
+        arguments = (
+            "train", "--store", settings.store, "--run", format_name("run", store.project, job_id),
+            "--attempt", str(attempt), "--cache", str(settings.cache),
+            "--metrics-port", str(free_port() if settings.run_metrics else 0),
+        )  # fmt: skip
+        return Program(
+            argv=(*settings.run_command, *arguments), log_path=self._log_path(store.project, job_id, attempt)
+        )
+
+    async def judge(self, store: JobStore, job_id: str, ended: Ended) -> Outcome:
+        """See `Work.judge`. The transition's detail holds what is known of the end: cause, exit code, peak memory."""
+        project, attempt = store.project, ended.attempt
+        result = await self._runs.result(project, job_id, attempt)
+        ending = Ending(
+            exit=ended.exit,
+            silent=ended.silent,
+            finished=result is not None,
+            last_words=await self._last_words(project, job_id, attempt),
+        )
+        verdict = judge(ending)
+        self._meter.inc(metrics.JOB_ATTEMPTS_ENDED, kind=KIND, cause=verdict.cause)
+        detail: dict[str, Any] = {"cause": verdict.cause, **_facts(ended)}
+        if verdict.next is Next.SUCCEED and result is not None:
+            return Outcome(state=State.SUCCEEDED, reason="DONE", detail={**result, **detail})
+        if verdict.next is Next.FAIL:
+            return Outcome(state=State.FAILED, reason=verdict.cause, message=verdict.message, detail=detail)
+        return self._again(verdict, detail, failures=await self._failures(project, job_id) + verdict.counts)
+
+    def _again(self, verdict: Verdict, detail: dict[str, Any], *, failures: int) -> Outcome:
+        if failures < self._settings.max_attempts:
+            detail["failures"] = failures
+            return Outcome(state=State.PENDING, reason="RETRY", message=verdict.message, detail=detail)
+        message = f"given up after {failures} failed attempts; the last: {verdict.message}"
+        return Outcome(state=State.FAILED, reason=verdict.cause, message=message, detail=detail)
+
+    async def _failures(self, project: str, run_id: str) -> int:
+        """How many attempts have failed since the run was created or resumed."""
+        history = await self._runs.history(project, run_id)
+        waits = [entry for entry in history if entry.state is State.PENDING]
+        return int(waits[-1].detail.get("failures", 0))
+
+    async def _last_words(self, project: str, run_id: str, attempt: int) -> str:
+        """What the program said of its failure: in the store, or else at the end of its log; '' when nothing."""
+        failure = await self._runs.failure(project, run_id, attempt)
+        if failure is not None:
+            remedy = failure.get("remedy")
+            return f"{failure.get('message', '')} ({remedy})" if remedy else str(failure.get("message", ""))
+        return await asyncio.to_thread(_tail, self._log_path(project, run_id, attempt))
+
+    def _log_path(self, project: str, run_id: str, attempt: int) -> Path:
+        return self._settings.cache / "logs" / "runs" / project / f"{run_id}-{attempt}.log"
+
+
+def _facts(ended: Ended) -> dict[str, Any]:
+    """What is known of how the program ended, for the record."""
+    facts = {"exit_code": ended.exit.code, "signal": ended.exit.signal, "peak_rss": ended.exit.peak_rss or None}
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def _tail(log: Path) -> str:
+    """The last line of the program's log that is not one of its own JSON lines: what killed it before it could speak.
+
+    Blocking; '' when there is none.
+    """
+    try:
+        with log.open("rb") as stream:
+            stream.seek(max(0, os.fstat(stream.fileno()).st_size - _TAIL))
+            lines = stream.read().decode("utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    foreign = [line.strip() for line in lines if line.strip() and not line.startswith("{")]
+    return foreign[-1][:300] if foreign else ""
