@@ -89,13 +89,22 @@ async def sent(files: Sequence[LocalFile], *, wrap: Callable[..., Any], report: 
 
 
 def _digest(file: LocalFile) -> tuple[str, bytes | None]:
-    if file.size <= _WHOLE_BYTES:
+    """The file's digest, and its bytes when it is small."""
+    try:
+        if file.size > _WHOLE_BYTES:
+            with file.source.open("rb") as opened:
+                return f"sha256:{hashlib.file_digest(opened, 'sha256').hexdigest()}", None
         whole = file.source.read_bytes()
-        if len(whole) != file.size:
-            raise _changed(file)
-        return f"sha256:{hashlib.sha256(whole).hexdigest()}", whole
-    with file.source.open("rb") as opened:
-        return f"sha256:{hashlib.file_digest(opened, 'sha256').hexdigest()}", None
+    except OSError as error:
+        raise Invalid(
+            f"cannot read {file.source}: {error.strerror}",
+            field="path",
+            reason="FILE_UNREADABLE",
+            remedy="make it readable, or move it out of the folder",
+        ) from error
+    if len(whole) != file.size:
+        raise _changed(file)
+    return f"sha256:{hashlib.sha256(whole).hexdigest()}", whole
 
 
 async def _cut(whole: bytes) -> AsyncIterator[bytes]:
