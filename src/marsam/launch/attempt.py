@@ -1,6 +1,5 @@
 """What a supervisor is told about a kind of job, and the small parts it is made of."""
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,7 +14,8 @@ from marsam.launch.launcher import Exit, Program
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """How patient a supervisor is. `slots` programs run at once; waiting jobs are taken oldest first.
+    """How patient a supervisor is. `slots` programs run at once; waiting jobs are taken oldest first, and keep their
+    slot between attempts.
 
     A program must show a first heartbeat within `start_s` seconds and later ones within `silence_s`, or it is stopped;
     with `silence_s` None it shows none. A program that is asked to stop gets `grace_s` seconds. `backoff_s` passes
@@ -95,28 +95,3 @@ class Pulse:
         if self._silence_s is None:
             return False
         return now - self._since > (self._start_s if self._last is None else self._silence_s)
-
-
-class Slots:
-    """A semaphore in which programs that run already take their place without asking."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._used = 0
-        self._freed = asyncio.Condition()
-
-    async def acquire(self) -> None:
-        """Wait for a free slot, first come first served, and take it."""
-        async with self._freed:
-            await self._freed.wait_for(lambda: self._used < self._limit)
-            self._used += 1
-
-    def take(self) -> None:
-        """Take a slot, free or not: its program runs already."""
-        self._used += 1
-
-    async def release(self) -> None:
-        """Give a slot back."""
-        async with self._freed:
-            self._used -= 1
-            self._freed.notify_all()

@@ -15,7 +15,7 @@ from marsam.core.errors import Conflict, Deadline, Exists, MarsamError, OutcomeU
 from marsam.jobs.progress import read_heartbeat
 from marsam.jobs.states import State, Transition
 from marsam.jobs.store import JobStore
-from marsam.launch.attempt import Ended, Outcome, Policy, Pulse, Slots, Work, program_key
+from marsam.launch.attempt import Ended, Outcome, Policy, Pulse, Work, program_key
 from marsam.launch.launcher import Cause, Exit, Handle, Launcher
 from marsam.store import keys
 from marsam.store.blobs import Blobs, names
@@ -28,6 +28,10 @@ _log = logging.getLogger(__name__)
 class _Job:
     store: JobStore
     id: str
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.store.project, self.id
 
 
 class Supervisor:
@@ -46,7 +50,6 @@ class Supervisor:
         self._policy = policy
         self._owner = owner
         self._clock = clock
-        self._slots = Slots(policy.slots)
         self._stores: dict[str, JobStore] = {}
         self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._handles: dict[tuple[str, str], Handle] = {}
@@ -91,26 +94,35 @@ class Supervisor:
         self._handles.clear()
 
     async def _look(self) -> None:
-        """Start driving every live job that is not driven yet, at each turn."""
+        """At each turn, take up what is under way and undriven, then give free slots to what waits, oldest first."""
         while True:
             self._changed.clear()
             try:
-                for project in await names(self._blobs, keys.projects(), folders=True):
-                    if project not in self._stores:
-                        self._stores[project] = JobStore(self._blobs, project, self._kind, self._clock)
-                    store = self._stores[project]
-                    for job_id in await store.live():
-                        if (project, job_id) not in self._tasks:
-                            task = asyncio.create_task(self._drive(_Job(store=store, id=job_id)), name=job_id)
-                            self._tasks[project, job_id] = task
+                for job, head in await self._live():
+                    if job.key in self._tasks:
+                        continue
+                    if head.state is not State.PENDING and head.owner != self._owner:
+                        await self._mind_foreign(job, head)
+                    elif head.state is not State.PENDING or len(self._tasks) < self._policy.slots:
+                        self._tasks[job.key] = asyncio.create_task(self._drive(job), name=job.id)
             except MarsamError as error:
                 _log.warning("cannot look for %s: %s", self._kind, error)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._policy.poll_s):
                     await self._changed.wait()
 
+    async def _live(self) -> list[tuple[_Job, Transition]]:
+        """Return every live job with its head: those under way first, then by age."""
+        found: list[tuple[_Job, Transition]] = []
+        for project in await names(self._blobs, keys.projects(), folders=True):
+            if project not in self._stores:
+                self._stores[project] = JobStore(self._blobs, project, self._kind, self._clock)
+            store = self._stores[project]
+            found += [(_Job(store=store, id=job_id), head) for job_id, head in (await store.live()).items()]
+        return sorted(found, key=lambda pair: (pair[1].state is State.PENDING, pair[0].id))
+
     async def _drive(self, job: _Job) -> None:
-        """See one job to its end; whatever goes wrong in the store meanwhile, the next turn tries again."""
+        """See one job to its end; whatever goes wrong in the store meanwhile, a later turn tries again."""
         try:
             while await self._step(job):
                 pass
@@ -118,31 +130,18 @@ class Supervisor:
             _log.warning("%s %s: %s", self._kind, job.id, error)
             await asyncio.sleep(self._policy.backoff_s)
         finally:
-            self._tasks.pop((job.store.project, job.id), None)
+            self._tasks.pop(job.key, None)
+            self.wake()
 
     async def _step(self, job: _Job) -> bool:
-        """Do the next thing that the job needs; False when it needs nothing more from here."""
-        head = await job.store.head(job.id)
-        if head.state.terminal:
-            return False
+        """See one attempt to its end; False when the job needs nothing more from here."""
         try:
+            head = await job.store.head(job.id)
             if head.state is State.PENDING:
-                await self._slots.acquire()
-                try:
-                    head = await job.store.head(job.id)
-                    if head.state is State.PENDING:
-                        head = await job.store.append(job.id, head, State.STARTING, owner=self._owner)
-                        await self._attempt(job, head)
-                finally:
-                    await self._slots.release()
-            elif head.owner != self._owner:
-                return await self._mind_foreign(job, head)
-            else:
-                self._slots.take()
-                try:
-                    await self._attempt(job, head)
-                finally:
-                    await self._slots.release()
+                head = await job.store.append(job.id, head, State.STARTING, owner=self._owner)
+            if head.state.terminal or head.owner != self._owner:
+                return False
+            await self._attempt(job, head)
         except Conflict:  # somebody else moved the job: look again
             pass
         return True
@@ -159,9 +158,9 @@ class Supervisor:
         if handle is None:
             ended = Ended(attempt=head.attempt, exit=Exit(cause=Cause.LOST))
         else:
-            self._handles[job.store.project, job.id] = handle
+            self._handles[job.key] = handle
             ended = await self._follow(job, head, handle)
-            self._handles.pop((job.store.project, job.id), None)
+            self._handles.pop(job.key, None)
         outcome = await self._work.judge(job.store, job.id, ended)
         await self._record(job, await job.store.head(job.id), outcome)
         if outcome.state is State.PENDING:
@@ -223,20 +222,19 @@ class Supervisor:
             except Conflict:
                 head = await job.store.head(job.id)
 
-    async def _mind_foreign(self, job: _Job, head: Transition) -> bool:
+    async def _mind_foreign(self, job: _Job, head: Transition) -> None:
         """Leave a job to its owner, or take it over when its owner and its program have been silent for too long."""
         if self._policy.silence_s is None:
-            return False
-        limit = self._policy.start_s + self._policy.silence_s
+            return
         beat = await read_heartbeat(job.store, job.id, head.attempt)
         quiet_s = beat.age_s if beat is not None else (self._clock.now() - head.at).total_seconds()
-        if quiet_s <= limit:
-            await asyncio.sleep(self._policy.poll_s)
-            return False
+        if quiet_s <= self._policy.start_s + self._policy.silence_s:
+            return
         state = State.CANCELLED if head.state is State.CANCELLING else State.PENDING
-        await job.store.append(job.id, head, state, owner=self._owner, reason="OWNER_LOST",
-                               message=f"'{head.owner}' gave no sign of life for {quiet_s:.0f} s")  # fmt: skip
-        return True
+        with contextlib.suppress(Conflict):
+            await job.store.append(job.id, head, state, owner=self._owner, reason="OWNER_LOST",
+                                   message=f"'{head.owner}' gave no sign of life for {quiet_s:.0f} s")  # fmt: skip
+        self.wake()
 
 
 async def ask_to_cancel(store: JobStore, job_id: str, *, owner: str = "", message: str = "") -> Transition:
