@@ -22,6 +22,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 from hayy.attributes import Attributes
 from hayy.corpus import training_caption
 from hayy.painter import draw
+from hayy.vocabulary import vocabulary
 from hayy.world import sample
 
 SIZE = 256
@@ -133,6 +134,8 @@ def _write_set(folder: Path, lines: list[Line]) -> None:
         rows.append(json.dumps(row, ensure_ascii=False))
     (folder / "metadata.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
     (folder / "rights.json").write_text(json.dumps(_RIGHTS, indent=1) + "\n", encoding="utf-8")
+    words = json.dumps(vocabulary(), ensure_ascii=False, indent=1)
+    (folder / "vocabulary.json").write_text(words + "\n", encoding="utf-8")
 
 
 def _opened(line: Line) -> Image.Image:
