@@ -13,11 +13,12 @@ from marsam.store.blobs import Blobs
 from marsam.store.content import read_blob
 from marsam_dataset import balance
 from marsam_dataset.balance import Association
-from marsam_dataset.checks import near_duplicates, repetition, suite
+from marsam_dataset.checks import lookalikes, repetition, suite
+from marsam_dataset.checks.alignment import View
 from marsam_dataset.checks.batch import Batch, Found
+from marsam_dataset.checks.lookalikes import Pair
 from marsam_dataset.reviews import Reviews, Standing
 from marsam_dataset.vocabularies import load_vocabulary
-from marsam_dataset.vocabulary import Vocabulary
 
 _READ_AT_ONCE = 32
 
@@ -47,32 +48,36 @@ async def assess(blobs: Blobs, dataset: str, clock: Clock) -> Assessment:
     # What was withdrawn is not looked at again, by anyone.
     stored = [i for i in await list_items(blobs, dataset) if standing.verdicts.get(i.id) != "takedown"]
     items = [standing.apply(item) for item in stored]
-    vocabulary = await load_vocabulary(blobs, name.project, name.id, items)
-    signatures = await _signatures(blobs, name, items)
-    return await asyncio.to_thread(_assess, items, standing, vocabulary, signatures)
+    # A rejected picture must not be the copy that is kept.
+    live = [item for item in items if standing.verdicts.get(item.id) != "reject"]
+    alike = await asyncio.to_thread(lookalikes.candidates, live)
+    batch = Batch(
+        items=live,
+        vocabulary=await load_vocabulary(blobs, name.project, name.id, items),
+        alike=alike,
+        views=await _views(blobs, name, alike),
+    )
+    return await asyncio.to_thread(_assess, items, standing, batch)
 
 
-async def _signatures(blobs: Blobs, dataset: ResourceName, items: Sequence[Item]) -> dict[str, object]:
-    """Signatures of the pictures that look alike to the hashes; the pictures are our own PNGs, verified by digest."""
-    pairs = await asyncio.to_thread(near_duplicates.candidates, items)
-    digests = sorted({item.image.digest for pair in pairs for item in (pair.first, pair.second)})
-    signatures: dict[str, object] = {}
+async def _views(blobs: Blobs, dataset: ResourceName, alike: Sequence[Pair]) -> dict[str, View]:
+    """Small pictures of the items in `alike`, by digest. The files are our own PNGs, verified as they are read."""
+    digests = sorted({item.image.digest for pair in alike for item in (pair.first, pair.second)})
+    views: dict[str, View] = {}
     for at in range(0, len(digests), _READ_AT_ONCE):
         some = digests[at : at + _READ_AT_ONCE]
         pngs = await asyncio.gather(*(read_blob(blobs, dataset.project, digest) for digest in some))
-        for digest, png in zip(some, pngs, strict=True):
-            signatures[digest] = await asyncio.to_thread(near_duplicates.signature, png)
-    return signatures
+        views.update(zip(some, await asyncio.to_thread(_look, pngs), strict=True))
+    return views
 
 
-def _assess(
-    items: Sequence[Item], standing: Standing, vocabulary: Vocabulary, signatures: Mapping[str, object]
-) -> Assessment:
-    rejected = {i.id for i in items if standing.verdicts.get(i.id) == "reject"}
-    # A rejected picture must not be the copy that is kept.
-    batch = Batch(items=[i for i in items if i.id not in rejected], vocabulary=vocabulary, signatures=signatures)
+def _look(pngs: Sequence[bytes]) -> list[View]:
+    return [View.of_png(png) for png in pngs]
+
+
+def _assess(items: Sequence[Item], standing: Standing, batch: Batch) -> Assessment:
     found = suite.run(batch)
-    excluded = dict.fromkeys(rejected, "REVIEW_REJECTED")
+    excluded = {item.id: "REVIEW_REJECTED" for item in items if standing.verdicts.get(item.id) == "reject"}
     for one in found:
         if one.finding.severity == "fail" and standing.verdicts.get(one.item) != "accept":
             excluded.setdefault(one.item, one.finding.reason)

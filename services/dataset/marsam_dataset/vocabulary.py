@@ -4,7 +4,7 @@ A folder may bring it as `vocabulary.json`: {attribute: {value: {language: [phra
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from marsam.core.errors import Invalid
@@ -28,9 +28,13 @@ class Mention:
 
 
 class Vocabulary:
-    """Finds the attribute values that a caption names. Phrases are compared by matching key, longest first."""
+    """Finds the attribute values that a caption names. Phrases are compared by matching key, longest first.
 
-    def __init__(self, phrases: Phrases) -> None:
+    `authored` tells a vocabulary that somebody wrote from one that was derived, which is less to be trusted.
+    """
+
+    def __init__(self, phrases: Phrases, *, authored: bool = True) -> None:
+        self.authored = authored
         self.attributes = frozenset(phrases)
         self._names: dict[str, dict[tuple[str, ...], set[tuple[str, str]]]] = {}
         for attribute, values in phrases.items():
@@ -57,9 +61,9 @@ class Vocabulary:
         at = 0
         while at < len(words):
             for length in range(min(longest, len(words) - at), 0, -1):
-                names = {n for t in tables for key in _spellings(words[at : at + length]) for n in t.get(key, ())}
-                if names:
-                    yield Mention(phrase=" ".join(words[at : at + length]), names=frozenset(names))
+                named = _named(tables, words[at : at + length])
+                if named:
+                    yield Mention(phrase=" ".join(words[at : at + length]), names=named)
                     at += length
                     break
             else:
@@ -77,7 +81,7 @@ def of_values(items: Iterable[Mapping[str, str]]) -> Vocabulary:
             text = matching_key(value.replace("_", " "))
             if text not in _UNSPEAKABLE and not text.replace(" ", "").isdigit():
                 phrases.setdefault(attribute, {})[value] = {_ANY: (text,)}
-    return Vocabulary(phrases)
+    return Vocabulary(phrases, authored=False)
 
 
 def parse_phrases(data: bytes) -> Phrases:
@@ -111,6 +115,17 @@ def _invalid(message: str) -> Invalid:
         reason="VOCABULARY_INVALID",
         remedy='write {"place": {"field": {"en": ["in a field"], "ar": ["في حقل"]}}}',
     )
+
+
+def _named(
+    tables: Sequence[Mapping[tuple[str, ...], set[tuple[str, str]]]], words: list[str]
+) -> frozenset[tuple[str, str]]:
+    """What the words name, as they are written if that is anything, else without joined particles."""
+    for spelling in _spellings(words):
+        named = frozenset(name for table in tables for name in table.get(spelling, ()))
+        if named:
+            return named
+    return frozenset()
 
 
 def _spellings(words: list[str]) -> Iterator[tuple[str, ...]]:

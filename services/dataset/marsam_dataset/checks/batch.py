@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from marsam.catalog.datasets import Finding, Item, Severity
+from marsam_dataset.checks.alignment import View
+from marsam_dataset.checks.lookalikes import Pair
 from marsam_dataset.vocabulary import Vocabulary
 
 
@@ -12,14 +13,15 @@ from marsam_dataset.vocabulary import Vocabulary
 class Batch:
     """All items of a set as they stand after review, in order of arrival.
 
-    `failed` holds the ids that an earlier check failed. `signatures` maps an image digest to its small RGB picture, for
-    the pairs that `near_duplicates.candidates` named.
+    `failed` holds the ids that an earlier check failed. `alike` are pairs with close hashes (see `lookalikes`), and
+    `views` the small pictures of their items, by image digest.
     """
 
     items: Sequence[Item]
     vocabulary: Vocabulary
     failed: frozenset[str] = frozenset()
-    signatures: Mapping[str, Any] = field(default_factory=dict)
+    alike: Sequence[Pair] = ()
+    views: Mapping[str, View] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,81 +1,37 @@
-"""Copies that were resized, recompressed, brightened or mirrored.
+"""Copies that were resized, recompressed, cropped by a hair, brightened or mirrored.
 
-Two 64-bit hashes propose pairs, and a 16×16 colour signature confirms them: hashes see brightness only, and drawings on
-one background or products on white look alike to them.
+Two 64-bit hashes propose pairs, generously; alignment decides. Thresholds on hashes alone either miss crops or call
+drawings on one ground, and products on white, copies of each other.
 """
 
-import io
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from marsam.catalog.datasets import Item
-from marsam.imaging.hashes import mirror_dhash, mirror_phash
+from marsam_dataset.checks import alignment
+from marsam_dataset.checks.alignment import View
 from marsam_dataset.checks.batch import Batch, Found, found, preference
+from marsam_dataset.checks.lookalikes import Pair
 
 NAME = "near_duplicate"
-PHASH_AT_MOST, DHASH_AT_MOST = 4, 6
-REVIEW_AT_MOST = 10
-SIGNATURE_SIDE = 16
-SAME_WITHIN, REVIEW_WITHIN = 30.0, 40.0
-"""Largest difference of a signature's cell, 0–255, means aligned. Measured on drawn scenes: altered copies ≤ 18,
-different scenes whose hashes agree ≥ 41 (docs/verification.md)."""
-_BLOCK = 1024
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pair:
-    """Two items whose hashes are close; `sure` when both are within the strict thresholds."""
-
-    first: Item
-    second: Item
-    mirrored: bool
-    sure: bool
-
-
-def candidates(items: Sequence[Item]) -> list[Pair]:
-    """Return the pairs to compare by signature. Blocking; about 2 s for 20,000 items."""
-    if len(items) < 2:
-        return []
-    p = np.array([item.phash for item in items], dtype=np.uint64)
-    d = np.array([item.dhash for item in items], dtype=np.uint64)
-    mirrored_p = np.array([mirror_phash(item.phash) for item in items], dtype=np.uint64)
-    mirrored_d = np.array([mirror_dhash(item.dhash) for item in items], dtype=np.uint64)
-    pairs: dict[tuple[int, int], Pair] = {}
-    for mirrored, (other_p, other_d) in ((False, (p, d)), (True, (mirrored_p, mirrored_d))):
-        for start in range(0, len(items), _BLOCK):
-            rows = slice(start, start + _BLOCK)
-            p_far = np.bitwise_count(p[rows, None] ^ other_p[None, :])
-            d_far = np.bitwise_count(d[rows, None] ^ other_d[None, :])
-            for row, column in np.argwhere((p_far <= REVIEW_AT_MOST) & (d_far <= REVIEW_AT_MOST)):
-                a, b = int(row) + start, int(column)
-                sure = bool(p_far[row, column] <= PHASH_AT_MOST and d_far[row, column] <= DHASH_AT_MOST)
-                if a < b and items[a].pixel_digest != items[b].pixel_digest and ((a, b) not in pairs or sure):
-                    pairs[a, b] = Pair(first=items[a], second=items[b], mirrored=mirrored, sure=sure)
-    return [pairs[key] for key in sorted(pairs)]
-
-
-def signature(png: bytes) -> Any:
-    """Return the 16×16×3 float picture, less its mean colour, of a normalised PNG. Blocking."""
-    with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
-        small = image.convert("RGB").resize((SIGNATURE_SIDE, SIGNATURE_SIDE), Image.Resampling.BOX)
-    pixels = np.asarray(small, dtype=np.float32)
-    return pixels - pixels.mean(axis=(0, 1))
+COARSE_WITHIN = 90.0
+"""Largest difference of two 16×16 pictures, means removed, that is worth aligning."""
+SAME_MEAN, SAME_MOST = 3.0, 20.0
+UNSURE_MEAN, UNSURE_MOST = 4.5, 36.0
+"""Measured on drawn scenes at 128 px (docs/verification.md): copies ≤ 1.8 and ≤ 9, different scenes ≥ 4.6 and ≥ 40."""
 
 
 def check(batch: Batch) -> Iterator[Found]:
     """Fail every copy but the one to keep; warn of pairs that only a person can tell."""
     sure: list[tuple[Item, Item]] = []
     unsure: list[tuple[Item, Item]] = []
-    for pair in candidates(batch.items):
-        apart = _apart(pair, batch.signatures)
-        if pair.sure and apart <= SAME_WITHIN:
+    for pair in batch.alike:
+        apart = _apart(pair, batch.views)
+        if apart.mean <= SAME_MEAN and apart.most <= SAME_MOST:
             sure.append((pair.first, pair.second))
-        elif apart <= REVIEW_WITHIN:
+        elif apart.mean <= UNSURE_MEAN and apart.most <= UNSURE_MOST:
             unsure.append((pair.first, pair.second))
     grouped = _groups(sure)
     for group in grouped:
@@ -91,11 +47,13 @@ def check(batch: Batch) -> Iterator[Found]:
             yield found(second, NAME, "warn", "POSSIBLE_DUPLICATE", message, related=[first])
 
 
-def _apart(pair: Pair, signatures: Mapping[str, Any]) -> float:
-    first, second = (signatures.get(item.image.digest) for item in (pair.first, pair.second))
-    if first is None or second is None:
-        return float("inf")
-    return float(np.abs(first - (second[:, ::-1] if pair.mirrored else second)).max())
+def _apart(pair: Pair, views: Mapping[str, View]) -> alignment.Apart:
+    first, second = views[pair.first.image.digest], views[pair.second.image.digest]
+    if pair.mirrored:
+        second = second.mirrored()
+    if float(np.abs(first.coarse - second.coarse).max()) > COARSE_WITHIN:
+        return alignment.NOTHING_ALIKE
+    return alignment.apart(first, second)
 
 
 def _groups(pairs: Sequence[tuple[Item, Item]]) -> list[list[Item]]:

@@ -1,6 +1,6 @@
 """Pictures that teach little: blurred, empty, too dark or too bright, too small. Measured once, at import.
 
-Thresholds flag for a person; only a picture without content, or too small to be one, fails.
+Thresholds flag for a person; only a picture without content, without any sharp part, or too small to be one, fails.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,10 @@ from marsam.imaging.pool import Decoded
 NAME = "quality"
 SMALLEST_SIDE = 64
 LEAST_ENTROPY, LEAST_CONTRAST = 0.3, 2.0
-LEAST_SHARPNESS = 25.0
+LEAST_SHARPNESS, NO_SHARPNESS = 25.0, 4.0
+"""Of a picture's sharpest part. A Gaussian blur over 2 px at 256 px goes below the first, one over 4 px below the
+second.
+"""
 DARKEST, BRIGHTEST = 20.0, 245.0
 
 _NOTES: dict[str, tuple[str, str]] = {
@@ -39,8 +42,9 @@ def findings(decoded: Decoded) -> Iterator[Finding]:
         message = f"Almost one colour ({measured.entropy:.2f} bits of information per pixel)."
         yield Finding(check=NAME, severity="fail", reason="LOW_INFORMATION", message=message)
     elif measured.sharpness < LEAST_SHARPNESS:
-        message = f"Blurred: sharpness {measured.sharpness:.0f}, usual are over {LEAST_SHARPNESS:.0f}."
-        yield Finding(check=NAME, severity="warn", reason="BLURRED", message=message)
+        message = f"Blurred: the sharpest part has {measured.sharpness:.0f}; over {LEAST_SHARPNESS:.0f} is usual."
+        hopeless = measured.sharpness < NO_SHARPNESS
+        yield Finding(check=NAME, severity="fail" if hopeless else "warn", reason="BLURRED", message=message)
     if measured.brightness < DARKEST:
         message = f"Very dark (mean brightness {measured.brightness:.0f} of 255)."
         yield Finding(check=NAME, severity="warn", reason="DARK", message=message)

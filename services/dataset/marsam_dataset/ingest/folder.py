@@ -89,14 +89,14 @@ def _records(
             for one in sidecars.metadata(path, texts[path]):
                 if isinstance(one, Problem):
                     problems.append(one)
-                elif one[0] not in pictures:
-                    message = f"{path} describes it, but no such file was sent."
-                    problems.append(Problem(path=one[0], reason="FILE_MISSING", message=message))
-                elif one[0] in records:
-                    message = f"{path} describes it twice; the first line counts."
-                    problems.append(Problem(path=one[0], reason="DESCRIBED_TWICE", message=message))
+                elif one.picture not in pictures:
+                    message = f"{one.place} describes it, but no such file was sent."
+                    problems.append(Problem(path=one.picture, reason="FILE_MISSING", message=message))
+                elif one.picture in records:
+                    message = f"'{one.picture}' was described before; the first line counts."
+                    problems.append(Problem(path=one.place, reason="DESCRIBED_TWICE", message=message))
                 else:
-                    records[one[0]] = [one[1]]
+                    records[one.picture] = [one.record]
     by_stem = {str(PurePosixPath(path).with_suffix("")): path for path in pictures}
     for path in sorted(texts):
         if path.lower().endswith(_TEXT):

@@ -89,11 +89,14 @@ class Receiver:
         partial.check_whole()
         if partial.refusal is not None:
             reason, message = partial.refusal
-            refused = Received(path=partial.path, size=partial.size, reason=reason, message=message)
             if reason == "FILE_TWICE":
-                self._repeated.append(refused)
+                # Every verdict has a place of its own: that of the first file is its path.
+                place = f"{partial.path} (sent again, {len(self._repeated) + 1})"
+                self._repeated.append(Received(path=place, size=partial.size, reason=reason, message=message))
             else:
-                self._files[partial.path] = refused
+                self._files[partial.path] = Received(
+                    path=partial.path, size=partial.size, reason=reason, message=message
+                )
             return
         self._files[partial.path] = Received(path=partial.path, size=partial.size)  # its path is taken from now on
         if partial.size > _LARGE:

@@ -37,6 +37,15 @@ class Record:
     split: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Described:
+    """A line of a `metadata.jsonl`: the picture it is about (from the folder's root), and where it stands."""
+
+    picture: str
+    place: str
+    record: Record
+
+
 class Unusable(Exception):
     """A record or file that cannot be used; the message is for a person."""
 
@@ -54,8 +63,8 @@ def text_of(data: bytes) -> str:
         raise Unusable("TEXT_NOT_UTF8", f"Not UTF-8 (byte {error.start}): save it as UTF-8.") from error
 
 
-def metadata(path: str, data: bytes) -> Iterator[tuple[str, Record] | Problem]:
-    """Yield (path of the picture from the folder's root, record), or a problem, for each line of a `metadata.jsonl`.
+def metadata(path: str, data: bytes) -> Iterator[Described | Problem]:
+    """Yield what each line of a `metadata.jsonl` says, or what is wrong with it.
 
     File names in it are relative to the folder that it lies in.
     """
@@ -72,7 +81,8 @@ def metadata(path: str, data: bytes) -> Iterator[tuple[str, Record] | Problem]:
             raw = json.loads(line)
             if not isinstance(raw, dict) or not isinstance(raw.get("file_name"), str):
                 raise Unusable("METADATA_LINE", "The line needs a 'file_name'.")
-            yield str(folder / raw["file_name"]), _record(raw)
+            picture = str(folder / raw["file_name"])
+            yield Described(picture=picture, place=f"{path}:{number}", record=_record(raw))
         except ValueError as error:
             message = f"The line is not JSON: {error}"
             yield Problem(path=f"{path}:{number}", reason="METADATA_LINE", message=message)
