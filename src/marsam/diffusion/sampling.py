@@ -145,21 +145,23 @@ def sample(
     pictures: Sequence[Picture],
     *,
     batch: int = 8,
+    texts: Conditioning | None = None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> torch.Tensor:
-    """Draw pictures of one size, at most `batch` at once: (N, 3, H, W) float32 in [-1, 1] on the CPU.
+    """Draw N pictures of one size, at most `batch` at once: (N, 3, H, W) float32 in [-1, 1] on the CPU.
 
-    `cancelled` is asked before every forward; raises `Cancelled`. Leaves the denoiser's mode and every global
-    generator alone.
+    `texts` holds the conditionings of all prompts, then of all negatives (2N rows); when None they are encoded here.
+    `cancelled` is asked before every forward; raises `Cancelled`. Leaves the denoiser's mode and every global generator
+    alone.
     """
+    if texts is None:
+        wordings = [picture.prompt for picture in pictures] + [picture.negative for picture in pictures]
+        texts = family.encode_text(parts, wordings)
     done = []
     for start in range(0, len(pictures), batch):
-        chunk = pictures[start : start + batch]
-        walks = [Walk(parts.facts, picture) for picture in chunk]
-        texts = [picture.prompt for picture in chunk]
-        guided = [row for row, picture in enumerate(chunk) if picture.guided]
-        texts += [chunk[row].negative for row in guided]
-        conditioning = family.encode_text(parts, texts)
+        chunk = range(start, min(start + batch, len(pictures)))
+        walks = [Walk(parts.facts, pictures[row]) for row in chunk]
+        conditioning = texts.rows([*chunk, *(len(pictures) + row for row in chunk)])
         while any(not walk.done for walk in walks):
             if cancelled():
                 raise Cancelled("the drawing was cancelled")
@@ -169,14 +171,13 @@ def sample(
 
 
 def _tick(family: Family, parts: Components, walks: Sequence[Walk], conditioning: Conditioning) -> None:
-    """One forward for every unfinished walk; `conditioning` holds the prompts of all walks, then the negatives of the
-    guided ones."""
+    """One forward for every unfinished walk; `conditioning` holds the prompts of all walks, then all their
+    negatives."""
     live = [row for row, walk in enumerate(walks) if not walk.done]
-    order = [row for row, walk in enumerate(walks) if walk.picture.guided]
     guided = [row for row in live if walks[row].picture.guided]
     rows = live + guided
     noisy = torch.cat([walks[row].model_input() for row in rows]).to(parts.device)
-    cond = conditioning.rows(live + [len(walks) + order.index(row) for row in guided])
+    cond = conditioning.rows(live + [len(walks) + row for row in guided])
     t = times([walks[row] for row in rows])
     predicted = family.predict(parts.denoiser, noisy, t, cond, train_steps=parts.facts.train_steps).float().cpu()
     negatives = {row: predicted[len(live) + place : len(live) + place + 1] for place, row in enumerate(guided)}

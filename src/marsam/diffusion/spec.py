@@ -157,7 +157,8 @@ class Conditioning:
 
     def rows(self, index: "Sequence[int] | slice") -> "Conditioning":
         """The rows named by `index`, in that order."""
-        return Conditioning({name: value[index] for name, value in self.tensors.items()})
+        chosen = index if isinstance(index, slice) else list(index)
+        return Conditioning({name: value[chosen] for name, value in self.tensors.items()})
 
 
 class Family(Protocol):

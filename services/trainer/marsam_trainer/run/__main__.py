@@ -1,0 +1,207 @@
+"""`python -m marsam_trainer.run train | plan`: one attempt of a run, or what a run would take. Exit codes are in
+`codes`."""
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+
+from marsam.catalog.runs import RunSpec
+from marsam.core.clock import SystemClock
+from marsam.core.errors import MarsamError
+from marsam.core.names import parse
+from marsam.core.records import canonical, load
+from marsam.jobs.store import JobStore
+from marsam.store import keys
+from marsam.store.blobs import Blobs
+from marsam.store.open import open_store
+from marsam.telemetry.http import application, listen, serving_in_thread
+from marsam.telemetry.logs import Log, bind, configure
+from marsam.telemetry.meter import Meter
+from marsam_trainer.run import codes
+from marsam_trainer.run.bridge import Bridge
+from marsam_trainer.run.threads import available_cores
+
+_log = Log(__name__)
+
+
+def arguments(argv: Sequence[str]) -> argparse.Namespace:
+    """The command line, parsed."""
+    parser = argparse.ArgumentParser(prog="python -m marsam_trainer.run", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    train = commands.add_parser("train", help="run one attempt")
+    train.add_argument("--run", required=True, help="projects/{project}/runs/{ulid}")
+    train.add_argument("--attempt", required=True, type=int, help="which attempt this is, from 1")
+    train.add_argument("--metrics-port", type=int, default=0, help="port for /metrics on 127.0.0.1; 0 is off")
+    plan = commands.add_parser("plan", help="print what a run would take, as JSON")
+    plan.add_argument("--spec", required=True, type=Path, help="file with a run spec")
+    for command in (train, plan):
+        command.add_argument("--store", required=True, help="URL of the object store")
+        command.add_argument("--cache", required=True, type=Path, help="folder for local copies")
+        command.add_argument("--device", default="", help="cpu or cuda:N; the first GPU there is when left out")
+        command.add_argument("--cores", type=int, default=None, help="how many cores to use; those there are")
+        command.add_argument("--lanes", type=int, default=None, help="pieces of a batch that train side by side")
+        command.add_argument("--log-level", default="INFO")
+    return parser.parse_args(argv)
+
+
+class Stop:
+    """Whether SIGTERM or SIGINT came. The run asks at every step; a second signal ends it at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __call__(self) -> bool:
+        return self.asked
+
+    def install(self) -> None:
+        """Listen to the two signals from now on."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._heard)
+
+    def _heard(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            os._exit(128 + number)
+        self.asked = True
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program and return its exit code."""
+    options = arguments(sys.argv[1:] if argv is None else argv)
+    configure(service="run", level=options.log_level)
+    stop = Stop()
+    stop.install()
+    # Before torch is imported: OpenMP reads it once.
+    os.environ.setdefault("OMP_NUM_THREADS", str(options.cores or available_cores()))
+    from marsam.diffusion.weights.net import quieten
+
+    quieten()
+    if options.command == "plan":
+        return _plan(options)
+    bind(run=options.run, attempt=options.attempt)
+    with Bridge() as bridge:
+        return _train(options, bridge, stop)
+
+
+def _train(options: argparse.Namespace, bridge: Bridge, stop: Stop) -> int:
+    from marsam_trainer.run.train import Stopped
+
+    blobs: Blobs | None = None
+    try:
+        name = parse(options.run, "run")
+        blobs = open_store(options.store)
+        _attempt(options, bridge, stop, blobs)
+    except Stopped:
+        _log.info("run.stopped")
+        return codes.STOPPED
+    except Exception as error:
+        code = codes.code_of(error)
+        _log.exception(
+            "run.failed", exit_code=code, reason=getattr(error, "reason", type(error).__name__), message=str(error)
+        )
+        if blobs is not None:
+            with contextlib.suppress(Exception):
+                key = keys.attempt_file(name.project, "runs", name.id, options.attempt, "failure.json")
+                bridge.call(blobs.put(key, canonical(_failure(error, code))), timeout_s=30.0)
+        return code
+    return codes.DONE
+
+
+def _attempt(options: argparse.Namespace, bridge: Bridge, stop: Stop, blobs: Blobs) -> None:
+    import torch
+
+    from marsam_trainer.run import publish
+    from marsam_trainer.run.reporter import Reporter
+    from marsam_trainer.run.train import Work, load_order, train
+
+    device = options.device or ("cuda:0" if torch.cuda.is_available() else "cpu")
+    name = parse(options.run, "run")
+    jobs = JobStore(blobs, name.project, "runs", SystemClock())
+    spec = load(RunSpec, bridge.call(jobs.spec(name.id)), what=options.run)
+    base, version = load_order(bridge, blobs, spec)
+    meter = Meter(service="run", version=publish.code_version())
+    with (
+        _scraped(meter, options.metrics_port),
+        Reporter(
+            bridge,
+            jobs,
+            name.id,
+            options.attempt,
+            meter,
+            steps=spec.steps,
+            device=device,
+            family=base.family,
+            method=spec.method,
+        ) as reporter,
+    ):
+        model = train(
+            Work(
+                bridge=bridge,
+                jobs=jobs,
+                spec=spec,
+                base=base,
+                version=version,
+                attempt=options.attempt,
+                cache=options.cache,
+                device=device,
+                cores=options.cores or available_cores(),
+                lanes=options.lanes,
+                meter=meter,
+                reporter=reporter,
+                stopping=stop,
+            )
+        )
+        reporter.event("log", level="info", message=f"published {model.name}")
+        _log.info("run.published", model=model.name, digest=model.digest)
+
+
+@contextlib.contextmanager
+def _scraped(meter: Meter, port: int) -> Iterator[None]:
+    if not port:
+        yield
+        return
+    with serving_in_thread(application(meter, ready=lambda: True), listen("127.0.0.1", port)):
+        yield
+
+
+def _failure(error: Exception, code: int) -> dict[str, object]:
+    """What the trainer records of an attempt that failed."""
+    if isinstance(error, MarsamError):
+        return {
+            "exit_code": code,
+            "reason": error.reason,
+            "message": error.message,
+            "field": error.field,
+            "remedy": error.remedy,
+        }
+    return {
+        "exit_code": code,
+        "reason": "OUT_OF_MEMORY" if code == codes.OUT_OF_MEMORY else type(error).__name__.upper(),
+        "message": str(error)[:2000],
+        "field": None,
+        "remedy": "",
+    }
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from marsam_trainer.run.plan import plan
+
+    try:
+        with Bridge() as bridge:
+            spec = load(RunSpec, options.spec.read_bytes(), what=str(options.spec))
+            found = plan(bridge, open_store(options.store), spec, cache=options.cache, device=options.device)
+    except (MarsamError, OSError) as error:
+        code = codes.code_of(error)
+        sys.stdout.write(json.dumps({"faults": [_failure(error, code)]}) + "\n")
+        return code
+    sys.stdout.write(json.dumps(found) + "\n")
+    return codes.DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+"""How the run program ends: the codes that the trainer reads, and which error leads to which."""
+
+import asyncio
+
+from marsam.core.errors import (
+    Conflict,
+    Corrupt,
+    Deadline,
+    Denied,
+    Exhausted,
+    Exists,
+    Invalid,
+    MarsamError,
+    Missing,
+    OutcomeUnknown,
+    Precondition,
+    Unauthenticated,
+    Unavailable,
+    Unsupported,
+)
+
+DONE = 0
+BAD_SPEC = 64
+BAD_DATA = 65
+INTERNAL = 70
+OUT_OF_MEMORY = 71
+STORE = 74
+STOPPED = 75
+NOT_FINITE = 78
+
+NOT_FINITE_REASON = "LOSS_NOT_FINITE"
+
+
+def code_of(error: BaseException) -> int:
+    """The exit code that says what `error` was."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return OUT_OF_MEMORY
+    if isinstance(error, MarsamError) and error.reason == NOT_FINITE_REASON:
+        return NOT_FINITE
+    if isinstance(error, Corrupt):
+        return BAD_DATA
+    if isinstance(error, Invalid | Missing | Exists | Unsupported):
+        return BAD_SPEC
+    store = Unavailable | OutcomeUnknown | Exhausted | Denied | Unauthenticated | Deadline | Precondition | Conflict
+    if isinstance(error, store | OSError | asyncio.TimeoutError):
+        return STORE
+    return INTERNAL

@@ -1,0 +1,223 @@
+"""From a dataset version to encoded samples: pictures decoded, fitted and encoded once, captions likewise."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+
+from marsam.catalog.codec import canonical
+from marsam.catalog.datasets import DatasetVersion, Item
+from marsam.catalog.files import FileRef, tree_digest
+from marsam.catalog.models import Model
+from marsam.core.errors import Corrupt, Invalid
+from marsam.core.ids import sha256_hex
+from marsam.diffusion.lanes.net import Lanes, cuts
+from marsam.diffusion.sampling import join
+from marsam.diffusion.spec import Components, Conditioning, Family, Part, Precision
+from marsam.diffusion.text import plain
+from marsam_trainer.run.encoded import EncodedCache
+from marsam_trainer.run.feed import TrainingSet
+
+T = TypeVar("T")
+
+PICTURES = 16
+CAPTIONS = 64
+"""How many pictures, and captions, go through an encoder at once."""
+
+_FOLDERS = {Part.TEXT: ("text_encoder", "tokenizer"), Part.IMAGE: ("vae",)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One picture of a version with the captions that a run may use. `key` is a digest of exactly that."""
+
+    key: str
+    item: str
+    file_name: str
+    image: FileRef
+    captions: tuple[str, ...]
+
+
+def samples_of(version: DatasetVersion, languages: Sequence[str]) -> list[Sample]:
+    """The version's training samples in the order of their keys, with captions of `languages` only (all when empty).
+
+    Raises `Invalid` when nothing is left to train on, or no caption is in a language asked for.
+    """
+    items = [item for item in version.items if item.split == "train"]
+    if not items:
+        raise Invalid(f"{version.name} has no training items", field="dataset_version", reason="DATASET_EMPTY")
+    spoken = Counter(caption.language for item in items for caption in item.captions)
+    for language in languages:
+        if not spoken[language]:
+            raise Invalid(
+                f"no caption is in {language!r}",
+                field="languages",
+                reason="LANGUAGE_ABSENT",
+                remedy=f"the version speaks {', '.join(sorted(spoken)) or 'no language'}",
+            )
+    seen: Counter[str] = Counter()
+    samples = []
+    for item in sorted(items, key=_content):
+        content = sha256_hex(_content(item))
+        seen[content] += 1
+        captions = tuple(caption.text for caption in item.captions if not languages or caption.language in languages)
+        # Twins keep apart: each has noise of its own.
+        samples.append(
+            Sample(
+                key=f"{content}-{seen[content]}",
+                item=item.id,
+                file_name=item.file_name,
+                image=item.image,
+                captions=captions,
+            )
+        )
+    return samples
+
+
+def _content(item: Item) -> bytes:
+    return canonical([item.image.digest, [[caption.language, caption.text] for caption in item.captions]])
+
+
+def encoder_digest(base: Model, part: Part) -> str:
+    """The digest of the files of one of the base's encoders: what its outputs depend on."""
+    folders = _FOLDERS[part]
+    return tree_digest(file for file in base.files if file.path.split("/")[0] in folders)
+
+
+@dataclass(kw_only=True)
+class Encoder:
+    """Encodes with the base's own encoders, which are loaded only when the cache lacks something, and can be let go."""
+
+    family: Family
+    base: Model
+    source: Path
+    cache: EncodedCache
+    precision: Precision
+    device: str
+    lanes: Lanes
+    loaded: dict[Part, Components] = field(default_factory=dict)
+
+    def part(self, part: Part) -> Components:
+        """The base with `part` loaded."""
+        if part not in self.loaded:
+            self.loaded[part] = self.family.load(
+                self.source, parts=frozenset({part}), precision=self.precision, device=self.device
+            )
+        return self.loaded[part]
+
+    def release(self, part: Part) -> None:
+        """Let a part's memory go; it is loaded again on need."""
+        self.loaded.pop(part, None)
+
+    def texts(
+        self, captions: Sequence[str], *, progress: Callable[[int, int], None] = lambda done, of: None
+    ) -> Conditioning:
+        """Conditioning of each caption, on the CPU, in fp32."""
+        digest = encoder_digest(self.base, Part.TEXT)
+        found: dict[str, Mapping[str, torch.Tensor]] = {}
+        for caption in captions:
+            entry = self.cache.get("text", digest, self.precision, plain(caption))
+            if entry is not None:
+                found[caption] = entry
+        absent = sorted(set(captions) - set(found))
+        for done, some in _groups(absent, CAPTIONS * self.lanes.count):
+            progress(done, len(absent))
+            pieces = [some[rows] for rows in cuts(len(some), self.lanes.count)]
+            encode = partial(self.family.encode_text, self.part(Part.TEXT))
+            encoded = join(self.lanes.map(encode, pieces))
+            encoded = encoded.to("cpu", torch.float32)
+            for row, caption in enumerate(some):
+                entry = {name: value[row : row + 1].clone() for name, value in encoded.tensors.items()}
+                self.cache.put(entry, "text", digest, self.precision, plain(caption))
+                found[caption] = entry
+        rows = [found[caption] for caption in captions]
+        return Conditioning({name: torch.cat([row[name] for row in rows]) for name in rows[0]})
+
+    def latents(
+        self,
+        samples: Sequence[Sample],
+        files: Mapping[str, Path],
+        side: int,
+        *,
+        progress: Callable[[int, int], None] = lambda done, of: None,
+    ) -> torch.Tensor:
+        """Latents (N, C, h, w) of the samples' pictures at `side` px; `files` gives each image digest's local file.
+
+        Raises `Corrupt` naming the picture when one cannot be read, or encodes to what is no number.
+        """
+        digest = encoder_digest(self.base, Part.IMAGE)
+        found: dict[str, torch.Tensor] = {}
+        absent = []
+        for sample in samples:
+            entry = self.cache.get("latent", digest, str(side), sample.image.digest)
+            if entry is None:
+                absent.append(sample)
+            else:
+                found[sample.image.digest] = entry["latent"]
+        for done, some in _groups(absent, PICTURES * self.lanes.count):
+            progress(done, len(absent))
+            pieces = [some[rows] for rows in cuts(len(some), self.lanes.count)]
+            encode = partial(self._pictures, self.part(Part.IMAGE), files, side)
+            encoded = torch.cat(self.lanes.map(encode, pieces))
+            for sample, latent in zip(some, encoded, strict=True):
+                if not bool(torch.isfinite(latent).all()):
+                    raise Corrupt(
+                        f"{sample.file_name} (item {sample.item}) encodes to numbers that are not finite",
+                        reason="LATENT_NOT_FINITE",
+                        remedy="leave the picture out of the next version",
+                    )
+                self.cache.put({"latent": latent}, "latent", digest, str(side), sample.image.digest)
+                found[sample.image.digest] = latent.clone()
+        return torch.stack([found[sample.image.digest] for sample in samples])
+
+    def _pictures(
+        self, parts: Components, files: Mapping[str, Path], side: int, samples: Sequence[Sample]
+    ) -> torch.Tensor:
+        pixels = torch.stack([read_picture(files[one.image.digest], side, name=one.file_name) for one in samples])
+        return self.family.encode_image(parts, pixels).to("cpu", torch.float32)
+
+    def training_set(
+        self,
+        samples: Sequence[Sample],
+        files: Mapping[str, Path],
+        side: int,
+        *,
+        progress: Callable[[int, int], None] = lambda done, of: None,
+    ) -> TrainingSet:
+        """Everything a run trains on. Row 0 of the texts is the empty caption."""
+        latents = self.latents(samples, files, side, progress=progress)
+        wordings = ["", *sorted({caption for sample in samples for caption in sample.captions} - {""})]
+        place = {caption: row for row, caption in enumerate(wordings)}
+        return TrainingSet(
+            keys=tuple(sample.key for sample in samples),
+            latents=latents,
+            texts=self.texts(wordings, progress=progress),
+            captions=tuple(tuple(place[caption] for caption in sample.captions) for sample in samples),
+        )
+
+
+def read_picture(path: Path, side: int, *, name: str) -> torch.Tensor:
+    """A picture as (3, side, side) float32 in [-1, 1]: scaled so that its shorter side fits, then cropped at the
+    centre."""
+    try:
+        with Image.open(path, formats=["PNG"]) as opened:
+            picture = opened.convert("RGB")
+    except (OSError, ValueError, SyntaxError) as error:
+        raise Corrupt(f"{name} cannot be decoded: {error}", reason="PICTURE_UNREADABLE") from error
+    width, height = picture.size
+    short = min(width, height)
+    left, top = (width - short) / 2, (height - short) / 2
+    square = picture.resize((side, side), Image.Resampling.LANCZOS, box=(left, top, left + short, top + short))
+    return torch.from_numpy(np.asarray(square, dtype=np.float32).copy()).permute(2, 0, 1) / 127.5 - 1.0
+
+
+def _groups(things: Sequence[T], size: int) -> Iterator[tuple[int, Sequence[T]]]:
+    """(how many came before, the next at most `size`) until all are gone."""
+    for start in range(0, len(things), size):
+        yield start, things[start : start + size]

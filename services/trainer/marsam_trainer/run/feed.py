@@ -1,0 +1,130 @@
+"""Which samples, captions, noise and times a step sees: a pure function of (seed, step), so resuming is only a
+number."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from marsam.core.errors import Invalid
+from marsam.diffusion.schedule import Schedule
+from marsam.diffusion.spec import Conditioning
+from marsam_trainer.run import randomness
+
+EMPTY = 0
+"""The row of `TrainingSet.texts` that holds the empty caption."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSet:
+    """What a run trains on, encoded: N latents (N, C, h, w), M caption rows, and for each sample the rows of its
+    captions.
+
+    Samples are in the order of their keys, which are digests of their content: equal material trains equally.
+    """
+
+    keys: tuple[str, ...]
+    latents: torch.Tensor
+    texts: Conditioning
+    captions: tuple[tuple[int, ...], ...]
+
+    def __post_init__(self) -> None:
+        if not self.keys:
+            raise Invalid(
+                "the dataset version has nothing to train on", field="dataset_version", reason="DATASET_EMPTY"
+            )
+        if not len(self.keys) == len(self.captions) == self.latents.shape[0]:
+            raise Invalid("a training set needs one latent and one list of captions per sample")
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """One step's input: `clean` and `noise` (B, C, h, w), `t` (B,) float64, `signal` and `noise_level` (B, 1, 1, 1)."""
+
+    clean: torch.Tensor
+    noise: torch.Tensor
+    t: torch.Tensor
+    signal: torch.Tensor
+    noise_level: torch.Tensor
+    cond: Conditioning
+    rows: tuple[int, ...]
+    texts: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def to(self, device: str) -> "Batch":
+        """The same batch on `device`."""
+        return self._each(lambda value: value.to(device))
+
+    def part(self, rows: slice) -> "Batch":
+        """Some of its rows."""
+        part = self._each(lambda value: value[rows] if isinstance(value, torch.Tensor) else value.rows(rows))
+        return replace(part, rows=self.rows[rows], texts=self.texts[rows])
+
+    def _each(self, change: Callable[[Any], Any]) -> "Batch":
+        names = ("clean", "noise", "t", "signal", "noise_level", "cond")
+        return replace(self, **{name: change(getattr(self, name)) for name in names})
+
+
+class Feed:
+    """Batches of a training set by step. Each epoch is a permutation of all samples; a batch may straddle two."""
+
+    def __init__(
+        self, samples: TrainingSet, schedule: Schedule, *, seed: int, batch_size: int, caption_dropout: float
+    ) -> None:
+        self.samples = samples
+        self.batch_size = batch_size
+        self._seed = seed
+        self._dropout = caption_dropout
+        self._schedule = schedule
+        self._order = lru_cache(maxsize=2)(self._permutation)
+
+    def batch(self, step: int) -> Batch:
+        """The input of step `step`, counted from 0."""
+        rows = self.rows(step)
+        texts = tuple(self._text(step, row) for row in rows)
+        steps = self.times(step)
+        signal = torch.tensor([self._schedule.signal[k] for k in steps], dtype=torch.float32)
+        noise_level = torch.tensor([self._schedule.noise[k] for k in steps], dtype=torch.float32)
+        shape = self.samples.latents.shape[1:]
+        keys = self.samples.keys
+        return Batch(
+            clean=self.samples.latents[list(rows)],
+            noise=torch.stack([randomness.normal(shape, self._seed, "noise", step, keys[row]) for row in rows]),
+            t=torch.tensor([self._schedule.time(k) for k in steps], dtype=torch.float64),
+            signal=signal.view(-1, 1, 1, 1),
+            noise_level=noise_level.view(-1, 1, 1, 1),
+            cond=self.samples.texts.rows(texts),
+            rows=rows,
+            texts=texts,
+        )
+
+    def rows(self, step: int) -> tuple[int, ...]:
+        """The samples of a step."""
+        start, count = step * self.batch_size, len(self.samples)
+        return tuple(self._order((start + i) // count)[(start + i) % count] for i in range(self.batch_size))
+
+    def times(self, step: int) -> tuple[int, ...]:
+        """Training steps k of the noise schedule, one per row: uniform, and spread over the batch (stratified), which
+        leaves the expectation alone and takes most of the variance between batches away."""
+        total = self._schedule.steps
+        return tuple(
+            min(total - 1, int((i + randomness.unit(self._seed, "time", step, i)) / self.batch_size * total))
+            for i in range(self.batch_size)
+        )
+
+    def _text(self, step: int, row: int) -> int:
+        key, choices = self.samples.keys[row], self.samples.captions[row]
+        if not choices or randomness.unit(self._seed, "dropout", step, key) < self._dropout:
+            return EMPTY
+        return choices[randomness.bits(self._seed, "caption", step, key) % len(choices)]
+
+    def _permutation(self, epoch: int) -> Sequence[int]:
+        keys = self.samples.keys
+        return sorted(range(len(keys)), key=lambda row: (randomness.bits(self._seed, "order", epoch, keys[row]), row))

@@ -1,0 +1,194 @@
+"""The training loop: it knows neither family nor method, and reads like the equation.
+
+    noisy = signal · clean + noise_level · noise
+    loss  = mean over rows of weight · ‖predict(noisy, t, caption) - target‖²
+
+What trains is always fp32. AdamW (arXiv 1711.05101), linear warm-up, cosine to zero, gradients clipped to norm 1.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from marsam.core.errors import Invalid
+from marsam.diffusion.lanes.net import Lanes, cuts
+from marsam.diffusion.spec import Components, Family, Objective, Precision
+from marsam_trainer.run import randomness
+from marsam_trainer.run.feed import Batch, Feed
+
+BETAS = (0.9, 0.999)
+EPS = 1e-8
+WEIGHT_DECAY = 1e-2
+CLIP_NORM = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The numbers of a run: optimiser steps, peak learning rate, warm-up steps, min-SNR γ and EMA decay (None is
+    off)."""
+
+    steps: int
+    learning_rate: float
+    warmup_steps: int
+    seed: int
+    snr_gamma: float | None
+    ema_decay: float | None
+
+    def rate(self, step: int) -> float:
+        """The learning rate of step `step`, counted from 0."""
+        if step < self.warmup_steps:
+            return self.learning_rate * (step + 1) / self.warmup_steps
+        rest = max(1, self.steps - self.warmup_steps)
+        return self.learning_rate * 0.5 * (1.0 + math.cos(math.pi * (step - self.warmup_steps) / rest))
+
+
+@dataclass(kw_only=True)
+class Position:
+    """How far a run is: the coming step, and the losses of all steps taken. A loss that is not finite was not learnt
+    from."""
+
+    step: int = 0
+    losses: list[float] = field(default_factory=list)
+
+    def unlearnt(self) -> int:
+        """How many steps in a row, up to now, gave no finite loss or gradient."""
+        count = 0
+        for loss in reversed(self.losses):
+            if math.isfinite(loss):
+                break
+            count += 1
+        return count
+
+
+def loss_of(family: Family, parts: Components, objective: Objective, batch: Batch, gamma: float | None) -> torch.Tensor:
+    """The scalar loss of one batch."""
+    noisy = objective.noisy(batch.clean, batch.noise, batch.signal, batch.noise_level)
+    target = objective.target(batch.clean, batch.noise, batch.signal, batch.noise_level)
+    assert parts.denoiser is not None
+    predicted = family.predict(parts.denoiser, noisy, batch.t, batch.cond, train_steps=parts.facts.train_steps)
+    weight = objective.weight(batch.signal, batch.noise_level, gamma)
+    return (weight * (predicted.float() - target).square()).mean()
+
+
+class Loop:
+    """One run in memory: parameters by name, their optimiser, their moving average, and the position."""
+
+    def __init__(
+        self,
+        family: Family,
+        parts: Components,
+        objective: Objective,
+        trained: Mapping[str, torch.nn.Parameter],
+        feed: Feed,
+        plan: Plan,
+        *,
+        lanes: Lanes,
+        reseed: bool = False,
+    ) -> None:
+        """A batch is cut into as many pieces as there are `lanes`, and their gradients are added in order.
+
+        `reseed` is for methods that draw from torch's own generator (dropout): it is set anew for every step, and the
+        pieces then run one after the other, because the generator is shared.
+        """
+        self.family, self.parts, self.objective, self.feed, self.plan = family, parts, objective, feed, plan
+        self.trained = dict(trained)
+        self.position = Position()
+        self.lanes = lanes
+        self._reseed = reseed
+        fused = all(value.device.type in ("cpu", "cuda") for value in self.trained.values())
+        self.optimiser = torch.optim.AdamW(
+            self.trained.values(), lr=plan.learning_rate, betas=BETAS, eps=EPS, weight_decay=WEIGHT_DECAY, fused=fused
+        )
+        self.average = {name: value.detach().clone() for name, value in self.trained.items()} if plan.ema_decay else {}
+
+    @property
+    def done(self) -> bool:
+        """Whether every step was taken."""
+        return self.position.step >= self.plan.steps
+
+    def step(self) -> float:
+        """Take one step and return its loss. A loss or gradient that is not finite changes nothing and returns NaN."""
+        step, plan = self.position.step, self.plan
+        for group in self.optimiser.param_groups:
+            group["lr"] = plan.rate(step)
+        if self._reseed:
+            torch.manual_seed(randomness.bits(plan.seed, "layers", step))
+        denoiser: Any = self.parts.denoiser
+        denoiser.train()
+        value = self._gradients(self.feed.batch(step).to(self.parts.device))
+        norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), CLIP_NORM)
+        if math.isfinite(value) and math.isfinite(float(norm)):
+            self.optimiser.step()
+            self._follow()
+        else:
+            value = math.nan
+        self.optimiser.zero_grad(set_to_none=True)
+        self.position.step += 1
+        self.position.losses.append(value)
+        return value
+
+    def _gradients(self, batch: Batch) -> float:
+        """Leave the gradient of the batch's loss on the parameters, and return the loss."""
+        pieces = [batch.part(rows) for rows in cuts(len(batch), self.lanes.count)]
+        run = [self._piece(piece, len(batch)) for piece in pieces] if self._reseed else None
+        found = run or self.lanes.map(lambda piece: self._piece(piece, len(batch)), pieces)
+        for parameter, *gradients in zip(self.trained.values(), *(gradients for _, gradients in found), strict=True):
+            total = gradients[0]
+            for gradient in gradients[1:]:
+                total = total.add_(gradient)
+            parameter.grad = total
+        return sum(loss for loss, _ in found)
+
+    def _piece(self, piece: Batch, of: int) -> tuple[float, tuple[torch.Tensor, ...]]:
+        """Loss and gradients of some rows, weighted by their share of the `of` rows of the batch."""
+        with torch.autocast(self.parts.device, torch.bfloat16, enabled=self.parts.precision is Precision.BF16):
+            loss = loss_of(self.family, self.parts, self.objective, piece, self.plan.snr_gamma) * (len(piece) / of)
+        return float(loss.detach()), torch.autograd.grad(loss, tuple(self.trained.values()))
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        decay = self.plan.ema_decay
+        for name, average in self.average.items():
+            average.lerp_(self.trained[name], 1.0 - (decay or 0.0))
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Put the moving average, where there is one, in the place of the trained values: what a run publishes."""
+        for name, average in self.average.items():
+            self.trained[name].copy_(average)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Everything that the next step depends on, as tensors by name."""
+        tensors = {"losses": torch.tensor(self.position.losses, dtype=torch.float64)}
+        for name, value in self.trained.items():
+            tensors[f"param/{name}"] = value.detach()
+            for key, part in self.optimiser.state.get(value, {}).items():
+                tensors[f"optimiser/{key}/{name}"] = part.detach()
+        tensors.update({f"average/{name}": value for name, value in self.average.items()})
+        return tensors
+
+    @torch.no_grad()
+    def restore(self, tensors: Mapping[str, torch.Tensor], step: int) -> None:
+        """Continue from `state`, taken when `step` steps were done. Raises `Invalid` unless exactly this run's names
+        are there."""
+        wanted = {f"param/{name}" for name in self.trained} | {f"average/{name}" for name in self.average} | {"losses"}
+        given = {name for name in tensors if not name.startswith("optimiser/")}
+        if wanted != given:
+            odd = sorted(wanted ^ given)[:3]
+            raise Invalid(f"the checkpoint does not fit this run: {odd}", reason="CHECKPOINT_MISMATCH")
+        self.position = Position(step=step, losses=tensors["losses"].tolist())
+        for name, value in self.trained.items():
+            value.copy_(tensors[f"param/{name}"])
+            kept = {key: tensors.get(f"optimiser/{key}/{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
+            if all(part is not None for part in kept.values()):
+                self.optimiser.state[value] = {key: _copy(part, value, key) for key, part in kept.items()}
+        for name, average in self.average.items():
+            average.copy_(tensors[f"average/{name}"])
+
+
+def _copy(part: Any, like: torch.Tensor, key: str) -> torch.Tensor:
+    # The fused optimiser keeps its counter beside the parameters, the plain one on the CPU; both accept it beside them.
+    return part.to(like.device, copy=True) if key != "step" or like.device.type != "cpu" else part.clone()

@@ -1,0 +1,83 @@
+"""Pictures drawn while a run trains. A preview cannot harm the run: it changes no state, has a budget, and no error
+of it leaves this file."""
+
+import io
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+
+from marsam.core.errors import Cancelled
+from marsam.diffusion.lanes.net import Lanes, cuts
+from marsam.diffusion.sampling import Picture, sample
+from marsam.diffusion.spec import Components, Conditioning, Family
+from marsam.telemetry.logs import Log
+
+STEPS = 15
+GUIDANCE = 3.0
+_log = Log(__name__)
+
+
+def pictures(prompts: Sequence[str], *, side: int, seed: int) -> list[Picture]:
+    """One picture per prompt. Seeds do not change over a run, so that what changes is the model."""
+    return [
+        Picture(prompt=prompt, seed=seed + row, width=side, height=side, steps=STEPS, guidance=GUIDANCE)
+        for row, prompt in enumerate(prompts)
+    ]
+
+
+def draw(
+    family: Family,
+    parts: Components,
+    wanted: Sequence[Picture],
+    texts: Conditioning,
+    *,
+    lanes: Lanes,
+    budget_s: float,
+) -> list[bytes] | None:
+    """The pictures as PNG, or None when they did not come about (no memory, no time, or a fault, which is logged).
+
+    `texts` holds the conditionings of the prompts, then of the empty caption for each picture. Mode and generators are
+    put back as they were.
+    """
+    denoiser: Any = parts.denoiser
+    training = denoiser.training
+    generators = (torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])
+    deadline = time.monotonic() + budget_s
+
+    def late() -> bool:
+        return time.monotonic() > deadline
+
+    try:
+        denoiser.eval()
+
+        def some(rows: slice) -> list[bytes]:
+            places = range(len(wanted))[rows]
+            texts_of = texts.rows([*places, *(len(wanted) + place for place in places)])
+            pixels = sample(family, parts, wanted[rows], batch=4, texts=texts_of, cancelled=late)
+            return [png(one) for one in pixels]
+
+        return [one for piece in lanes.map(some, cuts(len(wanted), lanes.count)) for one in piece]
+    except Cancelled:
+        _log.warning("preview.skipped", reason="OUT_OF_TIME", seconds=budget_s)
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        torch.cuda.empty_cache() if torch.cuda.is_available() else None
+        _log.warning("preview.skipped", reason="OUT_OF_MEMORY", message=str(error))
+    except Exception as error:
+        _log.exception("preview.skipped", reason="FAULT", message=str(error))
+    finally:
+        denoiser.train(training)
+        torch.set_rng_state(generators[0])
+        if generators[1]:
+            torch.cuda.set_rng_state_all(generators[1])
+    return None
+
+
+def png(pixels: torch.Tensor) -> bytes:
+    """(3, H, W) in [-1, 1] as PNG."""
+    levels = ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).contiguous()
+    out = io.BytesIO()
+    Image.fromarray(levels.numpy(), mode="RGB").save(out, format="PNG")
+    return out.getvalue()

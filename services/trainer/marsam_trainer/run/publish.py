@@ -1,0 +1,184 @@
+"""From a finished loop to a model in the registry: files first, pictures and the loss curve, the manifest last."""
+
+import importlib.metadata
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from marsam.catalog.datasets import DatasetVersion
+from marsam.catalog.files import FileRef
+from marsam.catalog.models import Lineage, Model
+from marsam.catalog.repository import load_model, save_model
+from marsam.catalog.runs import RunSpec
+from marsam.core.clock import Clock
+from marsam.core.errors import Corrupt, Exists, Precondition
+from marsam.core.names import format_name
+from marsam.core.records import canonical
+from marsam.diffusion import registry
+from marsam.diffusion.spec import Kind
+from marsam.store import keys
+from marsam.store.blobs import Blobs
+from marsam.store.content import put_blob
+
+SAFETENSORS = "application/vnd.safetensors"
+CURVE_POINTS = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a loop leaves: the artifact's folder and relative paths, PNGs of the sample prompts, losses, plain
+    numbers."""
+
+    folder: Path
+    paths: Sequence[str]
+    samples: Sequence[bytes]
+    prompts: Sequence[str]
+    losses: Sequence[float]
+    metrics: Mapping[str, float]
+    quantisation: str
+    libraries: Mapping[str, str]
+
+
+def code_version() -> str:
+    """The version of Marsam that runs."""
+    return importlib.metadata.version("marsam")
+
+
+def libraries() -> dict[str, str]:
+    """The versions of what the numbers depend on."""
+    return {
+        name: importlib.metadata.version(name)
+        for name in ("torch", "diffusers", "transformers", "peft", "bitsandbytes")
+    }
+
+
+def curve(losses: Sequence[float]) -> list[list[float]]:
+    """The loss curve as [step, mean loss of the steps up to it], at most `CURVE_POINTS` points; steps count from 1."""
+    stride = max(1, math.ceil(len(losses) / CURVE_POINTS))
+    points = []
+    for start in range(0, len(losses), stride):
+        finite = [loss for loss in losses[start : start + stride] if math.isfinite(loss)]
+        if finite:
+            points.append([float(min(start + stride, len(losses))), sum(finite) / len(finite)])
+    return points
+
+
+async def publish(
+    blobs: Blobs, clock: Clock, spec: RunSpec, attempt: int, *, base: Model, version: DatasetVersion, outcome: Outcome
+) -> Model:
+    """Store the artifact and publish the model; the attempt's `result.json` is written after it.
+
+    A crash in between is harmless: what is published already by this very run is found and taken.
+
+    Raises `Exists` when the model's id holds something else.
+    """
+    kind = registry.method(spec.method).facts.kind
+    files = [await _file(blobs, spec.project, outcome.folder / path, path) for path in outcome.paths]
+    if kind is Kind.FULL:
+        folder = registry.family_facts(base.family).denoiser_folder
+        # A full model is a whole base again: the parts that did not train are the base's own blobs, so they cost
+        # nothing.
+        files = [
+            *(file for file in base.files if file.path.split("/")[0] != folder),
+            *(FileRef(path=f"{folder}/{f.path}", digest=f.digest, size=f.size, media_type=f.media_type) for f in files),
+        ]
+    points = curve(outcome.losses)
+    model = Model(
+        name=format_name("model", spec.project, spec.output_model_id),
+        kind="full" if kind is Kind.FULL else "adapter",
+        create_time=clock.now(),
+        files=tuple(files),
+        family=base.family,
+        method=spec.method,
+        base=base.name,
+        base_digest=base.digest,
+        display_name=spec.display_name,
+        params={**spec.method_params, **_order(spec)},
+        lineage=Lineage(
+            dataset_version=version.name,
+            dataset_digest=version.digest,
+            run=spec.name,
+            seed=spec.seed,
+            code_version=code_version(),
+            quantisation=outcome.quantisation,
+        ),
+        metrics=outcome.metrics,
+        samples=(*await _pictures(blobs, spec.project, outcome.samples), await _curve(blobs, spec.project, points)),
+        licence=base.licence,
+        labels=spec.labels,
+    )
+    try:
+        await save_model(blobs, model)
+    except Exists:
+        there = await load_model(blobs, model.name)
+        if there.lineage.run != spec.name or there.digest != model.digest:
+            raise
+        model = there
+    result = {
+        "model": model.name,
+        "digest": model.digest,
+        "metrics": dict(outcome.metrics),
+        "loss_curve": points,
+        "prompts": list(outcome.prompts),
+        "libraries": dict(outcome.libraries),
+    }
+    await blobs.put(keys.attempt_file(spec.project, "runs", spec.id, attempt, "result.json"), canonical(result))
+    return model
+
+
+def check_artifact(kind: Kind, folder: Path, trained: Mapping[str, Any]) -> None:
+    """Read an adapter back as whoever serves it will. Raises unless it holds every trained tensor, and learnt
+    something."""
+    if kind is not Kind.ADAPTER:
+        return
+    from marsam.diffusion.adapter import net
+
+    adapter = net.read(folder)
+    if 2 * len(adapter.pairs) != len(trained):
+        raise Corrupt(
+            f"the adapter holds {2 * len(adapter.pairs)} of {len(trained)} tensors", reason="ARTIFACT_INCOMPLETE"
+        )
+    if not any(bool(up.any()) for _, up in adapter.pairs.values()):
+        raise Precondition("training changed nothing", reason="TRAINED_NOTHING", remedy="look at the learning rate")
+
+
+def _order(spec: RunSpec) -> dict[str, Any]:
+    names = (
+        "steps",
+        "batch_size",
+        "learning_rate",
+        "resolution",
+        "precision",
+        "caption_dropout",
+        "snr_gamma",
+        "ema_decay",
+        "warmup_steps",
+    )
+    return {name: getattr(spec, name) for name in names} | {"languages": list(spec.languages)}
+
+
+async def _file(blobs: Blobs, project: str, path: Path, name: str) -> FileRef:
+    stored = await put_blob(blobs, project, path)
+    media = SAFETENSORS if name.endswith(".safetensors") else "application/json"
+    return FileRef(path=name, digest=stored.digest, size=stored.size, media_type=media)
+
+
+async def _pictures(blobs: Blobs, project: str, pictures: Sequence[bytes]) -> list[FileRef]:
+    return [await picture(blobs, project, f"samples/{row:03d}.png", data) for row, data in enumerate(pictures)]
+
+
+async def picture(blobs: Blobs, project: str, name: str, data: bytes) -> FileRef:
+    """Store one PNG."""
+    stored = await put_blob(blobs, project, data)
+    return FileRef(path=name, digest=stored.digest, size=stored.size, media_type="image/png")
+
+
+async def _curve(blobs: Blobs, project: str, points: Sequence[Sequence[float]]) -> FileRef:
+    data = json.dumps({"loss": points}).encode()
+    stored = await put_blob(blobs, project, data)
+    return FileRef(
+        path="samples/loss_curve.json", digest=stored.digest, size=stored.size, media_type="application/json"
+    )

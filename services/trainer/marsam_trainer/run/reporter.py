@@ -1,0 +1,153 @@
+"""What the world learns of a run while it works: events and a heartbeat in the store every second, and metrics to
+scrape."""
+
+import math
+import threading
+import time
+from types import TracebackType
+from typing import Any
+
+from marsam.core.clock import format_time
+from marsam.core.errors import MarsamError, Precondition
+from marsam.jobs.progress import append_events, heartbeat
+from marsam.jobs.store import JobStore
+from marsam.telemetry import metrics
+from marsam.telemetry.logs import Log
+from marsam.telemetry.memory import MemoryReading, process_memory
+from marsam.telemetry.meter import Meter
+from marsam_trainer.run.bridge import Bridge
+
+TICK_S = 1.0
+SILENCE_S = 120.0
+"""After this long without a successful write the run gives up: it would work on for nobody."""
+
+SMOOTH = 0.9
+_log = Log(__name__)
+
+
+def device_memory(device: str) -> MemoryReading:
+    """What the training device holds: resident bytes of this process for `cpu`, torch's own count for CUDA."""
+    if device.startswith("cuda"):
+        import torch
+
+        free, total = torch.cuda.mem_get_info(device)
+        return MemoryReading(
+            device=device, used=total - free, peak=torch.cuda.max_memory_allocated(device), total=total
+        )
+    return next(iter(process_memory()))
+
+
+class Reporter:
+    """Collects what the run says and writes it on a thread of its own, so that a slow store never slows a step."""
+
+    def __init__(
+        self,
+        bridge: Bridge,
+        jobs: JobStore,
+        job_id: str,
+        attempt: int,
+        meter: Meter,
+        *,
+        steps: int,
+        device: str,
+        family: str,
+        method: str,
+    ) -> None:
+        self._bridge, self._jobs, self._id, self._attempt, self._meter = bridge, jobs, job_id, attempt, meter
+        self._steps, self._device, self._family, self._method = steps, device, family, method
+        self._lock = threading.Lock()
+        self._waiting: list[dict[str, Any]] = []
+        self._progress: dict[str, Any] = {"kind": "progress", "phase": "loading", "step": 0, "steps": steps}
+        self._segment = 1
+        self._told = time.monotonic()
+        self._ended = threading.Event()
+        self._failure: MarsamError | None = None
+        self._thread = threading.Thread(target=self._work, name="run.reporter", daemon=True)
+        self._smooth: float | None = None
+        self._own_steps = 0
+        self._own_seconds = 0.0
+        self._image_rate = meter.rate(metrics.TRAINING_IMAGES_PER_SECOND, family=family, method=method)
+        self._step_rate = meter.rate(metrics.TRAINING_STEPS_PER_SECOND, family=family, method=method)
+
+    def __enter__(self) -> "Reporter":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join(timeout=60.0)
+
+    def phase(self, name: str, done: int = 0, of: int = 0) -> None:
+        """Say what the run is at: loading, caching, training, preview, publishing. `done` of `of` where it can be
+        counted."""
+        with self._lock:
+            self._progress.update(phase=name, done=done, of=of)
+
+    def step(self, step: int, *, loss: float, images: int, seconds: float, learning_rate: float) -> None:
+        """Report one step: `step` are done, this one took `seconds` for `images` pictures."""
+        self._own_steps += 1
+        self._own_seconds += seconds
+        family, method = self._family, self._method
+        self._image_rate.add(images)
+        self._step_rate.add(1)
+        self._meter.inc(metrics.TRAINING_STEPS, family=family, method=method)
+        self._meter.inc(metrics.TRAINING_IMAGES, images, family=family, method=method)
+        self._meter.observe(metrics.TRAINING_STEP_SECONDS, seconds, family=family, method=method)
+        self._meter.set(metrics.TRAINING_PROGRESS, step / self._steps)
+        if math.isfinite(loss):
+            self._smooth = loss if self._smooth is None else SMOOTH * self._smooth + (1 - SMOOTH) * loss
+            self._meter.set(metrics.TRAINING_LOSS, loss, family=family, method=method)
+        # From this attempt's own steps: those of an attempt before say nothing about this machine.
+        pace = self._own_seconds / self._own_steps
+        with self._lock:
+            self._progress.update(
+                phase="training",
+                step=step,
+                loss=self._smooth,
+                images_per_second=images / pace,
+                eta_seconds=pace * (self._steps - step),
+                learning_rate=learning_rate,
+                done=step,
+                of=self._steps,
+            )
+
+    def event(self, kind: str, **fields: Any) -> None:
+        """Tell one thing, once."""
+        with self._lock:
+            self._waiting.append({"kind": kind, "at": format_time(self._jobs.clock.now()), **fields})
+
+    def check(self) -> None:
+        """Raise what made reporting impossible: a newer attempt has taken over, or the store is gone for good."""
+        if self._failure is not None:
+            raise self._failure
+
+    def _work(self) -> None:
+        ended = False
+        while not ended:
+            ended = self._ended.wait(TICK_S)
+            try:
+                self._tell()
+                self._told = time.monotonic()
+            except MarsamError as error:
+                if isinstance(error, Precondition) or time.monotonic() - self._told > SILENCE_S:
+                    self._failure = error
+                    return
+                _log.warning("report.delayed", reason=error.reason, message=error.message)
+
+    def _tell(self) -> None:
+        memory = device_memory(self._device)
+        with self._lock:
+            self._progress.update(
+                at=format_time(self._jobs.clock.now()), memory_used_bytes=memory.used, memory_peak_bytes=memory.peak
+            )
+            payload = {key: value for key, value in self._progress.items() if value is not None}
+            events = [*self._waiting, payload]
+        self._bridge.call(self._jobs.check_fence(self._id, self._attempt), timeout_s=30.0)
+        self._bridge.call(append_events(self._jobs, self._id, self._attempt, self._segment, events), timeout_s=30.0)
+        with self._lock:
+            # More may have been said meanwhile; what was written is the front.
+            del self._waiting[: len(events) - 1]
+            self._segment += 1
+        self._bridge.call(heartbeat(self._jobs, self._id, self._attempt, payload), timeout_s=30.0)

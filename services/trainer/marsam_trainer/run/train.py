@@ -1,0 +1,380 @@
+"""One attempt of a run, from its name to a published model."""
+
+import math
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+
+from marsam.catalog.datasets import DatasetVersion
+from marsam.catalog.files import FileRef
+from marsam.catalog.models import Model
+from marsam.catalog.repository import load_model, load_version
+from marsam.catalog.runs import RunSpec
+from marsam.core.errors import Invalid, MarsamError, Precondition
+from marsam.core.ids import digest_of
+from marsam.core.records import dump, to_plain
+from marsam.diffusion import registry
+from marsam.diffusion.lanes.net import Lanes
+from marsam.diffusion.nf4.net import quantised_share
+from marsam.diffusion.spec import Components, Conditioning, Family, Part, Precision
+from marsam.diffusion.weights.net import bytes_at_rest
+from marsam.jobs.store import JobStore
+from marsam.store.blobs import Blobs
+from marsam.store.cache import Cache
+from marsam.telemetry import metrics
+from marsam.telemetry.logs import Log
+from marsam.telemetry.meter import Meter
+from marsam_trainer.run import checkpoint, codes, preview, publish
+from marsam_trainer.run.bridge import Bridge
+from marsam_trainer.run.data import Encoder, samples_of
+from marsam_trainer.run.encoded import EncodedCache
+from marsam_trainer.run.feed import Feed, TrainingSet
+from marsam_trainer.run.loop import Loop, Plan
+from marsam_trainer.run.reporter import Reporter, device_memory
+
+NOT_FINITE_LIMIT = 3
+"""Steps in a row without a finite loss after which a run ends: it does not come back by itself."""
+
+SAMPLES = 4
+PREVIEW_BUDGET_S = 60.0
+_log = Log(__name__)
+
+
+class Stopped(Exception):
+    """The run was asked to stop, and is at a point where it can."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What every part of an attempt needs."""
+
+    bridge: Bridge
+    jobs: JobStore
+    spec: RunSpec
+    base: Model
+    version: DatasetVersion
+    attempt: int
+    cache: Path
+    device: str
+    cores: int
+    lanes: int | None
+    meter: Meter
+    reporter: Reporter
+    stopping: Callable[[], bool]
+
+    @property
+    def place(self) -> checkpoint.Place:
+        """Where checkpoints are."""
+        return checkpoint.Place(blobs=self.jobs.blobs, project=self.spec.project, run=self.spec.id)
+
+    def stop_if_asked(self, *_: int) -> None:
+        """Raise `Stopped` when the run was asked to stop, or what makes it pointless to go on."""
+        if self.stopping():
+            raise Stopped
+        self.reporter.check()
+
+
+def load_order(bridge: Bridge, blobs: Blobs, run_spec: RunSpec) -> tuple[Model, DatasetVersion]:
+    """The base and the dataset version of a run. Raises `Invalid` (DIGEST_MISMATCH) when either is not what was
+    ordered."""
+    base = bridge.call(load_model(blobs, run_spec.base))
+    version = bridge.call(load_version(blobs, run_spec.dataset_version))
+    for field, wanted, found in (
+        ("base_digest", run_spec.base_digest, base.digest),
+        ("dataset_digest", run_spec.dataset_digest, version.digest),
+    ):
+        if wanted != found:
+            raise Invalid(f"{field} is {found}, {wanted} was ordered", field=field, reason="DIGEST_MISMATCH")
+    return base, version
+
+
+def train(work: Work) -> Model:
+    """Train, and publish what came out. Raises `Stopped` after a checkpoint when asked to stop."""
+    work.cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="run-", dir=work.cache) as folder:
+        scratch = Path(folder)
+        found = work.bridge.call(checkpoint.newest(work.place, work.attempt, scratch))
+        with _lanes(work, found[0] if found else None) as lanes:
+            return _train(work, scratch, lanes, found)
+
+
+def _lanes(work: Work, mark: checkpoint.Checkpoint | None) -> Lanes:
+    """As many lanes as the cores allow; as many as the checkpoint was made with when the run continues one, because
+    sums over another number of pieces round differently. A GPU takes the batch whole."""
+    if work.device != "cpu":
+        return Lanes(work.cores, count=1)
+    if mark is not None and work.lanes is None:
+        return Lanes(mark.cores, count=mark.lanes)
+    return Lanes(work.cores, count=work.lanes)
+
+
+def _train(work: Work, scratch: Path, lanes: Lanes, found: tuple[checkpoint.Checkpoint, Path] | None) -> Model:
+    began = time.monotonic()
+    spec, base = work.spec, work.base
+    family = registry.family(base.family)
+    params = registry.method_params(spec.method, spec.method_params, family=base.family)
+    cache = Cache(work.cache)
+    source = work.bridge.call(cache.lay_out(work.jobs.blobs, spec.project, base.files, scratch / "base"))
+    facts = registry.read_base_folder(base.family, source)
+    facts.check_size(spec.resolution, spec.resolution)
+    encoder = Encoder(
+        family=family,
+        base=base,
+        source=source,
+        cache=EncodedCache(work.cache),
+        precision=Precision(spec.precision),
+        device=work.device,
+        lanes=lanes,
+    )
+    samples = _encode(work, encoder, cache)
+    prompts = list(spec.preview.prompts if spec.preview else _sample_prompts(work))
+    texts = encoder.texts([*prompts, *[""] * len(prompts)])
+    encoder.release(Part.TEXT)
+    encoder.release(Part.IMAGE)
+    work.reporter.phase("loading")
+    method = registry.method(spec.method)
+    quantisation = method.quantisation(params)
+    parts = family.load(
+        source,
+        parts=frozenset({Part.DENOISER}),
+        precision=Precision(spec.precision),
+        device=work.device,
+        quantisation=quantisation,
+    )
+    share = quantised_share(parts.denoiser)
+    trained = method.attach(_denoiser(parts), family.facts, params, seed=spec.seed)
+    loop = _loop(work, family, parts, trained, samples, lanes, dropout=float(params.get("dropout", 0.0)) > 0.0)
+    if found is not None:
+        _resume(work, loop, *found)
+    drawing = _Drawing(
+        family=family,
+        parts=parts,
+        encoder=encoder,
+        prompts=prompts,
+        texts=texts,
+        side=spec.resolution,
+        seed=spec.seed,
+    )
+    seconds = _run(work, loop, drawing, scratch)
+    work.reporter.phase("publishing")
+    loop.settle()
+    artifact = scratch / "artifact"
+    header = {
+        "base_digest": base.digest,
+        "run": spec.name,
+        "method": spec.method,
+        "code_version": publish.code_version(),
+    }
+    paths = method.save(_denoiser(parts), artifact, metadata=header)
+    publish.check_artifact(method.facts.kind, artifact, trained)
+    outcome = publish.Outcome(
+        folder=artifact,
+        paths=paths,
+        samples=drawing.draw() or [],
+        prompts=prompts,
+        losses=loop.position.losses,
+        metrics=_metrics(work, loop, share=share, seconds=seconds, began=began, artifact=artifact, paths=paths),
+        quantisation=quantisation.label() if quantisation else "",
+        libraries=publish.libraries(),
+    )
+    return work.bridge.call(
+        publish.publish(
+            work.jobs.blobs, work.jobs.clock, spec, work.attempt, base=base, version=work.version, outcome=outcome
+        )
+    )
+
+
+def _denoiser(parts: Components) -> Any:
+    assert parts.denoiser is not None
+    return parts.denoiser
+
+
+def _encode(work: Work, encoder: Encoder, cache: Cache) -> TrainingSet:
+    """Every picture and caption of the version, encoded; from the cache where it was before."""
+    work.reporter.phase("caching")
+    samples = samples_of(work.version, work.spec.languages)
+    files: dict[str, Path] = {}
+    for done, sample in enumerate(samples):
+        work.stop_if_asked()
+        work.reporter.phase("caching", done, len(samples))
+        if sample.image.digest not in files:
+            files[sample.image.digest] = work.bridge.call(
+                cache.fetch(work.jobs.blobs, work.spec.project, sample.image.digest, sample.image.size)
+            )
+    return encoder.training_set(samples, files, work.spec.resolution, progress=work.stop_if_asked)
+
+
+def _sample_prompts(work: Work) -> list[str]:
+    """Captions that a run without preview prompts is shown by: the first of each of a few samples, languages in
+    turn."""
+    samples = samples_of(work.version, work.spec.languages)
+    spoken = [sample.captions for sample in samples if sample.captions]
+    stride = max(1, len(spoken) // SAMPLES)
+    return [captions[row % len(captions)] for row, captions in enumerate(spoken[::stride][:SAMPLES])] or [""]
+
+
+def _loop(
+    work: Work,
+    family: Family,
+    parts: Components,
+    trained: dict[str, Any],
+    samples: TrainingSet,
+    lanes: Lanes,
+    *,
+    dropout: bool,
+) -> Loop:
+    spec = work.spec
+    feed = Feed(
+        samples, parts.schedule, seed=spec.seed, batch_size=spec.batch_size, caption_dropout=spec.caption_dropout
+    )
+    plan = Plan(
+        steps=spec.steps,
+        learning_rate=spec.learning_rate,
+        warmup_steps=spec.warmup_steps,
+        seed=spec.seed,
+        snr_gamma=spec.snr_gamma,
+        ema_decay=spec.ema_decay,
+    )
+    return Loop(
+        family, parts, registry.objective(parts.facts.objective), trained, feed, plan, lanes=lanes, reseed=dropout
+    )
+
+
+def _spec_digest(work: Work) -> str:
+    return digest_of(dump(work.spec))
+
+
+def _resume(work: Work, loop: Loop, mark: checkpoint.Checkpoint, state: Path) -> None:
+    """Continue from a checkpoint of the attempts before."""
+    if mark.spec_digest != _spec_digest(work):
+        raise Invalid("the checkpoint is of another order", reason="CHECKPOINT_MISMATCH", remedy="start a new run")
+    loop.restore(load_file(state), mark.step)
+    state.unlink()
+    _log.info("run.resumed", step=mark.step, attempt=mark.attempt)
+    work.reporter.event("log", level="info", message=f"resumed at step {mark.step} of attempt {mark.attempt}")
+
+
+def _run(work: Work, loop: Loop, drawing: "_Drawing", scratch: Path) -> float:
+    """Take every step that is left, and return the seconds that steps took. Raises `Stopped`, or when losses stay
+    NaN."""
+    spec, spent = work.spec, 0.0
+    while not loop.done:
+        if work.stopping():
+            _save(work, loop, scratch)
+            raise Stopped
+        work.reporter.check()
+        began = time.monotonic()
+        loss = loop.step()
+        seconds = time.monotonic() - began
+        spent += seconds
+        done = loop.position.step
+        work.reporter.step(
+            done, loss=loss, images=spec.batch_size, seconds=seconds, learning_rate=loop.plan.rate(done - 1)
+        )
+        if loop.position.unlearnt() >= NOT_FINITE_LIMIT:
+            raise Precondition(
+                f"{NOT_FINITE_LIMIT} steps in a row, up to step {done}, gave no finite loss",
+                reason=codes.NOT_FINITE_REASON,
+                remedy="lower the learning rate, or train in fp32; the last good checkpoint was kept",
+            )
+        # While losses are not finite there is nothing worth keeping: the checkpoint before is the good one.
+        if done % spec.checkpoint_every == 0 and not loop.done and math.isfinite(loss):
+            _save(work, loop, scratch)
+        if spec.preview and done % spec.preview.every == 0 and not loop.done:
+            _preview(work, drawing, done)
+    return spent
+
+
+def _save(work: Work, loop: Loop, scratch: Path) -> None:
+    began = time.monotonic()
+    path = scratch / "checkpoint.safetensors"
+    digest, size = checkpoint.write_state(loop.state(), path)
+    mark = checkpoint.Checkpoint(
+        attempt=work.attempt,
+        step=loop.position.step,
+        spec_digest=_spec_digest(work),
+        state_digest=digest,
+        state_size=size,
+        cores=loop.lanes.cores,
+        lanes=loop.lanes.count,
+        code_version=publish.code_version(),
+        libraries=publish.libraries(),
+    )
+    work.bridge.call(checkpoint.save(work.place, mark, path))
+    path.unlink()
+    work.meter.observe(metrics.CHECKPOINT_SECONDS, time.monotonic() - began)
+    work.reporter.event("checkpoint", step=mark.step, bytes=size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Drawing:
+    """All that drawing the run's prompts takes; the image decoder is loaded on the first use."""
+
+    family: Family
+    parts: Components
+    encoder: Encoder
+    prompts: list[str]
+    texts: Conditioning
+    side: int
+    seed: int
+
+    def draw(self) -> list[bytes] | None:
+        """A PNG per prompt, or None; never raises."""
+        wanted = preview.pictures(self.prompts, side=self.side, seed=self.seed)
+        try:
+            coder = self.encoder.part(Part.IMAGE).image_coder
+        except (MarsamError, OSError, MemoryError, RuntimeError) as error:
+            _log.warning("preview.skipped", reason="DECODER", message=str(error))
+            return None
+        shown = Components(**{**vars(self.parts), "image_coder": coder})
+        return preview.draw(self.family, shown, wanted, self.texts, lanes=self.encoder.lanes, budget_s=PREVIEW_BUDGET_S)
+
+
+def _preview(work: Work, drawing: _Drawing, step: int) -> None:
+    work.reporter.phase("preview")
+    pictures = drawing.draw()
+    if pictures is None:
+        work.reporter.event("log", level="warning", message=f"the preview at step {step} was skipped")
+        return
+
+    async def store() -> list[FileRef]:
+        name = f"previews/{step:08d}"
+        return [
+            await publish.picture(work.jobs.blobs, work.spec.project, f"{name}/{row:03d}.png", data)
+            for row, data in enumerate(pictures)
+        ]
+
+    try:
+        files = work.bridge.call(store(), timeout_s=60.0)
+    except MarsamError as error:
+        _log.warning("preview.not_stored", reason=error.reason, message=error.message)
+        return
+    work.reporter.event("preview", step=step, files=[to_plain(file) for file in files], prompts=drawing.prompts)
+
+
+def _metrics(
+    work: Work, loop: Loop, *, share: float, seconds: float, began: float, artifact: Path, paths: tuple[str, ...]
+) -> dict[str, float]:
+    losses = [loss for loss in loop.position.losses if math.isfinite(loss)]
+    last = losses[-max(1, len(losses) // 10) :]
+    taken = max(1, round(len(loop.position.losses)))
+    return {
+        "steps": float(loop.position.step),
+        "samples": float(len(loop.feed.samples)),
+        "final_loss": sum(last) / len(last) if last else 0.0,
+        "images_per_second": work.spec.batch_size * taken / seconds if seconds else 0.0,
+        "train_seconds": seconds,
+        "attempt_seconds": time.monotonic() - began,
+        "peak_memory_bytes": float(device_memory(work.device).peak),
+        "weights_at_rest_bytes": float(bytes_at_rest(loop.parts.denoiser)),
+        "trainable_parameters": float(sum(value.numel() for value in loop.trained.values())),
+        "artifact_bytes": float(sum((artifact / path).stat().st_size for path in paths)),
+        "quantised_share": share,
+        "attempts": float(work.attempt),
+        "lanes": float(loop.lanes.count),
+    }

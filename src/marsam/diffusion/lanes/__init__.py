@@ -1,0 +1,1 @@
+"""Several forwards side by side on a CPU."""
