@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from marsam.cli import exits
 from marsam.core.errors import Invalid, MarsamError
@@ -39,27 +39,28 @@ def print_line(value: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, nothing: str) -> None:
-    """A table without frames; `nothing` instead when there are no rows."""
+    """Columns two spaces apart, never cut or folded: what one copies must be whole. `nothing` when empty."""
     if not rows:
-        out().print(f"[dim]{escape(nothing)}[/dim]")
+        out().print(nothing, style="dim", markup=False)
         return
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    widths = [max(map(cell_len, column)) for column in zip(columns, *rows, strict=True)]
+    console = out()
+    console.print(_row(columns, widths), style="dim", markup=False)
     for row in rows:
-        table.add_row(*(escape(cell) for cell in row))
-    out().print(table, soft_wrap=False)
+        console.print(_row(row, widths), markup=False)
 
 
 def print_facts(facts: Sequence[tuple[str, str]]) -> None:
     """Names and values, one pair a line; pairs with an empty value are left out."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in facts:
-        if value:
-            table.add_row(escape(name), escape(value))
-    out().print(table, soft_wrap=False)
+    shown = [(name, value) for name, value in facts if value]
+    width = max((cell_len(name) for name, _ in shown), default=0)
+    for name, value in shown:
+        out().print(f"[dim]{escape(_row((name,), (width,), trim=False))}[/dim]  {escape(value)}")
+
+
+def _row(cells: Sequence[str], widths: Sequence[int], *, trim: bool = True) -> str:
+    padded = "  ".join(cell + " " * (width - cell_len(cell)) for cell, width in zip(cells, widths, strict=True))
+    return padded.rstrip() if trim else padded
 
 
 def note(text: str) -> None:

@@ -12,12 +12,12 @@ from marsam.cli import console, exits
 from marsam.cli.plain import enum_word, plain
 from marsam.cli.session import Json, known, run
 from marsam.cli.watching import Bar, attached
-from marsam.client import AsyncMarsam, Transfer, short, state_name
+from marsam.client import AsyncMarsam, Transfer, is_final, short, state_name
 
 app = typer.Typer(no_args_is_help=True, help="Curate captioned picture sets.", rich_markup_mode=None)
 
 _REFUSED_SHOWN = 20
-_FINDINGS_SHOWN = 20
+_FILES_SHOWN = 6
 
 Name = Annotated[str, typer.Argument(help="Dataset, such as hayy.")]
 
@@ -57,7 +57,8 @@ def import_(
                     facts = f"{change.items_accepted} in, {change.files_refused} refused"
                     if change.images_per_second:
                         facts += f", {change.images_per_second:.0f} images/s"
-                    bar.show(change.files_done, change.files_received, facts, name="checking")
+                    done = change.files_received if is_final(change.state) else change.files_done
+                    bar.show(done, change.files_received, facts, name="checking")
                 return last
 
             farewell = f"the import goes on; look with: marsam datasets show {dataset}"
@@ -137,7 +138,7 @@ def list_(context: typer.Context, as_json: Json = False) -> None:
 def check(
     context: typer.Context,
     name: Name,
-    everything: Annotated[bool, typer.Option("--all", help="Every finding, not only the first.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Every file and pair, not only the first.")] = False,
     as_json: Json = False,
 ) -> None:
     """Check a dataset: bad items, and what training would learn by accident."""
@@ -264,15 +265,15 @@ def _print_findings(report: dataset_pb2.Report, *, everything: bool) -> None:
         ],
         nothing="no findings",
     )
-    if not report.findings:
-        return
-    console.out().print()
-    ordered = sorted(report.findings, key=lambda f: -f.finding.severity)
-    shown = ordered if everything else ordered[:_FINDINGS_SHOWN]
-    for found in shown:
-        console.out().print(f"  {found.file_name}  {found.finding.reason}  {found.finding.message}", markup=False)
-    if len(shown) < len(ordered):
-        console.note(f"  … and {len(ordered) - len(shown)} more; --all lists them")
+    alike: dict[tuple[int, str, str], list[str]] = {}
+    for found in report.findings:
+        finding = found.finding
+        alike.setdefault((-finding.severity, finding.reason, finding.message), []).append(found.file_name)
+    for (_, reason, message), files in sorted(alike.items()):
+        shown = files if everything else files[:_FILES_SHOWN]
+        more = f" and {len(files) - len(shown)} more" if len(files) > len(shown) else ""
+        console.out().print(f"\n{reason}  {message}", markup=False)
+        console.out().print(f"  {', '.join(shown)}{more}", markup=False, style="dim")
 
 
 def _exit_for(state: int) -> None:

@@ -10,10 +10,10 @@ from marsam.api.common.v1 import common_pb2
 from marsam.api.generator.v1 import evaluation_pb2
 from marsam.cli import console, exits
 from marsam.cli.plain import plain
-from marsam.cli.session import Json, known, run
+from marsam.cli.session import Json, known, run, says_missing
 from marsam.cli.watching import Bar, attached
 from marsam.client import AsyncMarsam, is_final, short, state_name
-from marsam.core.errors import Exhausted, Invalid, Missing, did_you_mean
+from marsam.core.errors import Exhausted, Invalid, MarsamError, did_you_mean
 
 
 def evaluate(
@@ -75,13 +75,13 @@ async def _create(
         suite = (await marsam.evaluations.register_suite(content)).name
     try:
         return await marsam.evaluations.create(suite=suite, models=models, judge=judge, languages=languages)
-    except Missing as error:
-        if error.remedy:
+    except MarsamError as error:
+        if error.remedy or not says_missing(error):
             raise
         registered = [short(s.name) for s in await marsam.evaluations.suites()]
         registered += [short(m.name) for m in await marsam.models.list()]
-        remedy = did_you_mean(short(error.resource or suite), registered)
-        raise Missing(error.message, reason=error.reason, resource=error.resource, remedy=remedy) from error
+        error.remedy = did_you_mean(short(error.resource or suite), registered)
+        raise
 
 
 async def _follow(marsam: AsyncMarsam, begun: evaluation_pb2.Evaluation, *, as_json: bool) -> evaluation_pb2.Evaluation:

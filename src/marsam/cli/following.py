@@ -9,21 +9,35 @@ from marsam.cli.plain import plain
 from marsam.cli.session import known
 from marsam.cli.watching import Bar, attached
 from marsam.client import AsyncMarsam, is_final, short, state_name
-from marsam.core.errors import Missing
+from marsam.core.errors import Invalid, Missing, did_you_mean
+from marsam.core.ids import is_ulid
 
 
 async def find(marsam: AsyncMarsam, name: str) -> trainer_pb2.Run:
-    """A run by name, or the newest one."""
+    """A run by name, by the beginning of its id if only one begins so, or the newest one (`latest`)."""
+    if name.startswith("projects/") or is_ulid(name):
+        return await known(marsam.runs.get(name), kind="run", name=name, others=lambda: _names(marsam))
+    names = sorted(await _names(marsam))
+    if not names:
+        raise Missing("there are no runs yet", remedy="marsam train --base BASE --data DATASET/VERSION")
     if name == "latest":
-        found = sorted(await marsam.runs.list(), key=lambda r: r.name)
-        if not found:
-            raise Missing("there are no runs yet", remedy="marsam train --base BASE --data DATASET/VERSION")
-        return await marsam.runs.get(found[-1].name)
+        return await marsam.runs.get(names[-1])
+    ids = [short(one) for one in names]
+    matching = [one for one in ids if one.startswith(name)]
+    if len(matching) == 1:
+        return await marsam.runs.get(matching[0])
+    if matching:
+        raise Invalid(
+            f"{len(matching)} runs begin with '{name}'",
+            field="name",
+            reason="NAME_AMBIGUOUS",
+            remedy=f"type more of it: {', '.join(matching[:4])}",
+        )
+    raise Missing(f"no run is called '{name}'", reason="RUN_NOT_FOUND", remedy=did_you_mean(name, ids[::-1]))
 
-    async def others() -> list[str]:
-        return [one.name for one in await marsam.runs.list()]
 
-    return await known(marsam.runs.get(name), kind="run", name=name, others=others)
+async def _names(marsam: AsyncMarsam) -> list[str]:
+    return [one.name for one in await marsam.runs.list()]
 
 
 async def follow_run(marsam: AsyncMarsam, name: str, *, as_json: bool) -> trainer_pb2.Run:

@@ -1,6 +1,7 @@
 """`marsam generate`"""
 
 import re
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,10 +9,10 @@ import typer
 
 from marsam.cli import console
 from marsam.cli.plain import plain
-from marsam.cli.session import Json, run
+from marsam.cli.session import Json, run, says_missing
 from marsam.cli.watching import Bar
-from marsam.client import Accepted, AsyncMarsam, Done, Image, Progress, short
-from marsam.core.errors import Exhausted, Exists, Invalid
+from marsam.client import Accepted, AsyncMarsam, Done, Event, Image, Progress, short
+from marsam.core.errors import Exhausted, Exists, Invalid, MarsamError, did_you_mean
 
 _SUFFIXES = {"image/png": ".png", "image/jpeg": ".jpg", "image/webp": ".webp"}
 
@@ -52,7 +53,7 @@ def generate(
                 width=width,
                 height=height,
             )
-            async for event in events:
+            async for event in _known(marsam, events):
                 match event:
                     case Accepted():
                         answer |= {"generation": event.name, "warnings": list(event.warnings)}
@@ -88,6 +89,19 @@ def generate(
         console.note(
             f"{short(answer['generation'])}: {seconds}, of which {console.span(timings['queued_seconds'])} queued"
         )
+
+
+async def _known(marsam: AsyncMarsam, events: AsyncIterator[Event]) -> AsyncIterator[Event]:
+    """The same events; an unknown model is answered with the nearest known ones."""
+    try:
+        async for event in events:
+            yield event
+    except MarsamError as error:
+        if not error.remedy and says_missing(error):
+            models = [short(model.name) for model in await marsam.models.list()]
+            error.remedy = did_you_mean(short(error.resource or ""), models)
+            error.remedy = error.remedy or "there are no models yet: marsam models import FOLDER NAME"
+        raise
 
 
 def _adapters(texts: list[str]) -> dict[str, float]:

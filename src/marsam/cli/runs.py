@@ -13,7 +13,7 @@ from marsam.client import AsyncMarsam, is_final, short, state_name
 
 app = typer.Typer(no_args_is_help=True, help="Follow and steer training runs.", rich_markup_mode=None)
 
-_STEERED = "Run; `latest` is the newest one."
+_STEERED = "Run, or the start of its id; `latest` is the newest."
 
 Name = Annotated[str, typer.Argument(help=_STEERED)]
 

@@ -12,7 +12,7 @@ import typer
 from marsam.cli import console, exits
 from marsam.client import AsyncMarsam, short
 from marsam.client import endpoints as finding
-from marsam.core.errors import Internal, Invalid, MarsamError, Missing, did_you_mean
+from marsam.core.errors import Internal, Invalid, MarsamError, Missing, Unavailable, did_you_mean
 
 T = TypeVar("T")
 
@@ -61,6 +61,8 @@ def guarded(main: Callable[[], Coroutine[Any, Any, T]], *, as_json: bool) -> T:
     try:
         return asyncio.run(main())
     except MarsamError as error:
+        if isinstance(error, Unavailable) and not error.remedy:
+            error.remedy = "is it up? 'marsam doctor' looks, 'marsam up' starts it"
         console.fail(error, as_json=as_json)
     except (typer.Exit, typer.Abort):
         raise
@@ -92,15 +94,17 @@ async def known(work: Awaitable[T], *, kind: str, name: str, others: Callable[[]
     """
     try:
         return await work
-    except Missing as error:
-        if error.remedy:
+    except MarsamError as error:
+        if error.remedy or not says_missing(error):
             raise
         names = [short(other) for other in await others()]
-        wanted = short(name)
-        remedy = did_you_mean(wanted, names) or f"there is no {kind} yet"
-        raise Missing(
-            error.message, reason=error.reason, field=error.field, resource=error.resource, remedy=remedy
-        ) from error
+        error.remedy = did_you_mean(short(name), names) or f"there is no {kind} yet"
+        raise
+
+
+def says_missing(error: MarsamError) -> bool:
+    """Whether an error means that a named thing is not there: of a name in a spec, that is an Invalid."""
+    return isinstance(error, Missing) or error.reason.endswith("_NOT_FOUND")
 
 
 def pairs(texts: Iterable[str], *, option: str) -> dict[str, str]:

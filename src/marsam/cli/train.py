@@ -1,18 +1,20 @@
 """`marsam train`"""
 
 import contextlib
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 from google.protobuf import struct_pb2
 
+from marsam.api.dataset.v1 import dataset_pb2
 from marsam.api.trainer.v1 import trainer_pb2
 from marsam.cli import console
 from marsam.cli.following import finish, follow_run, summary
 from marsam.cli.plain import plain
-from marsam.cli.session import Json, pairs, run
+from marsam.cli.session import Json, pairs, run, says_missing
 from marsam.client import AsyncMarsam, short
-from marsam.core.errors import Invalid
+from marsam.core.errors import Invalid, MarsamError, did_you_mean
 
 _PRECISIONS = {"fp32": trainer_pb2.PRECISION_FP32, "bf16": trainer_pb2.PRECISION_BF16}
 
@@ -56,7 +58,7 @@ def train(
         )
         if dry_run:
             return await marsam.runs.validate(spec)
-        created = await marsam.runs.create(spec)
+        created = await _create(marsam, spec)
         if not as_json:
             console.note(f"run {short(created.name)}: {summary(created.spec)}")
         if detach:
@@ -73,6 +75,31 @@ def train(
             console.note(f"watch it: marsam runs watch {short(result.name)}")
     else:
         finish(result, as_json=as_json)
+
+
+async def _create(marsam: AsyncMarsam, spec: trainer_pb2.RunSpec) -> trainer_pb2.Run:
+    """Creates the run; an unknown base or version is answered with the nearest known ones."""
+    try:
+        return await marsam.runs.create(spec)
+    except MarsamError as error:
+        if error.remedy or not says_missing(error):
+            raise
+        if "base" in (error.field or ""):
+            name, known = spec.base, [short(model.name) for model in await marsam.models.list()]
+            nothing = "there are no models yet: marsam models import FOLDER NAME"
+        else:
+            name, dataset = spec.dataset_version, short(spec.dataset_version).partition("/")[0]
+            known = [short(version.name) for version in await _versions(marsam, dataset)]
+            nothing = "there are no versions yet: marsam datasets commit DATASET"
+        error.remedy = did_you_mean(short(name), known) or nothing
+        raise
+
+
+async def _versions(marsam: AsyncMarsam, dataset: str) -> Sequence[dataset_pb2.Version]:
+    """The versions of the dataset that was meant, or of all when it is not there."""
+    datasets = [short(one.name) for one in await marsam.datasets.list()]
+    wanted = [dataset] if dataset in datasets else datasets
+    return [version for one in wanted for version in await marsam.datasets.versions(one)]
 
 
 def _params(texts: list[str]) -> struct_pb2.Struct:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import socket
+import threading
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +22,7 @@ from marsam.core.errors import Invalid, Precondition
 def up(
     store: Annotated[Path, typer.Option(help="Folder for the store, the cache and the logs.")] = Path(HOME),
     port: Annotated[int, typer.Option(help="First of six ports in a row; 0 takes free ones.")] = 0,
+    until_stdin_closes: Annotated[bool, typer.Option("--until-stdin-closes", hidden=True)] = False,
     as_json: Json = False,
 ) -> None:
     """Start the three services over a folder and keep them until Ctrl-C.
@@ -28,7 +30,16 @@ def up(
     Settings of a service go into FOLDER/dataset.toml, trainer.toml or generator.toml.
     """
     home = Home(root=store.expanduser().absolute())
+    if until_stdin_closes:
+        # For programs that start us: when they die, however they die, we stop.
+        threading.Thread(target=_follow_stdin, name="up.stdin", daemon=True).start()
     guarded(lambda: _up(home, port, as_json), as_json=as_json)
+
+
+def _follow_stdin() -> None:
+    while os.read(0, 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 async def _up(home: Home, port: int, as_json: bool) -> None:
@@ -132,7 +143,7 @@ def _ports(first: int) -> list[tuple[int, int]]:
 def _announce(home: Home, running: list[Child], *, as_json: bool) -> None:
     ordered = sorted(running, key=lambda child: children.SERVICES.index(child.service))
     if as_json:
-        console.print_line({"event": "up", "home": str(home.root), **children.entries(ordered)})
+        console.print_line({"event": "ready", "home": str(home.root), **children.entries(ordered)})
         return
     rows = [(child.service, child.address["grpc"], child.address["http"]) for child in ordered]
     console.print_table(("service", "gRPC", "HTTP"), rows, nothing="")
