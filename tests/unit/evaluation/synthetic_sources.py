@@ -1,12 +1,14 @@
 """Manifests beside the synthetic evaluation: models, their runs' histories, the dataset version they were tuned on."""
 
 import hashlib
+import io
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import numpy as np
-from marsam_generator.evaluation.report import History, Sources
+from marsam_generator.evaluation.report import Sources, thumbnail
 from marsam_generator.evaluation.results import Results
+from PIL import Image
 
 from marsam.catalog.datasets import Caption, DatasetVersion, Finding, Item, Rights
 from marsam.catalog.files import FileRef
@@ -51,19 +53,17 @@ def dataset(name: str = "projects/demo/datasets/hayy/versions/v1") -> DatasetVer
     )  # fmt: skip
 
 
-def history(seed: int) -> History:
+def curve(seed: int) -> tuple[tuple[int, float], ...]:
     rng = np.random.default_rng(seed)
     steps = np.arange(1, 151)
     losses = 0.19 + 0.22 * np.exp(-steps / 30) + rng.normal(0, 0.012, len(steps))
-    points = tuple((int(step), float(loss)) for step, loss in zip(steps, losses, strict=True))
-    return History(curve=points, seconds=97.0 + seed, peak_memory_bytes=612e6 + seed * 4e6, images_per_second=24.7)
+    return tuple((int(step), float(loss)) for step, loss in zip(steps, losses, strict=True))
 
 
 def models(results: Results) -> tuple[Model, ...]:
     base = Model(
         name=results.models[0], kind="base", create_time=NOW, family="sd1", licence="Apache-2.0",
         files=(FileRef(path="unet/diffusion_pytorch_model.safetensors", digest=digest("base"), size=18_700_000),),
-        metrics={"weights_bytes": 18.7e6},
     )  # fmt: skip
     tuned = []
     for title, name in zip(results.model_titles[1:], results.models[1:], strict=True):
@@ -80,7 +80,14 @@ def models(results: Results) -> tuple[Model, ...]:
                     run="projects/demo/runs/01kb0000000000000000000001", seed=7, code_version="0.1.0",
                     quantisation="nf4" if method == "qlora" else "",
                 ),
-                metrics={"weights_bytes": 6.1e6 if method == "qlora" else 18.7e6},
+                metrics={
+                    "weights_at_rest_bytes": 6.1e6 if method == "qlora" else 18.7e6,
+                    "peak_memory_bytes": 612e6,
+                    "train_seconds": 97.0,
+                    "images_per_second": 24.7,
+                    "artifact_bytes": float(size),
+                    "trainable_parameters": 579_072.0,
+                },
             )
         )  # fmt: skip
     return (base, *tuned)
@@ -91,7 +98,7 @@ def sources(results: Results, pictures: Mapping[str, bytes]) -> Sources:
     version = dataset()
     return Sources(
         models=models(results),
-        pictures=pictures,
-        histories={name: history(i) for i, name in enumerate(results.models) if i},
+        pictures={name: thumbnail(Image.open(io.BytesIO(data))) for name, data in pictures.items()},
+        curves={name: curve(i) for i, name in enumerate(results.models) if i},
         datasets={version.name: version},
     )

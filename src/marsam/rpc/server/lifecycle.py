@@ -8,10 +8,12 @@ class Lifecycle:
     """One per process. Made inside the event loop.
 
     `draining` is set when the service stops taking work: long streams end themselves with a word to reconnect.
+    `address` is where gRPC listens ('host:port'), '' until it does: for what a service starts that calls it back.
     """
 
     def __init__(self) -> None:
         self.draining = asyncio.Event()
+        self.address = ""
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
 

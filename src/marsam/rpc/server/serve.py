@@ -94,7 +94,7 @@ async def serve(
         await server.start()
         for name in ("", *names):
             await checker.set(name, health_pb2.HealthCheckResponse.SERVING)
-        where = str(Address(host=address.host, port=port))
+        where = lifecycle.address = str(Address(host=address.host, port=port))
         web = f"http://{Address(host=http_address.host, port=http_port)}"
         _LOG.info("service.ready", listen=where, http=web)
         announce(json.dumps({"event": "ready", "service": meter.service, "grpc": where, "http": web}))

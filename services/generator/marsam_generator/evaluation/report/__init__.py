@@ -12,9 +12,9 @@ from markupsafe import Markup
 from marsam.core import records
 from marsam_generator.evaluation.report import formats
 from marsam_generator.evaluation.report.candour import judge_rows, limits
-from marsam_generator.evaluation.report.pictures import SHOWN_AT_ONCE, Album
+from marsam_generator.evaluation.report.pictures import SHOWN_AT_ONCE, Album, thumbnail
 from marsam_generator.evaluation.report.plots import bar, curve, thin_out
-from marsam_generator.evaluation.report.provenance import History, Sources, data_facts, lineage, model_facts
+from marsam_generator.evaluation.report.provenance import Sources, data_facts, lineage, model_facts
 from marsam_generator.evaluation.report.view import (
     LANGUAGE_NAMES,
     STATUSES,
@@ -27,11 +27,11 @@ from marsam_generator.evaluation.report.view import (
 from marsam_generator.evaluation.results import Results
 from marsam_generator.evaluation.verdict import LEARNING
 
-__all__ = ["History", "Sources", "render"]
+__all__ = ["Sources", "render", "thumbnail"]
 
 
 def render(results: Results, sources: Sources) -> str:
-    """Return the report as HTML. Blocks for seconds (pictures are re-encoded); call it off the event loop."""
+    """Return the report as HTML. Blocks for a second or so; call it off the event loop."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(
         percent=formats.percent,
@@ -48,8 +48,7 @@ def render(results: Results, sources: Sources) -> str:
     album = Album(results, sources.pictures)
     findings = Findings(results, model)
     numbers = findings.numbers() if model else []
-    histories = [sources.histories.get(m.name, History()) for m in sources.models]
-    facts = [model_facts(m, h) for m, h in zip(sources.models, histories, strict=True)]
+    facts = [model_facts(m) for m in sources.models]
     learning = [g for g in results.suite.groups if g.asks in LEARNING]
     page = environment.from_string(_resource("template.html.j2")).render(
         results=results,
@@ -68,7 +67,7 @@ def render(results: Results, sources: Sources) -> str:
         album_complete=album.complete,
         contenders=contenders(results, facts) if len(results.models) > 2 else [],
         facts=facts,
-        curves=_curves(results, sources, histories),
+        curves=_curves(results, sources),
         datasets=[data_facts(version) for version in sources.datasets.values()],
         trail=lineage(results, sources.models, sources.datasets),
         judge=judge_rows(results),
@@ -85,14 +84,13 @@ def _resource(name: str) -> str:
     return resources.files(__name__).joinpath(name).read_text("utf-8")
 
 
-def _curves(
-    results: Results, sources: Sources, histories: Sequence[History]
-) -> list[tuple[str, Markup, float, float, int, int, float]]:
+def _curves(results: Results, sources: Sources) -> list[tuple[str, Markup, float, float, int, int, float]]:
     """(title, plot, highest, lowest, first step, last step, last loss) of each model that has a loss curve.
 
     One scale for all of them, so that they can be compared by eye.
     """
-    known = [(i, thin_out(h.curve)) for i, h in enumerate(histories) if len(h.curve) >= 2]
+    all_points = [sources.curves.get(name, ()) for name in results.models]
+    known = [(i, thin_out(points)) for i, points in enumerate(all_points) if len(points) >= 2]
     if not known:
         return []
     losses = [loss for _, points in known for _, loss in points]

@@ -16,6 +16,7 @@ from marsam_generator.evaluation.suites import Group, Prompt
 MAX_EMBEDDED = 1600
 SHOWN_AT_ONCE = 8
 LEADING = 6
+SIDE = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +111,8 @@ class Album:
 
     def _embed(self, digest: str) -> str:
         if digest not in self._sources:
-            self._sources[digest] = data_uri(self._bytes[digest])
+            encoded = base64.b64encode(self._bytes[digest]).decode("ascii")
+            self._sources[digest] = f"data:image/webp;base64,{encoded}"
         return self._sources[digest]
 
 
@@ -134,9 +136,10 @@ def describe(prompt: Prompt, picture: Picture, trusted: Sequence[str]) -> tuple[
     return ("unasked" if answers.get(STEREOTYPE) else "wrong"), ", ".join(wrong)
 
 
-def data_uri(png: bytes) -> str:
-    """Return a picture as a WebP data URI: a quarter of the PNG, and nothing to be seen of it."""
+def thumbnail(picture: Image.Image) -> bytes:
+    """Return a picture as WebP of at most `SIDE` pixels: a fraction of the PNG, and nothing to be seen of it."""
+    small = picture.convert("RGB")
+    small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     out = io.BytesIO()
-    with Image.open(io.BytesIO(png)) as picture:
-        picture.convert("RGB").save(out, "WEBP", quality=88, method=4)
-    return "data:image/webp;base64," + base64.b64encode(out.getvalue()).decode("ascii")
+    small.save(out, "WEBP", quality=88, method=4)
+    return out.getvalue()

@@ -12,16 +12,6 @@ from marsam_generator.evaluation.results import Results
 
 
 @dataclass(frozen=True, kw_only=True)
-class History:
-    """What a run told while it trained: (step, loss) points, its duration, its peak memory, its speed. 0 is unknown."""
-
-    curve: tuple[tuple[int, float], ...] = ()
-    seconds: float = 0.0
-    peak_memory_bytes: float = 0.0
-    images_per_second: float = 0.0
-
-
-@dataclass(frozen=True, kw_only=True)
 class Link:
     """One step of the way from a photograph to a picture."""
 
@@ -47,21 +37,21 @@ class DataFacts:
     warnings: tuple[str, ...]
 
 
-def model_facts(model: Model, history: History) -> dict[str, str]:
+_SIZES = {"Weights at rest": "weights_at_rest_bytes", "Peak memory": "peak_memory_bytes"}
+
+
+def model_facts(model: Model) -> dict[str, str]:
     """Sizes, memory and time of a model in words; what is unknown is left out."""
     metrics = model.metrics
-    peak = metrics.get("peak_memory_bytes") or history.peak_memory_bytes
-    seconds = metrics.get("training_seconds") or metrics.get("train_seconds") or history.seconds
-    speed = metrics.get("images_per_second") or history.images_per_second
-    facts = {"File": formats.size(model.size)}
-    if at_rest := metrics.get("weights_bytes"):
-        facts["Weights at rest"] = formats.size(at_rest)
-    if peak:
-        facts["Peak memory"] = formats.size(peak)
-    if seconds:
+    # A fully tuned model names its base's other parts as its own files; what tuning made is the artifact.
+    facts = {"File": formats.size(metrics.get("artifact_bytes") or model.size)}
+    facts |= {title: formats.size(metrics[name]) for title, name in _SIZES.items() if metrics.get(name)}
+    if seconds := metrics.get("train_seconds"):
         facts["Training time"] = formats.duration(seconds)
-    if speed:
+    if speed := metrics.get("images_per_second"):
         facts["Speed"] = f"{speed:.1f}{formats.NARROW}images/s"
+    if parameters := metrics.get("trainable_parameters"):
+        facts["Trained parameters"] = formats.count(parameters)
     return facts
 
 
@@ -207,10 +197,11 @@ class Limit:
 class Sources:
     """Everything a report needs besides the results. `models[i]` is the manifest of the results' model i.
 
-    `pictures` holds PNG bytes by digest; `histories` and `datasets` go by resource name.
+    `pictures` holds WebP thumbnails by the digest of the picture (see `thumbnail`); `curves` the (step, loss) points of
+    a model's training and `datasets` dataset versions, both by resource name.
     """
 
     models: tuple[Model, ...]
     pictures: Mapping[str, bytes]
-    histories: Mapping[str, History] = field(default_factory=dict)
+    curves: Mapping[str, tuple[tuple[int, float], ...]] = field(default_factory=dict)
     datasets: Mapping[str, DatasetVersion] = field(default_factory=dict)

@@ -1,0 +1,150 @@
+"""Evaluations inside the generator service: which program carries an attempt, and what its end means."""
+
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from marsam.api.generator.v1 import evaluation_pb2_grpc
+from marsam.core.clock import Clock
+from marsam.core.errors import Invalid, Missing
+from marsam.core.names import format_name
+from marsam.jobs.states import State
+from marsam.jobs.store import JobStore
+from marsam.launch.attempt import Ended, Outcome, Policy
+from marsam.launch.launcher import Cause, Program
+from marsam.launch.process import ProcessLauncher, read_tail
+from marsam.launch.supervisor import Supervisor
+from marsam.rpc.server import Lifecycle, Registration
+from marsam.store import keys
+from marsam.store.blobs import Blobs
+from marsam.store.threads import offload
+from marsam.telemetry import Meter, metrics
+from marsam_generator.evaluation import codes
+from marsam_generator.evaluation.program import FAILURE, RESULT
+from marsam_generator.evaluation.service import EvaluationServicer
+
+SERVICE = "marsam.api.generator.v1.EvaluationService"
+KIND = "evaluations"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hosting:
+    """How this service runs evaluations. `store` is the URL that their program opens; `slots` run at once.
+
+    `token_file` holds the bearer token with which an evaluation calls Generate, where tokens are asked for. An attempt
+    that failed for a passing reason is made again until `attempts` have failed.
+    """
+
+    store: str
+    cache: Path
+    slots: int = 1
+    attempts: int = 3
+    token_file: Path | None = None
+    command: tuple[str, ...] = (sys.executable, "-m", "marsam_generator.evaluation")
+
+    def __post_init__(self) -> None:
+        if self.slots < 1 or self.attempts < 1:
+            raise Invalid("evaluations need at least one slot and one attempt", field="evaluation_slots")
+
+
+class EvaluationWork:
+    """See `marsam.launch.attempt.Work`."""
+
+    def __init__(self, hosting: Hosting, *, address: Callable[[], str], meter: Meter) -> None:
+        self._hosting = hosting
+        self._address = address
+        self._meter = meter
+
+    async def program(self, store: JobStore, job_id: str, attempt: int) -> Program:
+        """See `Work.program`."""
+        hosting = self._hosting
+        arguments = [
+            *("run", "--store", hosting.store, "--evaluation", format_name("evaluation", store.project, job_id)),
+            *("--attempt", str(attempt), "--cache", str(hosting.cache), "--generator", self._address()),
+        ]
+        if hosting.token_file is not None:
+            arguments += ["--token-file", str(hosting.token_file)]
+        return Program(argv=(*hosting.command, *arguments), log_path=self._log(store.project, job_id, attempt))
+
+    async def judge(self, store: JobStore, job_id: str, ended: Ended) -> Outcome:
+        """See `Work.judge`. A finished attempt's references to report and numbers become the transition's detail."""
+        result = await _record(store, job_id, ended.attempt, RESULT)
+        if result is not None and ended.exit.cause in (Cause.DONE, Cause.LOST):
+            return Outcome(state=State.SUCCEEDED, reason="DONE", message=str(result.get("verdict", "")), detail=result)
+        failure = await _record(store, job_id, ended.attempt, FAILURE)
+        reason, message = await self._words(store, job_id, ended, failure)
+        self._meter.inc(metrics.JOB_ATTEMPTS_ENDED, kind=KIND, cause=reason)
+        if ended.exit.code in (codes.BAD_SPEC, codes.BAD_DATA):
+            return Outcome(state=State.FAILED, reason=reason, message=message)
+        # Being asked to stop in good order says nothing against the evaluation.
+        failures = await _failures(store, job_id) + (ended.exit.code != codes.STOPPED)
+        if failures < self._hosting.attempts:
+            return Outcome(state=State.PENDING, reason="RETRY", message=message, detail={"failures": failures})
+        return Outcome(state=State.FAILED, reason=reason, message=f"given up after {failures} attempts: {message}")
+
+    async def _words(
+        self, store: JobStore, job_id: str, ended: Ended, failure: dict[str, Any] | None
+    ) -> tuple[str, str]:
+        """The reason and the sentence for the record: the program's own where it left any."""
+        if failure is not None:
+            remedy = str(failure.get("remedy", ""))
+            message = str(failure.get("message", ""))
+            return str(failure.get("reason", "INTERNAL")), f"{message} ({remedy})" if remedy else message
+        if ended.silent:
+            return "SILENT", "it gave no sign of life and was stopped"
+        tail = await offload(read_tail, self._log(store.project, job_id, ended.attempt), limit=2048)
+        foreign = [line for line in tail.splitlines() if line.strip() and not line.startswith("{")]
+        return ended.exit.cause, f"the program {ended.exit}" + (f": {foreign[-1][:300]}" if foreign else "")
+
+    def _log(self, project: str, job_id: str, attempt: int) -> Path:
+        return self._hosting.cache / "logs" / KIND / project / f"{job_id}-{attempt}.log"
+
+
+async def _record(store: JobStore, job_id: str, attempt: int, name: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(await store.blobs.get(keys.attempt_file(store.project, store.kind, job_id, attempt, name)))
+    except (Missing, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+async def _failures(store: JobStore, job_id: str) -> int:
+    """How many attempts have failed since the evaluation was created."""
+    waits = [entry for entry in await store.history(job_id) if entry.state is State.PENDING]
+    return int(waits[-1].detail.get("failures", 0))
+
+
+@asynccontextmanager
+async def hosted(
+    hosting: Hosting, *, blobs: Blobs, meter: Meter, clock: Clock, lifecycle: Lifecycle, address: Callable[[], str]
+) -> AsyncIterator[Registration]:
+    """Supervise evaluations while the block runs, and yield what the server has to register.
+
+    `address()` is where an evaluation reaches this generator. Programs that run when the block ends are stopped: they
+    need this service to draw; the next one takes up what they have.
+    """
+    # The program knows none of the service's own settings, and some of them are secret.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("MARSAM_")}
+    env.setdefault("OMP_NUM_THREADS", "1")
+    launcher = ProcessLauncher(hosting.cache / "launched" / KIND, base_env=env)
+    work = EvaluationWork(hosting, address=address, meter=meter)
+    policy = Policy(slots=hosting.slots, grace_s=10.0, poll_s=0.5)
+    supervisor = Supervisor(
+        blobs, "evaluations", launcher=launcher, work=work, policy=policy, owner="generator", clock=clock
+    )
+    servicer = EvaluationServicer(
+        blobs, clock=clock, wake=supervisor.wake, address=address, draining=lifecycle.draining
+    )
+    async with supervisor:
+        try:
+            yield Registration(
+                service=SERVICE,
+                add=lambda server: evaluation_pb2_grpc.add_EvaluationServiceServicer_to_server(servicer, server),
+            )
+        finally:
+            await supervisor.close(stop_programs=True)
