@@ -35,16 +35,20 @@ def start_time(pid: int) -> str:
     return f"{boot}/{fields[19].decode()}"
 
 
-def oom_kills() -> int:
+def oom_kills(root: str = "") -> int:
     """Return how many processes the kernel has killed for memory so far: in this control group, or else anywhere."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        with open("/proc/self/cgroup") as file:
-            group = next(line.split("::", 1)[1].strip() for line in file if line.startswith("0::"))
-        with open(f"/sys/fs/cgroup{group}/memory.events") as file:
-            return next(int(line.split()[1]) for line in file if line.startswith("oom_kill "))
-    with contextlib.suppress(OSError, ValueError, IndexError), open("/proc/vmstat") as file:
-        return next((int(line.split()[1]) for line in file if line.startswith("oom_kill ")), 0)
+    with contextlib.suppress(OSError, ValueError, LookupError):
+        with open(f"{root}/proc/self/cgroup") as file:
+            group = dict(line.rstrip("\n").split("::", 1) for line in file if line.startswith("0::"))["0"]
+        return _counted(f"{root}/sys/fs/cgroup{group}/memory.events")
+    with contextlib.suppress(OSError, ValueError, LookupError):
+        return _counted(f"{root}/proc/vmstat")
     return 0
+
+
+def _counted(path: str) -> int:
+    with open(path) as file:
+        return int(dict(line.split() for line in file)["oom_kill"])
 
 
 def write(folder: str, name: str, record: dict[str, object]) -> None:

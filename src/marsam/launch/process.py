@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from marsam.core.errors import Exists, Invalid, Precondition, Unavailable
 from marsam.launch import keeper
@@ -79,14 +79,15 @@ class ProcessLauncher:
     def _start(self, program: Program, key: str) -> Handle:
         if program.cwd is not None and not program.cwd.is_dir():
             raise Invalid(f"no folder {program.cwd} to run in", reason="PROGRAM_NOT_FOUND")
+        log = _open_log(program.log_path)
         folder = self._state / key
         try:
             folder.mkdir()
-            program.log_path.parent.mkdir(parents=True, exist_ok=True)
-            log = open(program.log_path, "ab")  # noqa: SIM115  # the with below owns it
         except FileExistsError as error:
+            log.close()
             raise Exists(f"a program was started as '{key}' before", reason="PROGRAM_KEY_USED") from error
         except OSError as error:
+            log.close()
             raise failure(error, f"the launcher's folder {folder}") from error
         command = [sys.executable, "-I", "-S", keeper.__file__, str(folder), str(program.log_path), "--", *program.argv]
         with log:
@@ -168,6 +169,16 @@ def _exit(record: Mapping[str, Any]) -> Exit:
         return Exit(cause=cause, signal=int(number), peak_rss=peak)
     code = int(record["code"])
     return Exit(cause=Cause.DONE if code == 0 else Cause.FAILED, code=code, peak_rss=peak)
+
+
+def _open_log(path: Path) -> BinaryIO:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return open(path, "ab")
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        raise Precondition(f"{path} cannot be a log: {error.strerror}", reason="LOG_UNWRITABLE") from error
+    except OSError as error:
+        raise failure(error, f"the log {path}") from error
 
 
 def _first_line(process: subprocess.Popen[bytes]) -> str:
