@@ -128,11 +128,12 @@ def _named(
     return frozenset()
 
 
-def _spellings(words: list[str]) -> Iterator[tuple[str, ...]]:
-    """The words as written, and with an Arabic particle taken off the first, or off each of them."""
-    yield tuple(words)
-    first = [words[0].removeprefix(c) for c in _CLITICS if words[0].startswith(c) and len(words[0]) > len(c) + 1]
-    for stripped in first:
-        yield (stripped, *words[1:])
-        if len(words) > 1:
-            yield (stripped, *(word.removeprefix("ال") for word in words[1:]))
+def _spellings(words: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """The words as written, then with an Arabic particle taken off the first and the article off the others."""
+    first, rest = words[0], tuple(words[1:])
+    bare = tuple(word.removeprefix("ال") for word in rest)
+    stripped = [first.removeprefix(c) for c in _CLITICS if first.startswith(c) and len(first) > len(c) + 1]
+    for start in (first, *stripped):
+        yield (start, *rest)
+        if bare != rest:
+            yield (start, *bare)

@@ -49,12 +49,12 @@ _ALSO_JAPANESE = ("HIRAGANA", "KATAKANA")
 _FUNCTION_WORDS = {
     "en": "a an the of in on at with and is are by from to his her their wearing holding near behind under",
     "fr": "un une le la les des du de dans sur avec et est au aux par pour qui son sa",
-    "de": "ein eine einer einem der die das den dem und mit im auf ist von zu vor hinter neben trägt",
+    "de": "in ein eine einer einem der die das den dem und mit im auf ist von zu vor hinter neben trägt",
     "es": "un una el la los las del de en con y es por para que su al sobre",
-    "it": "un una uno il lo la gli le di del della in con e è per che nel sul",
+    "it": "in un una uno il lo la gli le di del della in con e è per che nel sul",
     "pt": "um uma o a os as do da de em no na com e é por para que seu",
     "tr": "bir ve ile bu da de için olan üzerinde yanında giyen tutan",
-    "nl": "een de het van in op met en is bij door naar zijn haar draagt",
+    "nl": "in een de het van in op met en is bij door naar zijn haar draagt",
     "id": "seorang sebuah di dengan dan yang dari pada memakai memegang",
 }
 _WORDS = {language: frozenset(words.split()) for language, words in _FUNCTION_WORDS.items()}
@@ -102,10 +102,12 @@ def contradicted_by(text: str, language: str) -> str | None:
         return "fa" if foreign >= _CLEAR else None
     if declared not in _WORDS:
         return None
-    words = [word.strip(".,;:!?\"'()") for word in text.lower().split()]
-    hits = {other: sum(word in known for word in words) for other, known in _WORDS.items()}
-    best = max(hits, key=lambda other: hits[other])
-    return best if hits[declared] == 0 and hits[best] >= _CLEAR else None
+    words = {word.strip(".,;:!?\"'()") for word in text.lower().split()}
+    own = _WORDS[declared]
+    # A word that both languages have ('in', 'a') speaks for neither.
+    for_other = {other: len(words & (known - own)) for other, known in _WORDS.items() if other != declared}
+    best = max(for_other, key=lambda other: for_other[other])
+    return best if for_other[best] >= _CLEAR and not words & (own - _WORDS[best]) else None
 
 
 def guess(text: str) -> str:

@@ -63,12 +63,23 @@ def _one_way(a: View, b: View) -> Apart:
         (SIDE, SIDE), Image.Transform.AFFINE, _coefficients(found, SIDE), resample=Image.Resampling.BICUBIC
     )
     inner = slice(_MARGIN, 64 - _MARGIN)
-    x = _centred(_floats(warped.resize((64, 64), Image.Resampling.BOX))[inner, inner])
-    y = _centred(_floats(b.image.resize((64, 64), Image.Resampling.BOX))[inner, inner])
-    gain = float(np.clip((x * y).sum() / max(float((x * x).sum()), 1e-6), 0.67, 1.5))
-    off = np.abs(x * gain - y)
+    x = _floats(warped.resize((64, 64), Image.Resampling.BOX))[inner, inner]
+    y = _floats(b.image.resize((64, 64), Image.Resampling.BOX))[inner, inner]
+    off = np.abs(_relight(x, y) - y)
     blocks = off.reshape(18, 3, 18, 3, 3).mean(axis=(1, 3))
     return Apart(mean=float(off.mean()), most=float(blocks.max()))
+
+
+def _relight(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Bring `x` to the brightness and contrast of `y`, clipped as a picture is: what is white stays white."""
+    free = (y > 4) & (y < 250)
+    if free.mean() < 0.2:
+        return x
+    u, v = x[free], y[free]
+    spread = float(((u - u.mean()) ** 2).sum())
+    gain = float(((u - u.mean()) * (v - v.mean())).sum()) / spread if spread > 1e-3 else 1.0
+    gain = min(1.5, max(0.67, gain))
+    return np.clip(gain * (x - u.mean()) + v.mean(), 0, 255)
 
 
 def _register(a: View, b: View) -> np.ndarray | None:

@@ -24,15 +24,21 @@ def warnings(items: Sequence[Item]) -> Iterator[str]:
         if len(texts) < FEWEST:
             continue
         fragments = Counter(fragment for text in texts for fragment in _fragments(text))
-        for fragment, count in fragments.most_common(1):
+        if fragments:
+            fragment, count = _commonest(fragments)
             if count >= FRAGMENT_SHARE * len(texts):
                 yield (
                     f"{count} of {len(texts)} '{language}' captions contain “{fragment}”: the model will bind what all "
                     "pictures share to these words. Vary the wording."
                 )
-        text, count = Counter(texts).most_common(1)[0]
+        text, count = _commonest(Counter(texts))
         if count > max(SAME_SHARE * len(texts), 3):
             yield f"{count} pictures have the same '{language}' caption “{text}”: say what tells them apart."
+
+
+def _commonest(counts: Counter[str]) -> tuple[str, int]:
+    """Of equally common ones the first by name, so that a report is the same each time."""
+    return min(counts.items(), key=lambda pair: (-pair[1], pair[0]))
 
 
 def _fragments(text: str) -> set[str]:
