@@ -21,8 +21,8 @@ from marsam.diffusion import registry
 from marsam.diffusion.sampling import Picture, initial_noise
 
 FAMILY = registry.family("sd1")
-ANOTHER_BATCH = 1e-3
-"""Largest difference of a latent drawn alone and in a mixed batch, in its standard deviations, fp32."""
+ANOTHER_BATCH = 1e-4
+"""Largest difference of a latent drawn alone and in a mixed batch, in its standard deviations, fp32: measured 7e-6."""
 
 
 class Bench:

@@ -26,7 +26,9 @@ TARGETS = (
 
 
 def write_base(folder: Path, *, seed: int = 0) -> Path:
-    """A base of about 0.2 million random parameters in diffusers layout: 16 px, latent 4×8×8, v-prediction, zero SNR."""
+    """A base of about 0.2 million random parameters in diffusers layout: 16 px, latent 4×8×8, v-prediction, zero
+    SNR.
+    """
     torch.manual_seed(seed)
     unet = UNet2DConditionModel(
         sample_size=8,

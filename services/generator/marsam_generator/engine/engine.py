@@ -7,7 +7,7 @@ the loop's own thread and its lanes denoise, and a small pool decodes.
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -120,7 +120,7 @@ class Engine:
         """Take an adapter out of the bank. Nothing may be drawing with it."""
         await asyncio.wrap_future(self._loop.between(lambda: self.bank(denoiser).evict(key)))
 
-    async def draw(self, drawing: Drawing) -> AsyncIterator[Progress | Drawn | Denoising]:
+    async def draw(self, drawing: Drawing) -> AsyncGenerator[Progress | Drawn | Denoising, None]:
         """Draw; yields progress, each picture when it is ready (in any order), and the times of denoising at the end.
 
         Raises what stopped the drawing. Closing this generator frees its places before the next tick.

@@ -8,29 +8,25 @@ length. Arrivals, cancels, deadlines and changes of the bank happen between tick
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 
 from marsam.core.errors import Cancelled, Deadline, Internal, MarsamError, Unavailable
 from marsam.diffusion.sampling import Walk, join
-from marsam.diffusion.spec import BaseFacts, Conditioning, Family
+from marsam.diffusion.spec import BaseFacts, Family
 from marsam.telemetry import Log
 from marsam_generator.engine.bank import AdapterBank
 from marsam_generator.engine.lanes import Lanes, Row
+from marsam_generator.engine.slots import Live, Slot, group_of, row_of, rows_of
 from marsam_generator.engine.width import Widths
-from marsam_generator.engine.work import Denoised, Event, Failed, Order, Stepped
+from marsam_generator.engine.work import Denoised, Failed, Order, Stepped
 
 T = TypeVar("T")
 _log = Log(__name__)
-
-PATIENCE = 1.0
-"""Steps by which a picture's remaining work counts as less for every tick that it waited: the short go first, the
-long still go.
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,50 +39,11 @@ class Denoiser:
 
 @dataclass(frozen=True, kw_only=True)
 class Tick:
-    """What one tick did, for whoever measures. `waiting` counts the pictures that are not done."""
+    """What one tick did, for whoever measures."""
 
     rows: int
     seconds: float
     pictures_done: int
-    waiting: int
-
-
-@dataclass(eq=False)
-class _Slot:
-    """One picture in the loop."""
-
-    live: "_Live"
-    index: int
-    walk: Walk
-    cond: Conditioning
-    uncond: Conditioning | None
-    waited: int = 0
-
-    @property
-    def rows(self) -> int:
-        return 2 if self.walk.picture.guided else 1
-
-    @property
-    def urgency(self) -> float:
-        return self.walk.picture.steps - self.walk.index - PATIENCE * self.waited
-
-
-@dataclass(eq=False)
-class _Live:
-    """An order in the loop, with those of its pictures that are not done."""
-
-    order: Order
-    slots: list[_Slot] = field(default_factory=list)
-    steps: int = 0
-    cancelled: bool = False
-
-    def tell(self, event: Event) -> None:
-        try:
-            self.order.sink(event)
-        except Exception:
-            # A listener that is gone (a closed event loop) must not take the loop with it.
-            _log.exception("engine.sink_failed", job=self.order.id)
-            self.cancelled = True
 
 
 class StepLoop:
@@ -121,10 +78,10 @@ class StepLoop:
         self._cancels: set[str] = set()
         self._calls: list[tuple[Callable[[], object], Future[object]]] = []
         self._closing = False
-        self._live: dict[str, _Live] = {}
+        self._live: dict[str, Live] = {}
         self._served: dict[tuple[object, ...], int] = defaultdict(int)
         self._ticks = 0
-        self._picked: list[_Slot] = []
+        self._picked: list[Slot] = []
         self._thread = threading.Thread(target=self._run, name=f"marsam-loop-{name}", daemon=True)
         self._thread.start()
 
@@ -188,7 +145,7 @@ class StepLoop:
             _settle(call, future)
         for order in arrivals:
             if order.id in cancels:
-                _Live(order).tell(Failed(error=Cancelled("the generation was cancelled")))
+                Live(order).tell(Failed(error=Cancelled("the generation was cancelled")))
             else:
                 self._admit(order)
         now = time.monotonic()
@@ -200,15 +157,15 @@ class StepLoop:
         return not closing
 
     def _admit(self, order: Order) -> None:
-        live = _Live(order)
+        live = Live(order)
         try:
             for index, picture in enumerate(order.pictures):
                 walk = Walk(self._facts, picture)
-                cond = _row(order.conditional, index)
+                cond = row_of(order.conditional, index)
                 uncond = (
-                    _row(order.unconditional, index) if picture.guided and order.unconditional is not None else None
+                    row_of(order.unconditional, index) if picture.guided and order.unconditional is not None else None
                 )
-                live.slots.append(_Slot(live, index, walk, cond, uncond))
+                live.slots.append(Slot(live, index, walk, cond, uncond))
         except Exception as error:
             live.tell(Failed(error=_stated(error)))
             return
@@ -219,10 +176,10 @@ class StepLoop:
         if not picked:
             return
         began = time.monotonic()
-        rows = [row for slot in picked for row in _rows(slot)]
+        rows = [row for slot in picked for row in rows_of(slot)]
         results = iter(self._forward(picked[0].live.order.denoiser, rows))
-        finished: list[_Slot] = []
-        touched: dict[str, _Live] = {}
+        finished: list[Slot] = []
+        touched: dict[str, Live] = {}
         for slot in picked:
             predictions = [next(results) for _ in range(slot.rows)]
             live = slot.live
@@ -250,15 +207,14 @@ class StepLoop:
             if not live.slots:
                 del self._live[live.order.id]
         seconds = time.monotonic() - began
-        waiting = sum(len(live.slots) for live in self._live.values())
-        self._observe(Tick(rows=len(rows), seconds=seconds, pictures_done=len(finished), waiting=waiting))
+        self._observe(Tick(rows=len(rows), seconds=seconds, pictures_done=len(finished)))
 
-    def _choose(self) -> list[_Slot]:
+    def _choose(self) -> list[Slot]:
         """The pictures of the coming tick: of the group served longest ago, the most urgent that fit its width."""
-        groups: dict[tuple[object, ...], list[_Slot]] = defaultdict(list)
+        groups: dict[tuple[object, ...], list[Slot]] = defaultdict(list)
         for live in self._live.values():
             for slot in live.slots:
-                groups[_group(slot)].append(slot)
+                groups[group_of(slot)].append(slot)
         if not groups:
             return []
         self._ticks += 1
@@ -268,7 +224,7 @@ class StepLoop:
         members = sorted(groups[key], key=lambda slot: slot.urgency)
         self._picked = members  # who is told, should measuring the width fail
         free = self._width(key, members[0])
-        picked: list[_Slot] = []
+        picked: list[Slot] = []
         for slot in members:
             if picked and slot.rows > free:
                 slot.waited += 1
@@ -278,7 +234,7 @@ class StepLoop:
             slot.waited = 0
         return picked
 
-    def _width(self, key: tuple[object, ...], sample: _Slot) -> int:
+    def _width(self, key: tuple[object, ...], sample: Slot) -> int:
         row = Row(noisy=sample.walk.model_input(), t=sample.walk.t, cond=sample.cond, adapters={})
 
         def trial(rows: int) -> None:
@@ -304,7 +260,7 @@ class StepLoop:
         return self._lanes.run(rows, forward)
 
     @staticmethod
-    def _advance(slot: _Slot, predictions: Sequence[torch.Tensor]) -> Exception | None:
+    def _advance(slot: Slot, predictions: Sequence[torch.Tensor]) -> Exception | None:
         """Take the slot's step; the exception, if it is this picture's own fault."""
         try:
             slot.walk.advance(*predictions)
@@ -318,27 +274,10 @@ class StepLoop:
             )
         return None
 
-    def _end(self, live: _Live, error: MarsamError) -> None:
+    def _end(self, live: Live, error: MarsamError) -> None:
         self._live.pop(live.order.id, None)
         live.slots.clear()
         live.tell(Failed(error=error))
-
-
-def _rows(slot: _Slot) -> Iterator[Row]:
-    noisy, t, adapters = slot.walk.model_input(), slot.walk.t, slot.live.order.adapters
-    yield Row(noisy=noisy, t=t, cond=slot.cond, adapters=adapters)
-    if slot.uncond is not None:
-        yield Row(noisy=noisy, t=t, cond=slot.uncond, adapters=adapters)
-
-
-def _group(slot: _Slot) -> tuple[object, ...]:
-    text = tuple((name, tuple(value.shape[1:])) for name, value in slot.cond.tensors.items())
-    return (slot.live.order.denoiser, tuple(slot.walk.latent.shape[1:]), text)
-
-
-def _row(cond: Conditioning, index: int) -> Conditioning:
-    row = index if len(cond) > 1 else 0
-    return cond.rows(slice(row, row + 1))
 
 
 def _stated(error: Exception) -> MarsamError:

@@ -1,0 +1,62 @@
+"""The generator, put together. Importing this imports torch."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from marsam.api.generator.v1 import generator_pb2_grpc
+from marsam.core.clock import SystemClock
+from marsam.rpc.server import Assembly, Lifecycle, Registration
+from marsam.store.cache import Cache
+from marsam.store.open import open_store, prove
+from marsam.telemetry import Meter
+from marsam_generator.engine.admission import Admission
+from marsam_generator.evaluation.hosting import Hosting, hosted
+from marsam_generator.hardware import choose, gpu_memory
+from marsam_generator.models import Library
+from marsam_generator.service import SERVICE, GeneratorServicer
+from marsam_generator.settings import GeneratorSettings
+from marsam_generator.studio import Studio
+
+
+@asynccontextmanager
+async def assemble(settings: GeneratorSettings, meter: Meter, lifecycle: Lifecycle) -> AsyncIterator[Assembly]:
+    """Build the service; when it ends, whatever is still being drawn is told so."""
+    hardware = choose(settings.device, settings.precision, settings.threads)
+    if hardware.device != "cpu":
+        meter.add_memory_source(gpu_memory)
+    blobs = open_store(settings.store)
+    await prove(blobs)
+    admission = Admission(limit=settings.queue_pictures)
+    library = Library(
+        blobs=blobs,
+        cache=Cache(settings.cache),
+        hardware=hardware,
+        tick_rows=settings.tick_rows,
+        budget=settings.memory_mib * 2**20 or hardware.total_memory // 2,
+        admission=admission,
+        meter=meter,
+    )
+    studio = Studio(
+        blobs=blobs,
+        library=library,
+        admission=admission,
+        meter=meter,
+        clock=SystemClock(),
+        max_steps=settings.max_steps,
+    )
+    servicer = GeneratorServicer(studio=studio, blobs=blobs)
+    registration = Registration(
+        service=SERVICE, add=lambda server: generator_pb2_grpc.add_GeneratorServiceServicer_to_server(servicer, server)
+    )
+    hosting = Hosting(
+        store=settings.store,
+        cache=settings.cache,
+        slots=settings.evaluation_slots,
+        target=settings.evaluation_target,
+        token_file=settings.evaluation_token_file,
+    )
+    try:
+        async with hosted(hosting, blobs=blobs, meter=meter, clock=SystemClock(), lifecycle=lifecycle) as evaluation:
+            yield Assembly(registrations=[registration, evaluation])
+    finally:
+        await library.close()

@@ -1,0 +1,48 @@
+"""Watching a stream of events: it may be cancelled from elsewhere, and it never falls silent for long."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import TypeVar
+
+from marsam.core.errors import Cancelled
+
+SILENCE_S = 15.0
+"""A stream that has nothing to say says so this often, so that nobody takes it for dead."""
+
+T = TypeVar("T")
+
+
+class _End:
+    """What comes after the last event."""
+
+
+async def attended(source: AsyncGenerator[T, None], cancelled: asyncio.Event) -> AsyncGenerator[T | None, None]:
+    """What `source` yields; None after every `SILENCE_S` without anything. Raises `Cancelled` when the event is set."""
+    stop = asyncio.create_task(cancelled.wait(), name="studio.cancelled")
+    coming: asyncio.Task[T | _End] | None = None
+    try:
+        while True:
+            if coming is None:
+                coming = asyncio.create_task(_next(source), name="studio.next")
+            await asyncio.wait({coming, stop}, timeout=SILENCE_S, return_when=asyncio.FIRST_COMPLETED)
+            if stop.done():
+                raise Cancelled("the generation was cancelled", reason="GENERATION_CANCELLED")
+            if not coming.done():
+                yield None
+                continue
+            event, coming = coming.result(), None
+            if isinstance(event, _End):
+                return
+            yield event
+    finally:
+        stop.cancel()
+        # Cancelled where it waits, the source unwinds and frees its places.
+        pending = {task for task in (stop, coming) if task is not None}
+        if coming is not None:
+            coming.cancel()
+        await asyncio.wait(pending)
+        await source.aclose()
+
+
+async def _next(source: AsyncGenerator[T, None]) -> T | _End:
+    return await anext(source, _End())

@@ -1,0 +1,78 @@
+"""Pictures and orders while they are in the step loop."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from marsam.diffusion.sampling import Walk
+from marsam.diffusion.spec import Conditioning
+from marsam.telemetry import Log
+from marsam_generator.engine.lanes import Row
+from marsam_generator.engine.work import Event, Order
+
+_log = Log(__name__)
+
+PATIENCE = 1.0
+"""Steps by which a picture's remaining work counts as less for every tick that it waited: the short go first, the
+long still go.
+"""
+
+
+@dataclass(eq=False)
+class Slot:
+    """One picture in the loop."""
+
+    live: "Live"
+    index: int
+    walk: Walk
+    cond: Conditioning
+    uncond: Conditioning | None
+    waited: int = 0
+
+    @property
+    def rows(self) -> int:
+        """Rows that it puts into a tick: guidance needs the unconditional prediction too."""
+        return 2 if self.walk.picture.guided else 1
+
+    @property
+    def urgency(self) -> float:
+        """Who goes first in a tick: the smaller."""
+        return self.walk.picture.steps - self.walk.index - PATIENCE * self.waited
+
+
+@dataclass(eq=False)
+class Live:
+    """An order in the loop, with those of its pictures that are not done."""
+
+    order: Order
+    slots: list[Slot] = field(default_factory=list)
+    steps: int = 0
+    cancelled: bool = False
+
+    def tell(self, event: Event) -> None:
+        """Hand the order's listener an event."""
+        try:
+            self.order.sink(event)
+        except Exception:
+            # A listener that is gone (a closed event loop) must not take the loop with it.
+            _log.exception("engine.sink_failed", job=self.order.id)
+            self.cancelled = True
+
+
+def rows_of(slot: Slot) -> Iterator[Row]:
+    """The rows of a picture's coming step: conditional, then unconditional where guided."""
+    noisy, t, adapters = slot.walk.model_input(), slot.walk.t, slot.live.order.adapters
+    yield Row(noisy=noisy, t=t, cond=slot.cond, adapters=adapters)
+    if slot.uncond is not None:
+        yield Row(noisy=noisy, t=t, cond=slot.uncond, adapters=adapters)
+
+
+def group_of(slot: Slot) -> tuple[object, ...]:
+    """What must agree between pictures that share a tick: denoiser, latent shape, shape of the text's states."""
+    text = tuple((name, tuple(value.shape[1:])) for name, value in slot.cond.tensors.items())
+    return (slot.live.order.denoiser, tuple(slot.walk.latent.shape[1:]), text)
+
+
+def row_of(cond: Conditioning, index: int) -> Conditioning:
+    """The row of picture `index`, or the only one."""
+    row = index if len(cond) > 1 else 0
+    return cond.rows(slice(row, row + 1))

@@ -1,0 +1,69 @@
+"""The device that draws: chosen, named and measured."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import torch
+
+from marsam.core.errors import Precondition
+from marsam.diffusion.spec import Precision
+from marsam.telemetry import MemoryReading, process_memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hardware:
+    """Where and how pictures are drawn. `lanes` is 1 on a GPU."""
+
+    device: str
+    precision: Precision
+    lanes: int
+
+    @property
+    def fingerprint(self) -> str:
+        """Build, device, type and lanes: equal fingerprints draw pictures that are equal within the stated
+        tolerance.
+        """
+        kind = torch.cuda.get_device_name(self.device) if self.device.startswith("cuda") else "cpu"
+        return (
+            f"marsam {version('marsam')}; torch {torch.__version__}; diffusers {version('diffusers')}; "
+            f"{kind}; {self.precision}; lanes {self.lanes}"
+        )
+
+    @property
+    def total_memory(self) -> int:
+        """Bytes of the device's memory (for the processor: of the machine, or what the cgroup allows)."""
+        if self.device.startswith("cuda"):
+            return int(torch.cuda.get_device_properties(self.device).total_memory)
+        return next(iter(process_memory())).total
+
+
+def choose(device: str, precision: str, threads: int) -> Hardware:
+    """The hardware that the settings ask for. Raises `Precondition` for a GPU that is not there.
+
+    On a processor every lane computes with one thread, so the whole process is told so.
+    """
+    if device == "auto":
+        device = "cuda:0" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda"):
+        index = int(device.partition(":")[2] or 0)
+        if not torch.cuda.is_available() or index >= torch.cuda.device_count():
+            raise Precondition(
+                f"there is no GPU '{device}' here",
+                reason="DEVICE_MISSING",
+                field="device",
+                remedy="set MARSAM_DEVICE=cpu",
+            )
+        return Hardware(device=f"cuda:{index}", precision=Precision(precision), lanes=1)
+    torch.set_num_threads(1)
+    return Hardware(device="cpu", precision=Precision(precision), lanes=threads or len(os.sched_getaffinity(0)))
+
+
+def gpu_memory() -> Iterable[MemoryReading]:
+    """Memory of every GPU that this process has touched, for the metrics."""
+    for index in range(torch.cuda.device_count()):
+        used, peak = torch.cuda.memory_reserved(index), torch.cuda.max_memory_reserved(index)
+        if peak:
+            total = int(torch.cuda.get_device_properties(index).total_memory)
+            yield MemoryReading(device=f"cuda:{index}", used=used, peak=peak, total=total)

@@ -1,0 +1,228 @@
+"""From a Generate request to pictures that can be drawn: every default filled in, every fault named at once."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from marsam.api.generator.v1 import generator_pb2
+from marsam.catalog.aliases import resolve as resolve_model
+from marsam.catalog.models import Model
+from marsam.core.errors import Invalid, MarsamError, Precondition, Unsupported, Violation, unknown_name
+from marsam.core.ids import sha256_hex
+from marsam.core.names import parse
+from marsam.diffusion import registry
+from marsam.diffusion.sampling import SCHEDULERS, Picture
+from marsam.diffusion.spec import BaseFacts
+from marsam.store.blobs import Blobs
+from marsam_generator.models import Library
+
+MAX_COUNT = 16
+LARGEST_SEED = 2**53 - 1
+DEFAULT_STEPS, DEFAULT_GUIDANCE = 20, 5.0
+MAX_GUIDANCE = 50.0
+
+# What a base's own scheduler configuration asks for, by its diffusers class.
+_OWN_SCHEDULER = {"EulerDiscreteScheduler": "euler"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """A checked request. `resolved` is the request with every default filled in; `pictures` are in order of index."""
+
+    project: str
+    resolved: generator_pb2.GenerateRequest
+    model: Model
+    adapters: Sequence[tuple[Model, float]]
+    pictures: Sequence[Picture]
+    warnings: Sequence[str]
+
+    @property
+    def row_steps(self) -> int:
+        """Rows that the pictures put through the denoiser."""
+        return sum(picture.steps * (2 if picture.guided else 1) for picture in self.pictures)
+
+    def with_seed_of(self, name: str) -> "Wanted":
+        """The same with the seed that the generation's name implies: whoever draws it again draws the same."""
+        resolved = generator_pb2.GenerateRequest()
+        resolved.CopyFrom(self.resolved)
+        resolved.seed = int(sha256_hex(name.encode())[:8], 16)
+        return replace(self, resolved=resolved, pictures=[_picture(resolved, index) for index in range(resolved.count)])
+
+
+async def check(request: generator_pb2.GenerateRequest, *, blobs: Blobs, library: Library, max_steps: int) -> Wanted:
+    """Resolve a request. One without a seed has seed 0 until it has a name: see `Wanted.with_seed_of`.
+
+    Raises `Invalid` with every fault at once, `Missing` for a model that is not there, `Precondition` for one that
+    does not fit.
+    """
+    project = parse(request.parent, "project", field="parent").project
+    if request.init_image or request.mask_image or request.HasField("strength"):
+        raise Unsupported(
+            "starting from a picture is not built yet",
+            reason="INIT_IMAGE_UNSUPPORTED",
+            field="init_image" if not request.mask_image else "mask_image",
+            remedy="leave init_image, mask_image and strength out",
+        )
+    model = await resolve_model(blobs, request.model)
+    if model.kind not in ("base", "full"):
+        raise _not_drawable(model)
+    facts = await library.facts(model)
+    adapters = []
+    for place, use in enumerate(request.adapters):
+        adapters.append((await _adapter(blobs, use.model, model, field=f"adapters[{place}].model"), use.weight))
+    if len({adapter.digest for adapter, _ in adapters}) != len(adapters):
+        raise Invalid("one adapter is named twice", field="adapters", reason="ADAPTER_TWICE", remedy="add the weights")
+    resolved = _resolve(request, model, facts, max_steps=max_steps)
+    del resolved.adapters[:]
+    resolved.adapters.extend(generator_pb2.AdapterUse(model=one.name, weight=weight) for one, weight in adapters)
+    return Wanted(
+        project=project,
+        resolved=resolved,
+        model=model,
+        adapters=adapters,
+        pictures=[_picture(resolved, index) for index in range(resolved.count)],
+        warnings=[text for adapter, _ in adapters for text in _warnings(adapter, library)],
+    )
+
+
+def _resolve(
+    request: generator_pb2.GenerateRequest, model: Model, facts: BaseFacts, *, max_steps: int
+) -> generator_pb2.GenerateRequest:
+    """The request with its defaults. Raises one `Invalid` with a violation per fault."""
+    resolved = generator_pb2.GenerateRequest()
+    resolved.CopyFrom(request)
+    resolved.model = model.name
+    resolved.count = request.count or 1
+    if not request.HasField("steps"):
+        resolved.steps = min(DEFAULT_STEPS, max_steps)
+    if not request.HasField("guidance"):
+        resolved.guidance = DEFAULT_GUIDANCE
+    if not request.HasField("width"):
+        resolved.width = facts.default_side
+    if not request.HasField("height"):
+        resolved.height = facts.default_side
+    if not request.scheduler:
+        resolved.scheduler = _OWN_SCHEDULER.get(str(facts.scheduler.get("_class_name")), "ddim")
+    if not request.HasField("seed"):
+        resolved.seed = 0
+    _raise_faults(
+        lambda: _in_range("steps", resolved.steps, 1, max_steps),
+        lambda: _in_range("guidance", resolved.guidance, 0.0, MAX_GUIDANCE),
+        lambda: _in_range("count", resolved.count, 1, MAX_COUNT),
+        lambda: _in_range("seed", resolved.seed, 0, LARGEST_SEED - resolved.count),
+        lambda: _known_scheduler(resolved.scheduler),
+        lambda: _side("width", resolved.width, facts),
+        lambda: _side("height", resolved.height, facts),
+    )
+    return resolved
+
+
+def _raise_faults(*checks: Callable[[], None]) -> None:
+    faults: list[Violation] = []
+    remedies: list[str] = []
+    for each in checks:
+        try:
+            each()
+        except Invalid as error:
+            faults += error.violations
+            remedies += [error.remedy] if error.remedy else []
+    if faults:
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        raise Invalid(
+            faults[0].message + more,
+            field=faults[0].field,
+            reason=faults[0].reason,
+            remedy="; ".join(dict.fromkeys(remedies)),
+            violations=faults,
+        )
+
+
+def _in_range(name: str, value: float, low: float, high: float) -> None:
+    # Written so that NaN, which compares false with everything, is refused too.
+    if not low <= value <= high:
+        raise Invalid(
+            f"{name} must be between {low:g} and {high:g}, got {value:g}",
+            field=name,
+            reason=f"{name.upper()}_OUT_OF_RANGE",
+        )
+
+
+def _known_scheduler(name: str) -> None:
+    if name not in SCHEDULERS:
+        raise unknown_name("scheduler", name, SCHEDULERS, field="scheduler")
+
+
+def _side(name: str, value: int, facts: BaseFacts) -> None:
+    bounds = registry.family_facts(facts.family)
+    multiple = facts.side_multiple
+    # A base made for less than its family usually draws may draw what it was made for.
+    low = min(-(-bounds.min_side // multiple) * multiple, facts.default_side)
+    high = bounds.max_side // multiple * multiple
+    if low <= value <= high and value % multiple == 0:
+        return
+    below = min(max(value // multiple * multiple, low), high)
+    near = sorted({below, min(max(below + multiple, low), high)} if low < value < high else {below})
+    raise Invalid(
+        f"{name} must be a multiple of {multiple} px between {low} and {high}, got {value}",
+        field=name,
+        reason="SIZE_UNSUPPORTED",
+        remedy=f"{name}: use {' or '.join(map(str, near))}; this base was made for {facts.default_side}",
+    )
+
+
+async def _adapter(blobs: Blobs, name: str, model: Model, *, field: str) -> Model:
+    try:
+        adapter = await resolve_model(blobs, name)
+    except MarsamError as error:
+        error.field = error.field or field
+        raise
+    if adapter.kind != "adapter":
+        raise Invalid(
+            f"{adapter.name} is a {adapter.kind} model, not an adapter",
+            field=field,
+            reason="NOT_AN_ADAPTER",
+            remedy="name it as the request's model" if adapter.kind == "full" else "",
+        )
+    if adapter.base_digest != model.digest:
+        raise Precondition(
+            f"{adapter.name} was trained on {adapter.base} ({adapter.base_digest}); "
+            f"{model.name} is another model ({model.digest})",
+            reason="ADAPTER_OF_ANOTHER_BASE",
+            field=field,
+            resource=adapter.name,
+            remedy=f"draw with {adapter.base}",
+        )
+    return adapter
+
+
+def _not_drawable(model: Model) -> Invalid:
+    remedy = f"name {model.base} as the model, and this one under adapters" if model.kind == "adapter" else ""
+    return Invalid(
+        f"{model.name} is {'an' if model.kind == 'adapter' else 'a'} {model.kind}, which draws nothing by itself",
+        field="model",
+        reason="MODEL_KIND",
+        resource=model.name,
+        remedy=remedy,
+    )
+
+
+def _warnings(adapter: Model, library: Library) -> list[str]:
+    recipe = adapter.lineage.quantisation
+    if not recipe:
+        return []
+    return [
+        f"{adapter.name} was trained on the base held as {recipe} and is applied to the base in "
+        f"{library.hardware.precision}: it fits errors that are not there, so pictures may differ from its previews"
+    ]
+
+
+def _picture(resolved: generator_pb2.GenerateRequest, index: int) -> Picture:
+    return Picture(
+        prompt=resolved.prompt,
+        negative=resolved.negative_prompt,
+        seed=resolved.seed + index,
+        width=resolved.width,
+        height=resolved.height,
+        steps=resolved.steps,
+        guidance=resolved.guidance,
+        scheduler=resolved.scheduler,
+    )

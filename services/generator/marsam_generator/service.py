@@ -1,0 +1,148 @@
+"""The gRPC edge of GeneratorService: messages in, messages out, nothing decided here."""
+
+import contextlib
+import time
+from collections.abc import AsyncIterator
+
+import grpc.aio
+
+from marsam.api.generator.v1 import generator_pb2, generator_pb2_grpc
+from marsam.catalog.aliases import resolve as resolve_model
+from marsam.catalog.models import Model
+from marsam.catalog.repository import list_models, load_model
+from marsam.core.errors import Invalid, Missing, Unsupported
+from marsam.core.names import parse
+from marsam.diffusion import registry
+from marsam.diffusion.sampling import SCHEDULERS
+from marsam.store.blobs import Blobs
+from marsam_generator import wire
+from marsam_generator.models import Resident
+from marsam_generator.paging import page
+from marsam_generator.records import list_names, load_record
+from marsam_generator.requests import MAX_COUNT
+from marsam_generator.studio import Studio
+
+SERVICE = "marsam.api.generator.v1.GeneratorService"
+
+
+class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
+    """See the .proto for what each method promises."""
+
+    def __init__(self, *, studio: Studio, blobs: Blobs) -> None:
+        self._studio = studio
+        self._blobs = blobs
+
+    async def Generate(
+        self, request: generator_pb2.GenerateRequest, context: grpc.aio.ServicerContext
+    ) -> AsyncIterator[generator_pb2.GenerateResponse]:
+        remaining = context.time_remaining()
+        deadline = None if remaining is None else time.monotonic() + remaining
+        async with contextlib.aclosing(self._studio.draw(request, deadline=deadline)) as messages:
+            async for message in messages:
+                yield message
+
+    async def GetGeneration(
+        self, request: generator_pb2.GetGenerationRequest, context: grpc.aio.ServicerContext
+    ) -> generator_pb2.GetGenerationResponse:
+        live = self._studio.live(request.name)
+        if live is not None:
+            unfinished = generator_pb2.Generation(name=live.name, request=live.wanted.resolved)
+            unfinished.create_time.FromDatetime(live.create_time)
+            return generator_pb2.GetGenerationResponse(generation=unfinished)
+        record = await load_record(self._blobs, request.name)
+        return generator_pb2.GetGenerationResponse(generation=wire.generation(record))
+
+    async def ListGenerations(
+        self, request: generator_pb2.ListGenerationsRequest, context: grpc.aio.ServicerContext
+    ) -> generator_pb2.ListGenerationsResponse:
+        project = parse(request.parent, "project", field="parent").project
+        names, token = page(
+            await list_names(self._blobs, project),
+            size=request.page_size,
+            token=request.page_token,
+            parent=request.parent,
+        )
+        found = []
+        for name in names:
+            with contextlib.suppress(Missing):  # taken down meanwhile
+                found.append(wire.generation(await load_record(self._blobs, name)))
+        return generator_pb2.ListGenerationsResponse(generations=found, next_page_token=token)
+
+    async def CancelGeneration(
+        self, request: generator_pb2.CancelGenerationRequest, context: grpc.aio.ServicerContext
+    ) -> generator_pb2.CancelGenerationResponse:
+        live = self._studio.live(request.name)
+        if live is None:
+            await load_record(
+                self._blobs, request.name
+            )  # a finished one has nothing to cancel; an unknown one is an error
+        else:
+            live.cancelled.set()
+        return generator_pb2.CancelGenerationResponse()
+
+    async def ReadGeneration(
+        self, request: generator_pb2.ReadGenerationRequest, context: grpc.aio.ServicerContext
+    ) -> AsyncIterator[generator_pb2.ReadGenerationResponse]:
+        async for part in self._studio.read(await load_record(self._blobs, request.name)):
+            if isinstance(part, bytes):
+                yield generator_pb2.ReadGenerationResponse(chunk=part)
+            else:
+                yield generator_pb2.ReadGenerationResponse(image=part)
+
+    async def ListAdapters(
+        self, request: generator_pb2.ListAdaptersRequest, context: grpc.aio.ServicerContext
+    ) -> generator_pb2.ListAdaptersResponse:
+        project = parse(request.parent, "project", field="parent").project
+        models = await list_models(self._blobs, project)
+        states = [self._state(model) for model in models if model.kind in ("adapter", "full")]
+        return generator_pb2.ListAdaptersResponse(adapters=states)
+
+    async def LoadAdapter(
+        self, request: generator_pb2.LoadAdapterRequest, context: grpc.aio.ServicerContext
+    ) -> generator_pb2.LoadAdapterResponse:
+        model = await resolve_model(self._blobs, request.model)
+        if model.kind == "judge":
+            raise Invalid(f"{model.name} is a judge, which draws nothing", field="model", reason="MODEL_KIND")
+        if model.kind == "adapter" and model.base is not None:
+            lease = self._studio.library.lease(await load_model(self._blobs, model.base), [model])
+        else:
+            lease = self._studio.library.lease(model, [])
+        async with lease:
+            return generator_pb2.LoadAdapterResponse(adapter=self._state(model))
+
+    async def EvictAdapter(
+        self, request: generator_pb2.EvictAdapterRequest, context: grpc.aio.ServicerContext
+    ) -> generator_pb2.EvictAdapterResponse:
+        await self._studio.library.evict(await resolve_model(self._blobs, request.model))
+        return generator_pb2.EvictAdapterResponse()
+
+    async def ListCapabilities(
+        self, request: generator_pb2.ListCapabilitiesRequest, context: grpc.aio.ServicerContext
+    ) -> generator_pb2.ListCapabilitiesResponse:
+        hardware = self._studio.library.hardware
+        return generator_pb2.ListCapabilitiesResponse(
+            schedulers=sorted(SCHEDULERS),
+            families=registry.families(),
+            max_steps=self._studio.max_steps,
+            max_count=MAX_COUNT,
+            device=hardware.device,
+            fingerprint=hardware.fingerprint,
+        )
+
+    async def UploadImage(
+        self, request_iterator: AsyncIterator[generator_pb2.UploadImageRequest], context: grpc.aio.ServicerContext
+    ) -> generator_pb2.UploadImageResponse:
+        raise Unsupported(
+            "starting from a picture is not built yet: there is nothing that an uploaded picture could be used for",
+            reason="INIT_IMAGE_UNSUPPORTED",
+        )
+
+    def _state(self, model: Model) -> generator_pb2.AdapterState:
+        found: list[Resident] = [one for one in self._studio.library.residents() if one.model.digest == model.digest]
+        return generator_pb2.AdapterState(
+            model=model.name,
+            base=model.base or "",
+            resident=bool(found),
+            size_bytes=sum(one.size for one in found) or model.size,
+            uses=sum(one.uses for one in found),
+        )

@@ -1,0 +1,67 @@
+"""What an operator may set: `MARSAM_*` variables or a TOML file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from marsam.core.errors import Invalid
+from marsam.diffusion.spec import Precision
+from marsam.rpc.server import ServerSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorSettings(ServerSettings):
+    """The generator's settings beside those of every service."""
+
+    store: str
+    """URL of the object store: an absolute path or file:///…"""
+
+    cache: Path
+    """Folder of the local copies of weights; may be shared with other services of this machine."""
+
+    device: str = "auto"
+    """`auto` takes the first GPU and falls back to the processor; or `cpu`, `cuda`, `cuda:1`."""
+
+    precision: str = "fp32"
+    """Arithmetic of the denoiser and text encoder: fp32 or bf16. The image coder is always fp32."""
+
+    threads: int = 0
+    """Processor lanes that share a tick; 0 takes every core that this process may use. A GPU has one lane."""
+
+    tick_rows: int = 64
+    """Widest tick that may be measured and used, in rows; a guided picture has two."""
+
+    queue_pictures: int = 1024
+    """Pictures that may wait or be drawn at once; beyond, Generate answers RESOURCE_EXHAUSTED."""
+
+    max_steps: int = 250
+    """Most steps of one picture."""
+
+    memory_mib: int = 0
+    """Budget of everything resident (bases, tuned models, adapters); 0 takes half of the device's memory."""
+
+    evaluation_slots: int = 1
+    """Evaluations that may run at once; the others wait."""
+
+    evaluation_target: str = ""
+    """Address (host:port) at which an evaluation reaches this generator; its own when left out."""
+
+    evaluation_token_file: Path | None = None
+    """File with the bearer token that evaluations call Generate with, where a token is asked for."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.precision not in tuple(Precision):
+            known = ", ".join(Precision)
+            raise Invalid(f"precision must be one of {known}, got '{self.precision}'", field="precision")
+        if self.device not in ("auto", "cpu") and not self.device.startswith("cuda"):
+            raise Invalid(f"device must be auto, cpu or cuda[:N], got '{self.device}'", field="device")
+        for name, least in (
+            ("threads", 0),
+            ("memory_mib", 0),
+            ("tick_rows", 2),
+            ("queue_pictures", 1),
+            ("max_steps", 1),
+            ("evaluation_slots", 1),
+        ):
+            if getattr(self, name) < least:
+                raise Invalid(f"{name} must be ≥ {least}, got {getattr(self, name)}", field=name)

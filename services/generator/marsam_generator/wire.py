@@ -1,0 +1,77 @@
+"""What the generator says on the wire: records and requests as messages, pictures as a header and chunks."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict, MessageToJson, ParseDict
+
+from marsam.api.common.v1 import common_pb2
+from marsam.api.generator.v1 import generator_pb2
+from marsam_generator.records import DrawnPicture, GenerationRecord
+
+CHUNK = 256 * 1024
+"""Bytes of one message of a picture."""
+
+
+def without_id(request: generator_pb2.GenerateRequest) -> generator_pb2.GenerateRequest:
+    """What is asked, whoever asks: the request without its request_id."""
+    bare = generator_pb2.GenerateRequest()
+    bare.CopyFrom(request)
+    bare.ClearField("request_id")
+    return bare
+
+
+def request_json(resolved: generator_pb2.GenerateRequest) -> str:
+    """A resolved request as the JSON that goes into its pictures; the same request gives the same text."""
+    return MessageToJson(
+        without_id(resolved), indent=None, preserving_proto_field_name=True, sort_keys=True, ensure_ascii=False
+    )
+
+
+def request_fields(resolved: generator_pb2.GenerateRequest) -> dict[str, Any]:
+    """A resolved request as plain data, for its record."""
+    return MessageToDict(resolved, preserving_proto_field_name=True)
+
+
+def generation(record: GenerationRecord) -> generator_pb2.Generation:
+    """A record on the wire."""
+    message = generator_pb2.Generation(
+        name=record.name,
+        request=ParseDict(dict(record.request), generator_pb2.GenerateRequest()),
+        images=[image_header(picture) for picture in record.pictures],
+        model_digests=dict(record.models),
+        timings=done(record),
+    )
+    message.create_time.FromDatetime(record.create_time)
+    return message
+
+
+def image_messages(picture: DrawnPicture, data: bytes) -> Iterator[generator_pb2.GenerateResponse]:
+    """A picture's header, then its bytes in chunks."""
+    yield generator_pb2.GenerateResponse(image=image_header(picture))
+    for start in range(0, len(data), CHUNK):
+        yield generator_pb2.GenerateResponse(chunk=data[start : start + CHUNK])
+
+
+def image_header(picture: DrawnPicture) -> generator_pb2.ImageHeader:
+    """A picture's header on the wire."""
+    file = common_pb2.FileRef(
+        path=picture.file.path,
+        digest=picture.file.digest,
+        size_bytes=picture.file.size,
+        media_type=picture.file.media_type,
+    )
+    return generator_pb2.ImageHeader(
+        index=picture.index, seed=picture.seed, width=picture.width, height=picture.height, file=file
+    )
+
+
+def done(record: GenerationRecord) -> generator_pb2.Done:
+    """A record's timings on the wire."""
+    return generator_pb2.Done(
+        queued_seconds=record.timings.queued,
+        denoise_seconds=record.timings.denoise,
+        decode_seconds=record.timings.decode,
+        total_seconds=record.timings.total,
+        fingerprint=record.fingerprint,
+    )

@@ -1,0 +1,161 @@
+"""A real generator on port 0 over a folder store that holds tiny models."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+from marsam_generator.assembly import assemble
+from marsam_generator.settings import GeneratorSettings
+
+from marsam.api.generator.v1 import generator_pb2, generator_pb2_grpc
+from marsam.catalog.files import FileRef
+from marsam.catalog.models import Lineage, Model, ModelKind
+from marsam.catalog.repository import save_model
+from marsam.rpc.server import Lifecycle, serve
+from marsam.rpc.wire import channel
+from marsam.store.blobs import Blobs
+from marsam.store.content import put_blob
+from marsam.store.open import open_store
+from marsam.telemetry import Meter
+from tests.unit.generator.tiny import write_adapter, write_base
+
+PROJECT = "projects/default"
+
+
+def model(name: str) -> str:
+    return f"{PROJECT}/models/{name}"
+
+
+async def publish(
+    blobs: Blobs, name: str, kind: ModelKind, folder: Path, *, base: Model | None = None, **more: Any
+) -> Model:
+    """Put a folder into the store as a model."""
+    files = []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        stored = await put_blob(blobs, "default", path)
+        files.append(FileRef(path=str(path.relative_to(folder)), digest=stored.digest, size=stored.size))
+    made = Model(
+        name=model(name),
+        kind=kind,
+        create_time=datetime(2026, 11, 25, tzinfo=UTC),
+        files=tuple(files),
+        family="sd1" if kind != "judge" else "",
+        base=base.name if base else None,
+        base_digest=base.digest if base else None,
+        **more,
+    )
+    await save_model(blobs, made)
+    return made
+
+
+@contextlib.contextmanager
+def tiny_models(root: Path) -> Iterator[str]:
+    """A store with: `base`, `other` (a base), `a` and `b` (adapters of base, b by QLoRA), `alien` (of other), `tuned`
+    (full, of base)."""
+
+    async def fill() -> None:
+        blobs = open_store(str(root / "store"))
+        folder = write_base(root / "base")
+        base = await publish(blobs, "base", "base", folder)
+        other = await publish(blobs, "other", "base", write_base(root / "other", seed=5))
+        await publish(blobs, "a", "adapter", write_adapter(root / "a", folder, seed=1), base=base)
+        recipe = Lineage(quantisation="nf4+dq")
+        await publish(
+            blobs, "b", "adapter", write_adapter(root / "b", folder, seed=2, rank=8), base=base, lineage=recipe
+        )
+        await publish(blobs, "alien", "adapter", write_adapter(root / "alien", folder, seed=3), base=other)
+        tuned = write_base(root / "tuned", seed=9)
+        for part in ("vae", "text_encoder", "tokenizer", "scheduler"):
+            for file in (folder / part).iterdir():
+                (tuned / part / file.name).write_bytes(file.read_bytes())
+        await publish(blobs, "tuned", "full", tuned, base=base)
+
+    asyncio.run(fill())
+    yield str(root / "store")
+
+
+@dataclass(kw_only=True)
+class Served:
+    """A running generator: its stub, its store, its metrics."""
+
+    stub: Any
+    blobs: Blobs
+    meter: Meter
+    channel: grpc.aio.Channel
+
+
+@contextlib.asynccontextmanager
+async def serving(store: str, cache: Path, **settings: Any) -> AsyncIterator[Served]:
+    """Start a generator in this loop and stop it after the block."""
+    chosen = GeneratorSettings(store=store, cache=cache, threads=1, grace_seconds=0.5, **settings)
+    lifecycle = Lifecycle()
+    meter = Meter(service="generator", version="0")
+    ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    async with assemble(chosen, meter, lifecycle) as assembly:
+        task = asyncio.create_task(
+            serve(
+                assembly.registrations,
+                chosen,
+                meter=meter,
+                lifecycle=lifecycle,
+                announce=lambda line: ready.set_result(line),
+            )
+        )
+        target = json.loads(await asyncio.wait_for(ready, 20))["grpc"]
+        async with channel(target) as opened:
+            stub = generator_pb2_grpc.GeneratorServiceStub(opened)
+            yield Served(stub=stub, blobs=open_store(store), meter=meter, channel=opened)
+        lifecycle.stop()
+        await asyncio.wait_for(task, 20)
+
+
+def request(**fields: Any) -> generator_pb2.GenerateRequest:
+    """A small request; fields overwrite."""
+    values: dict[str, Any] = {
+        "parent": PROJECT,
+        "model": model("base"),
+        "prompt": "a chef in a kitchen",
+        "seed": 7,
+        "steps": 3,
+        "guidance": 3.0,
+        **fields,
+    }
+    values["adapters"] = [
+        generator_pb2.AdapterUse(model=model(name), weight=weight)
+        for name, weight in values.get("adapters", {}).items()
+    ]
+    return generator_pb2.GenerateRequest(**values)
+
+
+@dataclass(kw_only=True)
+class Answer:
+    """The messages of one Generate call, joined."""
+
+    accepted: generator_pb2.Accepted
+    progress: Sequence[tuple[int, int]]
+    images: Sequence[tuple[generator_pb2.ImageHeader, bytes]]
+    done: generator_pb2.Done | None
+
+
+async def generate(stub: Any, asked: generator_pb2.GenerateRequest, *, timeout_s: float = 60.0) -> Answer:
+    """Call Generate and read it to its end."""
+    accepted, progress, images, done = generator_pb2.Accepted(), [], [], None
+    async for message in stub.Generate(asked, timeout=timeout_s):
+        match message.WhichOneof("event"):
+            case "accepted":
+                accepted = message.accepted
+            case "progress":
+                progress.append((message.progress.step, message.progress.steps))
+            case "image":
+                images.append((message.image, b""))
+            case "chunk":
+                images[-1] = (images[-1][0], images[-1][1] + message.chunk)
+            case "done":
+                done = message.done
+    return Answer(accepted=accepted, progress=progress, images=images, done=done)

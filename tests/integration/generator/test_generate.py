@@ -1,0 +1,212 @@
+"""Generate over gRPC: what comes back, what is kept, and what happens when the caller goes."""
+
+import asyncio
+import io
+import json
+from pathlib import Path
+
+import grpc
+import pytest
+from PIL import Image
+
+from marsam.api.generator.v1 import generator_pb2
+from marsam.core.errors import Cancelled, Deadline, Exhausted, Exists
+from marsam.core.ids import digest_of
+from marsam.rpc.wire import error_of
+from tests.integration.generator.support import PROJECT, Served, generate, model, request, serving
+
+
+async def until(condition, *, seconds: float = 20.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+def row_steps(served: Served) -> float:
+    return served.meter.value("marsam_generation_steps_total", base=model("base")) or 0.0
+
+
+async def test_a_picture_from_request_to_record(served: Served) -> None:
+    answer = await generate(served.stub, request(prompt="طاهية في مطبخ", count=2, request_id="first"))
+    assert answer.accepted.name.startswith(f"{PROJECT}/generations/")
+    resolved = answer.accepted.resolved
+    assert (resolved.steps, resolved.width, resolved.height, resolved.scheduler) == (3, 16, 16, "ddim")
+    assert answer.progress[0] == (0, 6) and answer.progress[-1] == (6, 6)
+    assert [header.seed for header, _ in sorted(answer.images, key=lambda one: one[0].index)] == [7, 8]
+    for header, data in answer.images:
+        assert digest_of(data) == header.file.digest and len(data) == header.file.size_bytes
+        with Image.open(io.BytesIO(data)) as picture:
+            assert (picture.format, picture.size, picture.mode) == ("PNG", (16, 16), "RGB")
+            kept = json.loads(picture.text["marsam:request"])
+            assert kept["prompt"] == "طاهية في مطبخ" and kept["seed"] == "7" and "request_id" not in kept
+            assert picture.text["marsam:seed"] == str(header.seed)
+    assert answer.done is not None and "torch" in answer.done.fingerprint
+    assert answer.done.total_seconds >= answer.done.denoise_seconds > 0
+
+    found = await served.stub.GetGeneration(generator_pb2.GetGenerationRequest(name=answer.accepted.name), timeout=20)
+    assert found.generation.request == resolved
+    assert list(found.generation.model_digests) == [model("base")]
+    read = [
+        part
+        async for part in served.stub.ReadGeneration(generator_pb2.ReadGenerationRequest(name=found.generation.name))
+    ]
+    assert [part.image.index for part in read if part.HasField("image")] == [0, 1]
+    assert {digest_of(part.chunk) for part in read if not part.HasField("image")} == {
+        header.file.digest for header, _ in answer.images
+    }
+
+    again = await generate(served.stub, request(prompt="طاهية في مطبخ", count=2, request_id="first"))
+    assert again.accepted.name == answer.accepted.name
+    assert {data for _, data in again.images} == {data for _, data in answer.images}
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await generate(served.stub, request(prompt="another", request_id="first"))
+    assert isinstance(error_of(caught.value), Exists)
+
+
+async def test_defaults_are_filled_in_and_the_seed_is_told(served: Served) -> None:
+    bare = generator_pb2.GenerateRequest(parent=PROJECT, model=model("base"), prompt="a chef")
+    answer = await generate(served.stub, bare)
+    resolved = answer.accepted.resolved
+    assert (resolved.steps, resolved.guidance, resolved.count, resolved.HasField("seed")) == (20, 5.0, 1, True)
+    same = await generate(served.stub, resolved)
+    assert same.images[0][1] == answer.images[0][1]
+    other = await generate(served.stub, bare)
+    assert other.accepted.resolved.seed != resolved.seed
+
+
+async def test_base_two_adapters_and_a_tuned_model_at_once(served: Served) -> None:
+    wanted = {
+        "base": request(steps=24),
+        "a": request(steps=24, adapters={"a": 1.0}),
+        "b": request(steps=24, adapters={"b": 0.8}),
+        "both": request(steps=24, adapters={"a": 0.5, "b": 0.5}),
+        "off": request(steps=24, adapters={"a": 0.0}),
+        "tuned": request(steps=24, model=model("tuned")),
+    }
+    alone = {key: (await generate(served.stub, asked)).images[0] for key, asked in wanted.items()}
+    pixels = {key: Image.open(io.BytesIO(data)).tobytes() for key, (_, data) in alone.items()}
+    assert pixels["off"] == pixels["base"]
+    assert len(set(pixels.values())) == 5
+    together = await asyncio.gather(*(generate(served.stub, asked) for asked in wanted.values()))
+    for key, answer in zip(wanted, together, strict=True):
+        mixed = Image.open(io.BytesIO(answer.images[0][1])).tobytes()
+        assert max(abs(x - y) for x, y in zip(mixed, pixels[key], strict=True)) <= 1
+    assert (served.meter.value("marsam_generation_tick_rows_bucket", base=model("base"), le="4.0") or 0) < (
+        served.meter.value("marsam_generation_tick_rows_count", base=model("base")) or 0
+    )  # ticks wider than two pictures happened
+    assert any("nf4+dq" in text for text in together[2].accepted.warnings)
+    assert not together[1].accepted.warnings
+    listed = await served.stub.ListAdapters(generator_pb2.ListAdaptersRequest(parent=PROJECT), timeout=20)
+    states = {state.model: state for state in listed.adapters}
+    assert states[model("a")].resident and states[model("a")].uses == 6
+    assert not states[model("alien")].resident and states[model("alien")].base == model("other")
+    assert states[model("tuned")].resident
+
+
+async def test_a_vanished_caller_frees_the_device(served: Served) -> None:
+    await generate(served.stub, request())  # the base is loaded
+    call = served.stub.Generate(request(steps=250, count=4), timeout=60)
+    async for message in call:
+        if message.HasField("progress") and message.progress.step >= 8:
+            break
+    call.cancel()
+    await until(
+        lambda: (served.meter.value("marsam_generation_seconds_count", base=model("base"), outcome="cancelled")) == 1
+    )
+    settled = row_steps(served)
+    await generate(served.stub, request(steps=2))
+    assert row_steps(served) - settled <= 4 + 8  # two guided steps, and at most the tick that was under way
+    assert row_steps(served) < 2 * 4 * 250 / 2
+
+
+async def test_cancel_by_name(served: Served) -> None:
+    call = served.stub.Generate(request(steps=250), timeout=60)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        async for message in call:
+            if message.HasField("accepted"):
+                name = message.accepted.name
+            if message.HasField("progress") and message.progress.step == 2:
+                live = await served.stub.GetGeneration(generator_pb2.GetGenerationRequest(name=name), timeout=20)
+                assert live.generation.request.steps == 250 and not live.generation.images
+                await served.stub.CancelGeneration(generator_pb2.CancelGenerationRequest(name=name), timeout=20)
+    error = error_of(caught.value)
+    assert isinstance(error, Cancelled) and error.reason == "GENERATION_CANCELLED"
+    assert row_steps(served) < 2 * 200
+
+
+async def test_a_deadline_reaches_the_denoising_step(served: Served) -> None:
+    await generate(served.stub, request())
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await generate(served.stub, request(steps=250, count=16), timeout_s=0.5)
+    assert isinstance(error_of(caught.value), Deadline)
+    await until(lambda: not served.meter.value("marsam_queue_depth", queue="pictures"))
+    settled = row_steps(served)
+    await asyncio.sleep(0.2)
+    assert row_steps(served) - settled <= 32
+
+
+async def test_a_full_queue_says_when_to_come_again(store: str, cache: Path) -> None:
+    async with serving(store, cache, queue_pictures=4) as served:
+        await generate(served.stub, request())
+        call = served.stub.Generate(request(steps=250, count=3), timeout=60)
+        await call.read()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await generate(served.stub, request(count=2))
+        error = error_of(caught.value)
+        assert isinstance(error, Exhausted) and error.reason == "QUEUE_FULL"
+        assert error.retry_after_s is not None and error.retry_after_s >= 0.5
+        call.cancel()
+        await until(
+            lambda: (
+                (served.meter.value("marsam_generation_seconds_count", base=model("base"), outcome="cancelled")) == 1
+            )
+        )
+        assert len((await generate(served.stub, request(count=4))).images) == 4
+
+
+async def test_generations_are_listed_newest_first_in_pages(served: Served, store: str) -> None:
+    made = [(await generate(served.stub, request(steps=1))).accepted.name for _ in range(3)]
+    first = await served.stub.ListGenerations(
+        generator_pb2.ListGenerationsRequest(parent=PROJECT, page_size=2), timeout=20
+    )
+    assert [one.name for one in first.generations] == [made[2], made[1]]
+    second = await served.stub.ListGenerations(
+        generator_pb2.ListGenerationsRequest(parent=PROJECT, page_size=2, page_token=first.next_page_token), timeout=20
+    )
+    assert second.generations[0].name == made[0]
+
+
+async def test_load_and_evict(served: Served) -> None:
+    state = await served.stub.LoadAdapter(generator_pb2.LoadAdapterRequest(model=model("a")), timeout=60)
+    assert state.adapter.resident and state.adapter.size_bytes > 0
+    assert served.meter.value("marsam_adapters_loaded", base=model("base")) == 1
+    await served.stub.EvictAdapter(generator_pb2.EvictAdapterRequest(model=model("a")), timeout=20)
+    assert served.meter.value("marsam_adapters_loaded", base=model("base")) == 0
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await served.stub.EvictAdapter(generator_pb2.EvictAdapterRequest(model=model("a")), timeout=20)
+    assert error_of(caught.value).reason == "MODEL_NOT_RESIDENT"
+    call = served.stub.Generate(request(steps=250, adapters={"a": 1.0}), timeout=60)
+    async for message in call:
+        if message.HasField("progress") and message.progress.step >= 1:
+            break
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await served.stub.EvictAdapter(generator_pb2.EvictAdapterRequest(model=model("a")), timeout=20)
+    assert error_of(caught.value).reason == "MODEL_IN_USE"
+    call.cancel()
+
+
+async def test_a_small_budget_keeps_what_draws_and_drops_the_rest(store: str, cache: Path) -> None:
+    async with serving(store, cache, memory_mib=1) as served:
+        for name in ("a", "b", "a"):
+            await generate(served.stub, request(steps=1, adapters={name: 1.0}))
+        await generate(served.stub, request(steps=1, model=model("other")))
+        listed = await served.stub.ListAdapters(generator_pb2.ListAdaptersRequest(parent=PROJECT), timeout=20)
+        assert not any(state.resident for state in listed.adapters)
+        answer = await generate(served.stub, request(steps=1, adapters={"a": 1.0}))
+        assert len(answer.images) == 1
+
+
+async def test_capabilities(served: Served) -> None:
+    told = await served.stub.ListCapabilities(generator_pb2.ListCapabilitiesRequest(), timeout=20)
+    assert "ddim" in told.schedulers and "sd1" in told.families
+    assert (told.device, told.max_count) == ("cpu", 16)
