@@ -58,7 +58,12 @@ async def assemble(settings: TrainerSettings, meter: Meter, lifecycle: Lifecycle
     )
     async with Queue(runs, meter=meter).kept() as queue, supervisor:
         try:
-            desk = Desk(runs, Admission(blobs), Planner(settings), wake=supervisor.wake)
+
+            def wake() -> None:
+                supervisor.wake()
+                queue.wake()
+
+            desk = Desk(runs, Admission(blobs), Planner(settings), wake=wake)
             watcher = Watcher(runs, queue, draining=lifecycle.draining, poll_s=min(0.5, settings.poll_s))
             trainer = TrainerService(runs, desk, queue, watcher)
             models = ModelService(Parts(blobs=blobs, clock=clock, cache=cache, runs=runs, settings=settings))

@@ -17,6 +17,9 @@ from marsam_trainer.work import KIND
 
 _LOG = Log(__name__)
 _PERIOD_S = 2.0
+_PAUSE_S = 0.2
+"""Between two renewals that were asked for."""
+
 _OPEN = tuple(state for state in State if not state.terminal)
 
 
@@ -27,6 +30,7 @@ class Queue:
         self._runs = runs
         self._meter = meter
         self._waiting: set[tuple[str, str]] = set()
+        self._news = asyncio.Event()
 
     @contextlib.asynccontextmanager
     async def kept(self) -> AsyncIterator["Queue"]:
@@ -37,6 +41,10 @@ class Queue:
         finally:
             task.cancel()
             await asyncio.wait({task})
+
+    def wake(self) -> None:
+        """Renew the picture soon: something was created, cancelled or resumed."""
+        self._news.set()
 
     def place(self, project: str, run_id: str) -> int:
         """The place of a run that is PENDING, from 1: one more than the older runs that wait too."""
@@ -59,8 +67,11 @@ class Queue:
 
     async def _keep(self) -> None:
         while True:
+            self._news.clear()
             try:
                 await self.renew()
             except MarsamError as error:
                 _LOG.warning("queue.not_renewed", reason=error.reason, message=error.message)
-            await asyncio.sleep(_PERIOD_S)
+            await asyncio.sleep(_PAUSE_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), timeout=_PERIOD_S)

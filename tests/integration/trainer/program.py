@@ -1,0 +1,159 @@
+"""A small run program for tests of the trainer: real process, real store, no torch; the run's labels say what it does.
+
+It honours the contract of `marsam_trainer.run`: arguments, exit codes, heartbeat, events, checkpoints, model, result.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from marsam.catalog.files import FileRef
+from marsam.catalog.models import Lineage, Model
+from marsam.catalog.repository import load_model, save_model
+from marsam.catalog.runs import RunSpec
+from marsam.core.clock import SystemClock, format_time
+from marsam.core.errors import Exists, Precondition
+from marsam.core.names import format_name, parse
+from marsam.core.records import canonical, load
+from marsam.jobs.progress import append_events, heartbeat
+from marsam.jobs.store import JobStore
+from marsam.store import keys
+from marsam.store.content import put_blob
+from marsam.store.open import open_store
+
+CLOCK = SystemClock()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("command")
+    for name in ("--store", "--run", "--attempt", "--cache", "--metrics-port", "--spec"):
+        parser.add_argument(name)
+    options = parser.parse_args()
+    if options.command == "plan":
+        return plan(load(RunSpec, Path(options.spec).read_bytes()), Path(options.cache))
+    return asyncio.run(train(options.store, options.run, int(options.attempt)))
+
+
+def plan(spec: RunSpec, cache: Path) -> int:
+    with (cache / "plans").open("a") as calls:
+        calls.write("asked\n")
+    if "plan-crash" in spec.labels:
+        sys.stderr.write("ImportError: no such library\n")
+        return 70
+    total = 1000 * spec.batch_size
+    print(json.dumps({
+        "faults": [], "memory": [{"term": "base weights", "bytes": total - 100}, {"term": "optimiser", "bytes": 100}],
+        "total_bytes": total, "available_bytes": 64_000, "trainable_parameters": 7, "quantised_share": 0.0,
+        "seconds": 2.0 * spec.steps, "fits": total <= 64_000,
+    }))  # fmt: skip
+    return 0
+
+
+async def train(store_url: str, run: str, attempt: int) -> int:
+    name = parse(run, "run")
+    blobs = open_store(store_url)
+    jobs = JobStore(blobs, name.project, "runs", CLOCK)
+    spec = load(RunSpec, await jobs.spec(name.id))
+    does = spec.labels
+    stopping = asyncio.Event()
+    if does.get("on-term") != "ignore":
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
+    else:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if int(does.get("fail-until", 0)) >= attempt:
+        if "failure" in does:
+            failure = {"exit_code": 70, "reason": "X", "message": does["failure"], "field": None, "remedy": "try less"}
+            await blobs.put(
+                keys.attempt_file(name.project, "runs", name.id, attempt, "failure.json"), canonical(failure)
+            )
+        if "words" in does:
+            print(does["words"], file=sys.stderr, flush=True)
+        if does["how"] == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return int(does["how"])
+    step = await newest_step(jobs, name.id, attempt)
+    if step:
+        await append_events(jobs, name.id, attempt, 1, [event("log", message=f"resumed at step {step}")])
+    segment = 2 if step else 1
+    while step < spec.steps:
+        step += 1
+        told = event("progress", step=step, steps=spec.steps, loss=1 / step, images_per_second=2.5, eta_seconds=1.0,
+                     phase="training", memory_used_bytes=5, memory_peak_bytes=6)  # fmt: skip
+        events = [told]
+        if step % spec.checkpoint_every == 0:
+            await checkpoint(jobs, name.id, attempt, step)
+            events.append(event("checkpoint", step=step, bytes=11))
+        try:
+            await jobs.check_fence(name.id, attempt)
+        except Precondition:
+            return 74
+        await append_events(jobs, name.id, attempt, segment, events)
+        if step <= int(does.get("beats", 1 << 30)):
+            await heartbeat(jobs, name.id, attempt, {**told, "metrics_port": 12345})
+        segment += 1
+        end = time.monotonic() + float(does.get("step-s", 0.02))
+        while time.monotonic() < end:
+            if stopping.is_set():
+                await checkpoint(jobs, name.id, attempt, step)
+                return 75
+            await asyncio.sleep(0.01)
+    if "no-result" in does:
+        return 0
+    model = await publish(blobs, spec)
+    result = {"model": model.name, "metrics": {"loss": 1 / spec.steps}}
+    await blobs.put(keys.attempt_file(name.project, "runs", name.id, attempt, "result.json"), canonical(result))
+    return 0
+
+
+def event(kind: str, **fields: object) -> dict[str, object]:
+    return {"kind": kind, "at": format_time(CLOCK.now()), **fields}
+
+
+async def checkpoint(jobs: JobStore, run_id: str, attempt: int, step: int) -> None:
+    mark = {"attempt": attempt, "step": step, "state_size": 11}
+    key = keys.attempt_file(jobs.project, "runs", run_id, attempt, f"checkpoints/{step:08d}/manifest.json")
+    await jobs.blobs.put(key, canonical(mark))
+
+
+async def newest_step(jobs: JobStore, run_id: str, attempt: int) -> int:
+    best = 0
+    for before in range(1, attempt):
+        folder = keys.attempt_file(jobs.project, "runs", run_id, before, "checkpoints")
+        async for entry in jobs.blobs.children(folder):
+            best = max(best, int(entry.name))
+    return best
+
+
+async def publish(blobs: object, spec: RunSpec) -> Model:
+    stored = await put_blob(blobs, spec.project, b"weights of " + spec.name.encode())
+    model = Model(
+        name=format_name("model", spec.project, spec.output_model_id),
+        kind="adapter",
+        create_time=CLOCK.now(),
+        files=(FileRef(path="adapter_model.safetensors", digest=stored.digest, size=stored.size),),
+        family="sd1",
+        method=spec.method,
+        base=spec.base,
+        base_digest=spec.base_digest,
+        lineage=Lineage(
+            run=spec.name, dataset_version=spec.dataset_version, dataset_digest=spec.dataset_digest, seed=spec.seed
+        ),
+    )
+    try:
+        await save_model(blobs, model)
+    except Exists:
+        there = await load_model(blobs, model.name)
+        assert replace(there, create_time=model.create_time) == model
+        return there
+    return model
+
+
+if __name__ == "__main__":
+    sys.exit(main())
