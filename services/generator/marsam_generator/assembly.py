@@ -1,5 +1,6 @@
 """The generator, put together. Importing this imports torch."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -24,12 +25,13 @@ async def assemble(settings: GeneratorSettings, meter: Meter, lifecycle: Lifecyc
     hardware = choose(settings.device, settings.precision, settings.threads)
     if hardware.device != "cpu":
         meter.add_memory_source(gpu_memory)
-    blobs = open_store(settings.store)
+    clock = SystemClock()
+    blobs = await asyncio.to_thread(open_store, settings.store)
     await prove(blobs)
     admission = Admission(limit=settings.queue_pictures)
     library = Library(
         blobs=blobs,
-        cache=Cache(settings.cache),
+        cache=await asyncio.to_thread(Cache, settings.cache),
         hardware=hardware,
         tick_rows=settings.tick_rows,
         budget=settings.memory_mib * 2**20 or hardware.total_memory // 2,
@@ -41,7 +43,7 @@ async def assemble(settings: GeneratorSettings, meter: Meter, lifecycle: Lifecyc
         library=library,
         admission=admission,
         meter=meter,
-        clock=SystemClock(),
+        clock=clock,
         max_steps=settings.max_steps,
     )
     servicer = GeneratorServicer(studio=studio, blobs=blobs)
@@ -56,7 +58,7 @@ async def assemble(settings: GeneratorSettings, meter: Meter, lifecycle: Lifecyc
         token_file=settings.evaluation_token_file,
     )
     try:
-        async with hosted(hosting, blobs=blobs, meter=meter, clock=SystemClock(), lifecycle=lifecycle) as evaluation:
+        async with hosted(hosting, blobs=blobs, meter=meter, clock=clock, lifecycle=lifecycle) as evaluation:
             yield Assembly(registrations=[registration, evaluation])
     finally:
         await library.close()

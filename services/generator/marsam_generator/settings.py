@@ -48,6 +48,9 @@ class GeneratorSettings(ServerSettings):
     evaluation_token_file: Path | None = None
     """File with the bearer token that evaluations call Generate with, where a token is asked for."""
 
+    evaluation_attempts: int = 3
+    """Failed attempts after which an evaluation is given up."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.precision not in tuple(Precision):
