@@ -89,7 +89,7 @@ def show(
     )
     if model.metrics:
         console.out().print()
-        rows = [(key, f"{value:.4g}") for key, value in sorted(model.metrics.items())]
+        rows = [(key, _measure(key, value)) for key, value in sorted(model.metrics.items())]
         console.print_table(("metric", "value"), rows, nothing="")
     if nodes:
         console.out().print()
@@ -198,3 +198,11 @@ async def _get(marsam: AsyncMarsam, name: str) -> model_pb2.Model:
 
 def _size(model: model_pb2.Model) -> int:
     return model.size_bytes or sum(file.size_bytes for file in model.files)
+
+
+def _measure(name: str, value: float) -> str:
+    if name.endswith("_bytes"):
+        return console.size(value)
+    if name.endswith("_seconds"):
+        return console.span(value)
+    return f"{value:.0f}" if value.is_integer() else f"{value:.4g}"

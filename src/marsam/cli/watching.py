@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager
 from types import TracebackType
@@ -59,7 +60,7 @@ class Bar(AbstractContextManager["Bar"]):
             return
         share = f"{100 * done / total:3.0f} %  " if total else ""
         line = f"{self._name}  {share}{facts}"
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()  # also called from threads
         if now - self._said >= _PLAIN_EVERY_SECONDS and not self._quiet:
             console.note(line)
             self._said, self._last = now, ""
