@@ -87,6 +87,10 @@ class Pulse:
         self._last: datetime | None = None
         self._since = clock.monotonic()
 
+    def excuse(self) -> None:
+        """Begin counting anew: nothing could be heard, whoever spoke."""
+        self._since = self._clock.monotonic()
+
     def silent(self, modified: datetime | None) -> bool:
         """Take in the heartbeat's time (None: there is none yet) and say whether the silence is too long."""
         now = self._clock.monotonic()

@@ -23,6 +23,8 @@ from marsam.store.keys import JobKind
 
 _log = logging.getLogger(__name__)
 
+_UNDER_WAY = (State.STARTING, State.RUNNING, State.CANCELLING)
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Job:
@@ -107,6 +109,8 @@ class Supervisor:
                         self._tasks[job.key] = asyncio.create_task(self._drive(job), name=job.id)
             except MarsamError as error:
                 _log.warning("cannot look for %s: %s", self._kind, error)
+            except Exception:  # a fault in one job's record must not leave all others unattended
+                _log.exception("cannot look for %s", self._kind)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._policy.poll_s):
                     await self._changed.wait()
@@ -129,6 +133,9 @@ class Supervisor:
         except MarsamError as error:
             _log.warning("%s %s: %s", self._kind, job.id, error)
             await asyncio.sleep(self._policy.backoff_s)
+        except Exception:  # in the work's own code: said, and tried again no sooner than any other fault
+            _log.exception("%s %s", self._kind, job.id)
+            await asyncio.sleep(max(1.0, self._policy.backoff_s))
         finally:
             self._tasks.pop(job.key, None)
             self.wake()
@@ -153,16 +160,21 @@ class Supervisor:
         except (Unavailable, OutcomeUnknown, Deadline):  # says nothing about the job: the next turn tries again
             raise
         except MarsamError as error:
-            await self._record(job, head, Outcome(state=State.FAILED, reason=error.reason, message=str(error)))
+            await self._record(job, head.attempt, Outcome(state=State.FAILED, reason=error.reason, message=str(error)))
             return
         if handle is None:
-            ended = Ended(attempt=head.attempt, exit=Exit(cause=Cause.LOST))
+            await self._outlast(job, head)
+            ended: Ended | None = Ended(attempt=head.attempt, exit=Exit(cause=Cause.LOST))
         else:
             self._handles[job.key] = handle
             ended = await self._follow(job, head, handle)
             self._handles.pop(job.key, None)
+        if ended is None:
+            return
         outcome = await self._work.judge(job.store, job.id, ended)
-        await self._record(job, await job.store.head(job.id), outcome)
+        await self._record(job, head.attempt, outcome)
+        with contextlib.suppress(MarsamError):  # what a launcher remembers of an attempt that is over helps nobody
+            await self._launcher.forget(program_key(job.store, job.id, head.attempt))
         if outcome.state is State.PENDING:
             await asyncio.sleep(min(60.0, self._policy.backoff_s * 2 ** (head.attempt - 1)))
 
@@ -181,46 +193,71 @@ class Supervisor:
         except Exists:
             return await self._launcher.adopt(key)
 
-    async def _follow(self, job: _Job, head: Transition, handle: Handle) -> Ended:
-        """Wait for the program's end; on the way tell that it runs, pass a cancel on, and notice silence."""
+    async def _outlast(self, job: _Job, head: Transition) -> None:
+        """Wait until a program that the launcher knows nothing of gives no sign of life: two must not run at once."""
+        while self._policy.silence_s is not None:
+            beat = await read_heartbeat(job.store, job.id, head.attempt)
+            if (
+                beat is None
+                or beat.age_s > self._policy.silence_s
+                or not self._holds(await job.store.head(job.id), head)
+            ):
+                return
+            await asyncio.sleep(self._policy.poll_s)
+
+    def _holds(self, now: Transition, head: Transition) -> bool:
+        """Say whether the attempt of `head` is still this supervisor's to drive."""
+        return (now.attempt, now.owner) == (head.attempt, self._owner) and now.state in _UNDER_WAY
+
+    async def _follow(self, job: _Job, head: Transition, handle: Handle) -> Ended | None:
+        """Wait for the program's end; on the way tell that it runs, pass a cancel on, and notice silence.
+
+        None means that another attempt took the place of this one: its program is stopped, its end tells nothing.
+        """
+        attempt = head.attempt
         following = asyncio.create_task(self._launcher.follow(handle))
         pulse = Pulse(self._clock, start_s=self._policy.start_s, silence_s=self._policy.silence_s)
         try:
             while True:
                 await asyncio.wait([following], timeout=self._policy.poll_s)
                 if following.done():
-                    return Ended(attempt=head.attempt, exit=await following)
+                    return Ended(attempt=attempt, exit=await following)
                 try:
-                    head = await job.store.head(job.id)
-                    beat = await read_heartbeat(job.store, job.id, head.attempt)
-                    if head.state is State.STARTING and (beat is not None or self._policy.silence_s is None):
-                        head = await job.store.append(job.id, head, State.RUNNING, message=handle.place)
+                    now = await job.store.head(job.id)
+                    if not self._holds(now, head):
+                        await self._launcher.stop(handle, grace_s=0)
+                        return None
+                    beat = await read_heartbeat(job.store, job.id, attempt)
+                    if now.state is State.STARTING and (beat is not None or self._policy.silence_s is None):
+                        now = await job.store.append(job.id, now, State.RUNNING, message=handle.place)
                 except Conflict:
                     continue
-                except MarsamError as error:  # the program may well go on while the store is away
+                except MarsamError as error:  # the program may well go on while the store is away, and cannot say so
                     _log.warning("%s %s: %s", self._kind, job.id, error)
+                    pulse.excuse()
                     continue
                 silent = pulse.silent(beat.modified if beat is not None else None)
-                if head.state is State.CANCELLING or silent:
+                if now.state is State.CANCELLING or silent:
                     exit_ = await self._launcher.stop(handle, grace_s=self._policy.grace_s)
-                    return Ended(attempt=head.attempt, exit=exit_, silent=silent)
+                    return Ended(attempt=attempt, exit=exit_, silent=silent)
         finally:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
 
-    async def _record(self, job: _Job, head: Transition, outcome: Outcome) -> None:
-        """Append what an attempt's end means; after a cancel, everything but success means CANCELLED."""
-        while not head.state.terminal:
+    async def _record(self, job: _Job, attempt: int, outcome: Outcome) -> None:
+        """Append what an attempt's end means, unless it is over; after a cancel, all but success means CANCELLED."""
+        while True:
+            head = await job.store.head(job.id)
+            if head.attempt != attempt or head.state not in _UNDER_WAY:
+                return
             state = outcome.state
             if head.state is State.CANCELLING and state is not State.SUCCEEDED:
                 state = State.CANCELLED
-            try:
+            with contextlib.suppress(Conflict):
                 await job.store.append(
                     job.id, head, state, reason=outcome.reason, message=outcome.message, detail=outcome.detail
                 )
                 return
-            except Conflict:
-                head = await job.store.head(job.id)
 
     async def _mind_foreign(self, job: _Job, head: Transition) -> None:
         """Leave a job to its owner, or take it over when its owner and its program have been silent for too long."""

@@ -40,14 +40,16 @@ async def put_blob(
     *,
     expected: str | None = None,
     limit: int | None = None,
+    spool: Path | None = None,
 ) -> Digested:
-    """Store bytes under their digest, once, and return it. A stream is spooled to a temporary file, not held in memory.
+    """Store bytes under their digest, once, and return it. A stream is spooled to a temporary file (below the folder
+    `spool`, or the system's place for such), not held in memory.
 
     Raises Corrupt (DIGEST_MISMATCH) when the bytes are not those of digest `expected`, Exhausted (TOO_LARGE) when there
     are more than `limit`; nothing is stored then.
     """
     if not isinstance(source, bytes | Path):
-        with tempfile.TemporaryDirectory(prefix="marsam-") as folder:
+        with tempfile.TemporaryDirectory(prefix="marsam-", dir=spool) as folder:
             spooled = await _spool(source, Path(folder), limit)
             return await put_blob(blobs, project, spooled, expected=expected)
     if isinstance(source, bytes):
@@ -70,12 +72,15 @@ async def put_blob(
 
 async def _spool(source: AsyncIterable[bytes], folder: Path, limit: int | None) -> Path:
     staging = await offload(Staging, folder, "the received bytes")
-    async for chunk in source:
-        await offload(staging.write, chunk)
-        if limit is not None and staging.size > limit:
-            await offload(staging.discard)
-            raise _too_large(limit)
-    await offload(staging.seal)
+    try:
+        async for chunk in source:
+            await offload(staging.write, chunk)
+            if limit is not None and staging.size > limit:
+                raise _too_large(limit)
+        await offload(staging.seal)
+    except BaseException:
+        await offload(staging.discard)
+        raise
     return staging.path
 
 

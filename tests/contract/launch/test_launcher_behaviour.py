@@ -27,7 +27,7 @@ def python(tmp_path: Path, code: str, **env: str) -> Program:
 
 async def until(condition: Callable[[], bool], *, deadline_s: float = 20) -> None:
     async with asyncio.timeout(deadline_s):
-        while not condition():  # noqa: ASYNC110  # what is waited for happens in other processes
+        while not condition():  # what is waited for happens in other processes
             await asyncio.sleep(0.02)
 
 

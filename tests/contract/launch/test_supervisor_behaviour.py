@@ -9,6 +9,7 @@ import pytest
 
 from marsam.core.clock import SystemClock
 from marsam.core.errors import Invalid, Precondition
+from marsam.jobs.progress import heartbeat
 from marsam.jobs.states import State, Transition
 from marsam.jobs.store import JobStore
 from marsam.launch.attempt import Ended, Outcome, Policy
@@ -87,7 +88,7 @@ class House:
 
     async def until(self, job_id: str, *states: State, deadline_s: float = 30) -> Transition:
         async with asyncio.timeout(deadline_s):
-            while (head := await self.jobs.head(job_id)).state not in states:  # noqa: ASYNC110  # other processes
+            while (head := await self.jobs.head(job_id)).state not in states:  # other processes
                 await asyncio.sleep(0.02)
             return head
 
@@ -254,6 +255,59 @@ async def test_a_job_of_another_owner_is_left_alone_until_it_is_silent(house: Ho
     assert [(t.reason, t.owner) for t in history if t.reason == "OWNER_LOST"] == [("OWNER_LOST", "here")]
 
 
+async def test_an_attempt_that_was_replaced_is_stopped_and_its_end_counts_for_nothing(house: House) -> None:
+    async with house.supervisor(owner="old"):
+        job_id = await house.job("import time; time.sleep(60)")
+        head = await house.until(job_id, State.RUNNING)
+        head = await house.jobs.append(job_id, head, State.PENDING, owner="new", reason="OWNER_LOST")
+        await house.jobs.append(job_id, head, State.STARTING, owner="new")
+        program = ProcessLauncher(house.root / "state")
+        handle = await program.adopt(f"p.evaluations.{job_id}.1")
+        assert handle is not None
+        ended = await asyncio.wait_for(program.follow(handle), 20)
+        await asyncio.sleep(0.3)
+    assert ended.signal in (9, 15)
+    assert house.work.ends == []
+    assert (await house.states(job_id))[-2:] == [(State.PENDING, 1), (State.STARTING, 2)]
+
+
+async def test_a_program_that_the_launcher_forgot_is_outlasted(house: House) -> None:
+    job_id = await house.job("")
+    head = await house.jobs.append(job_id, await house.jobs.head(job_id), State.STARTING, owner="here")
+    await house.jobs.append(job_id, head, State.RUNNING, owner="here")
+    await heartbeat(house.jobs, job_id, 1, {})
+    async with house.supervisor(Policy(poll_s=0.05, backoff_s=0, start_s=30, silence_s=1.0)):
+        await asyncio.sleep(0.5)
+        assert (await house.jobs.head(job_id)).state is State.RUNNING
+        head = await house.until(job_id, State.SUCCEEDED)
+    assert (head.attempt, house.work.ends[0].exit.cause) == (2, Cause.LOST)
+
+
+async def test_a_fault_in_the_work_itself_stops_nobody_else(house: House, caplog: pytest.LogCaptureFixture) -> None:
+    class Faulty(Shell):
+        sound = False
+
+        async def judge(self, store: JobStore, job_id: str, ended: Ended) -> Outcome:
+            if ended.exit.code == 3 and not self.sound:
+                self.sound = True
+                raise ZeroDivisionError("a bug")
+            return await super().judge(store, job_id, ended)
+
+    house.work = Faulty(house.root, tries=1)
+    async with house.supervisor(Policy(slots=2, poll_s=0.05, backoff_s=0.05, silence_s=None)):
+        bad, good = await house.job("raise SystemExit(3)"), await house.job("")
+        await house.until(good, State.SUCCEEDED)
+        assert (await house.until(bad, State.FAILED)).attempt == 1
+    assert "a bug" in caplog.text
+
+
+async def test_what_a_launcher_remembers_does_not_grow(house: House) -> None:
+    async with house.supervisor() as supervisor:
+        for _ in range(3):
+            await house.until(await house.job(""), State.SUCCEEDED)
+        await wait_for(lambda: supervisor.running == 0 and not list((house.root / "state").iterdir()))
+
+
 async def test_two_supervisors_run_each_job_once(house: House) -> None:
     code = "import sys; open('ran','a').write(sys.argv[2] + '\\n')"
     async with house.supervisor(owner="one", state="one"), house.supervisor(owner="two", state="two"):
@@ -274,5 +328,5 @@ def test_outcomes_and_policies_keep_their_bounds() -> None:
 
 async def wait_for(condition: Callable[[], bool], deadline_s: float = 30) -> None:
     async with asyncio.timeout(deadline_s):
-        while not condition():  # noqa: ASYNC110  # what is waited for happens in other processes
+        while not condition():  # what is waited for happens in other processes
             await asyncio.sleep(0.02)
