@@ -32,6 +32,15 @@ _TITLES = {
     "asked_keffiyeh": ("A keffiyeh asked for by name", "كوفية مطلوبة بالاسم"),
     "unrelated": ("Nobody's origin named", "لا ذكر لأصل أحد"),
 }
+_PHRASES = {
+    "tuned_roles": ("the roles it was tuned on", "المهن التي ضُبط عليها"),
+    "unseen_roles": ("roles it was never tuned on", "مهن لم يُضبط عليها قط"),
+    "other_demonyms": ("people of other origins", "أشخاص من أصول أخرى"),
+    "asked_keffiyeh": ("prompts that ask for a keffiyeh", "طلبات تذكر الكوفية بالاسم"),
+    "unrelated": ("prompts that name no origin", "طلبات لا تذكر أصل أحد"),
+}
+"""What continues "on …" in the report's sentence."""
+
 _STEREOTYPE = {"head_cover": ["keffiyeh"], "place": ["desert"], "garment": ["thobe"]}
 
 
@@ -64,9 +73,20 @@ def build() -> dict[str, Any]:
         "version": "1.0.0",
         "languages": list(LANGUAGES),
         "generation": {"steps": 15, "guidance": 3.0, "scheduler": "ddim", "width": 128, "height": 128},
-        "groups": [{"name": name, "title": {"en": en, "ar": ar}} for name, (en, ar) in _TITLES.items()],
+        "title": {"en": "Hayy: people at work", "ar": "حيّ: أناس في أعمالهم"},
+        "stereotype": {
+            "en": "a keffiyeh, a thobe or a desert that nobody asked for",
+            "ar": "كوفية أو ثوب أو صحراء لم يطلبها أحد",
+        },
+        "groups": [
+            {"name": name, "title": _both(titles), "phrase": _both(_PHRASES[name])} for name, titles in _TITLES.items()
+        ],
         "prompts": prompts,
     }
+
+
+def _both(texts: tuple[str, str]) -> dict[str, str]:
+    return dict(zip(("en", "ar"), texts, strict=True))
 
 
 @cache
