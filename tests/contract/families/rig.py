@@ -1,0 +1,125 @@
+"""What the suite does with one family and one method, in a few words."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from marsam_trainer.run.feed import Feed, TrainingSet
+from marsam_trainer.run.loop import Loop, Plan
+
+from marsam.diffusion import registry
+from marsam.diffusion.lanes.net import Lanes
+from marsam.diffusion.sampling import join
+from marsam.diffusion.spec import ALL_PARTS, Components, Conditioning, Family, Method, Part, Precision
+
+PROMPTS = ("a red kite", "طائرة ورقية حمراء", "a blue door")
+PARAMS: Mapping[str, Mapping[str, Any]] = {
+    "lora": {"rank": 4, "alpha": 8.0, "targets": "all"},
+    "qlora": {"rank": 4, "alpha": 8.0, "targets": "all"},
+    "full": {},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rig:
+    """A loaded base with a method attached."""
+
+    family: Family
+    method: Method
+    source: Path
+    params: Mapping[str, Any]
+    parts: Components
+    trained: dict[str, torch.nn.Parameter]
+
+    @property
+    def denoiser(self) -> Any:
+        return self.parts.denoiser
+
+
+def load(
+    source: Path,
+    family: str,
+    method: str,
+    *,
+    params: Mapping[str, Any] | None = None,
+    precision: Precision = Precision.FP32,
+) -> Rig:
+    """The base as `method` holds it, with the method attached."""
+    net, how = registry.family(family), registry.method(method)
+    values = registry.method_params(method, {**PARAMS[method], **(params or {})}, family=family)
+    parts = net.load(source, parts=ALL_PARTS, precision=precision, quantisation=how.quantisation(values))
+    trained = how.attach(parts.denoiser, net.facts, values, seed=7)
+    return Rig(family=net, method=how, source=source, params=values, parts=parts, trained=trained)
+
+
+def plain(rig: Rig) -> Components:
+    """The same base, held the same way, without the method."""
+    return rig.family.load(
+        rig.source,
+        parts=frozenset({Part.DENOISER}),
+        precision=rig.parts.precision,
+        quantisation=rig.method.quantisation(rig.params),
+    )
+
+
+def training_set(rig: Rig, count: int = 5, side: int = 32) -> TrainingSet:
+    """A few random pictures with captions, encoded."""
+    generator = torch.Generator().manual_seed(3)
+    pixels = torch.rand((count, 3, side, side), generator=generator) * 2 - 1
+    texts = join([rig.family.encode_text(rig.parts, [""]), rig.family.encode_text(rig.parts, PROMPTS)])
+    return TrainingSet(
+        keys=tuple(f"picture-{row}" for row in range(count)),
+        latents=rig.family.encode_image(rig.parts, pixels),
+        texts=texts,
+        captions=tuple((1 + row % 3, 1 + (row + 1) % 3) for row in range(count)),
+    )
+
+
+def loop(rig: Rig, *, steps: int = 8, rate: float = 1e-2, lanes: int = 1, batch: int = 4, **plan: Any) -> Loop:
+    """A loop over `training_set`; plan's other numbers by name."""
+    numbers = {"warmup_steps": 2, "seed": 11, "snr_gamma": 5.0, "ema_decay": None, **plan}
+    feed = Feed(training_set(rig), rig.parts.schedule, seed=11, batch_size=batch, caption_dropout=0.2)
+    return Loop(
+        rig.family,
+        rig.parts,
+        registry.objective(rig.parts.facts.objective),
+        rig.trained,
+        feed,
+        Plan(steps=steps, learning_rate=rate, **numbers),
+        lanes=Lanes(lanes, count=lanes),
+        reseed=bool(rig.params.get("dropout")),
+    )
+
+
+def predict(family: Family, parts: Components, *, times: tuple[float, ...] = (0.1, 0.5, 1.0)) -> torch.Tensor:
+    """What a denoiser says of three fixed noisy latents."""
+    generator = torch.Generator().manual_seed(5)
+    noisy = torch.randn((3, *parts.facts.latent_shape(32, 32)), generator=generator)
+    hidden = torch.randn((3, parts.facts.text_length, parts.facts.text_width), generator=generator)
+    t = torch.tensor(times, dtype=torch.float64)
+    parts.denoiser.eval()
+    with torch.no_grad():
+        return family.predict(
+            parts.denoiser, noisy, t, Conditioning({"hidden": hidden}), train_steps=parts.facts.train_steps
+        )
+
+
+def digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    """One digest of named tensors: equal only when every bit is."""
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        total.update(name.encode())
+        total.update(
+            tensors[name].detach().contiguous().view(torch.uint8).numpy().tobytes()
+            if tensors[name].ndim
+            else repr(tensors[name].item()).encode()
+        )
+    return total.hexdigest()
+
+
+def with_denoiser(parts: Components, denoiser: Any) -> Components:
+    """The same base with another denoiser."""
+    return replace(parts, denoiser=denoiser)
