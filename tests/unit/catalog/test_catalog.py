@@ -143,7 +143,7 @@ def test_a_models_digest_is_that_of_its_tree() -> None:
 )
 def test_models_that_cannot_be(changes: dict[str, object], words: str) -> None:
     with pytest.raises(Invalid, match=words):
-        base(**changes)
+        base(**changes)  # type: ignore[arg-type]
 
 
 async def test_an_alias_moves_and_remembers(blobs: FolderBlobs) -> None:
@@ -240,12 +240,13 @@ def test_a_versions_digest_is_what_training_sees() -> None:
     digest = version(items=items).digest
     same = tuple(replace(i, id=new_ulid(), rights=Rights(), findings=(), file_name="other") for i in reversed(items))
     assert version("v2", same).digest == digest
-    for change in (
+    changes: list[dict[str, object]] = [
         {"captions": ()},
         {"attributes": {}},
         {"split": "val"},
         {"image": replace(items[0].image, digest=digest_of(b"other"))},
-    ):
+    ]
+    for change in changes:
         assert version(items=(replace(items[0], **change), items[1])).digest != digest  # type: ignore[arg-type]
     with pytest.raises(Invalid, match="hash to"):
         replace(version(items=items), items=items[:1])

@@ -1,0 +1,49 @@
+"""Services that all move the same job as they please: whatever the order, the history is one valid life."""
+
+import asyncio
+import random
+from pathlib import Path
+
+import pytest
+
+from marsam.core.clock import SystemClock
+from marsam.core.errors import Conflict, Precondition
+from marsam.jobs.states import State, Transition, check_move
+from marsam.jobs.store import JobStore
+from tests.contract.store.stores import STORES, open_named
+
+
+@pytest.mark.parametrize("name", sorted(STORES))
+@pytest.mark.parametrize("seed", range(8))
+async def test_any_interleaving_is_one_valid_life(name: str, seed: int, tmp_path: Path) -> None:
+    chance = random.Random(seed)
+    stores = [JobStore(open_named(name, tmp_path), "p", "runs", SystemClock()) for _ in range(5)]
+    job_id, _ = await stores[0].create(request=b"", request_id="r", spec_for=lambda _: b"spec")
+    acknowledged: list[Transition] = []
+
+    async def actor(store: JobStore) -> None:
+        head = await store.head(job_id)
+        for _ in range(25):
+            if chance.random() < 0.7:  # often, but not always, look before deciding
+                head = await store.head(job_id)
+            if chance.random() < 0.1:
+                await store.live()
+            try:
+                head = await store.append(job_id, head, chance.choice(list(State)))
+            except (Conflict, Precondition):
+                continue
+            acknowledged.append(head)
+
+    await asyncio.gather(*(actor(store) for store in stores))
+
+    fresh = JobStore(open_named(name, tmp_path), "p", "runs", SystemClock())
+    history = await fresh.history(job_id)
+    previous = None
+    for entry in history:
+        check_move(previous, entry.state, entry.attempt)
+        assert entry.seq == (previous.seq + 1 if previous else 1)
+        previous = entry
+    assert sorted(acknowledged, key=lambda t: t.seq) == history[1:]
+    over = history[-1].state.terminal
+    assert (await fresh.open_ids() == [job_id]) is not over
+    assert list(await fresh.live()) == ([] if over else [job_id])
