@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from marsam.catalog.runs import RunSpec
-from marsam.core.errors import Exists, MarsamError, Missing, Precondition
+from marsam.core.errors import Exists, Invalid, MarsamError, Missing, Precondition
 from marsam.core.ids import digest_of, new_ulid
 from marsam.core.names import format_name
 from marsam.core.records import canonical, dump, load, to_plain
@@ -59,8 +59,11 @@ class Desk:
 
         Raises Invalid with every fault, Exists (REQUEST_ID_REUSED).
         """
-        request = canonical(to_plain(order))
         store = self._runs.store(project)
+        try:
+            request = canonical(to_plain(order))
+        except Invalid:  # NaN and infinities: no run was ever made of such an order, and its faults are told below
+            request = b""
         if request_id and (known := await self._known(project, request_id, request)) is not None:
             return known
         admitted = await self._admission.check(order, project=project, run=self._new_name(project))

@@ -1,0 +1,139 @@
+"""What an order may be: every fault at once, with names that are near, and what the run would cost."""
+
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from marsam.api.trainer.v1 import trainer_pb2
+from marsam.catalog.aliases import set_alias
+from marsam.core.errors import Invalid
+from marsam.rpc.wire import error_of
+from marsam.store.open import open_store
+from tests.integration.trainer.harness import BASE, CLOCK, PARENT, VERSION, Service, place_base
+
+
+async def validate(service: Service, **fields: Any) -> trainer_pb2.ValidateRunResponse:
+    request = trainer_pb2.ValidateRunRequest(parent=PARENT, spec=service.ordered(**fields))
+    return await service.trainer.ValidateRun(request, timeout=60)
+
+
+async def test_a_good_order_is_resolved_and_costed_once(service: Service) -> None:
+    found = await validate(service, steps=10)
+    assert list(found.faults) == []
+    assert [(term.term, term.bytes) for term in found.plan.memory] == [("base weights", 3900), ("optimiser", 100)]
+    assert (found.plan.total_bytes, found.plan.seconds, found.plan.fits) == (4000, 20.0, True)
+    resolved = found.resolved
+    assert (resolved.batch_size, resolved.resolution, resolved.seed, resolved.snr_gamma) == (4, 64, 0, 5.0)
+    assert (resolved.output_model_id, resolved.precision) == ("", trainer_pb2.PRECISION_FP32)
+    assert resolved.base_digest.startswith("sha256:")
+    # Other steps need no other plan.
+    assert (await validate(service, steps=20)).plan.seconds == 40.0
+    assert (service.cache / "plans").read_text() == "asked\n"
+    assert (await service.trainer.ListRuns(trainer_pb2.ListRunsRequest(parent=PARENT))).runs == []
+
+
+async def test_every_fault_is_said_at_once_in_order(service: Service) -> None:
+    fields: dict[str, Any] = {
+        "base": "projects/default/models/tinny",
+        "dataset_version": "projects/default/datasets/hayy/versions/v2",
+        "method": "lora",
+        "method_params": {"rnak": float("nan")},
+        "steps": 0,
+        "batch_size": 0,
+        "learning_rate": float("nan"),
+        "seed": -1,
+        "caption_dropout": 1.0,
+        "ema_decay": 2.0,
+    }
+    found = await validate(service, **fields)
+    told = {fault.field: fault for fault in found.faults}
+    assert list(told) == [
+        "spec.base", "spec.dataset_version", "spec.method_params.rnak", "spec.steps", "spec.batch_size",
+        "spec.learning_rate", "spec.seed", "spec.caption_dropout", "spec.ema_decay",
+    ]  # fmt: skip
+    assert told["spec.base"].reason == "MODEL_NOT_FOUND"
+    assert "'tiny'" in told["spec.base"].remedy
+    assert "'v1'" in told["spec.dataset_version"].remedy
+    assert "'rank'" in told["spec.method_params.rnak"].message
+    assert told["spec.steps"].message == "steps must be between 1 and 10000000, got 0"
+    assert not found.HasField("plan")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await service.create(**fields)
+    error = error_of(caught.value)
+    assert isinstance(error, Invalid)
+    assert [violation.field for violation in error.violations] == list(told)
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "reason", "words"),
+    [
+        ({"method": "lorra"}, "spec.method", "UNKNOWN_METHOD", "'lora'"),
+        ({"method_params": {"rank": 0}}, "spec.method_params.rank", "PARAMETER_RANGE", "between 1 and 512"),
+        ({"method_params": {"targets": "atention"}}, "spec.method_params.targets", "PARAMETER_CHOICE", "attention"),
+        ({"resolution": 60}, "spec.resolution", "RESOLUTION_UNSUPPORTED", "use 64"),
+        ({"resolution": 4096}, "spec.resolution", "RESOLUTION_UNSUPPORTED", "2048"),
+        ({"languages": ["en", "arr"]}, "spec.languages[1]", "UNKNOWN_LANGUAGE", "'ar'"),
+        ({"base_digest": f"sha256:{'0' * 64}"}, "spec.base_digest", "DIGEST_MISMATCH", "not sha256:0000"),
+        ({"dataset_digest": f"sha256:{'0' * 64}"}, "spec.dataset_digest", "DIGEST_MISMATCH", "not sha256:0000"),
+        ({"output_model_id": "tiny"}, "spec.output_model_id", "MODEL_EXISTS", "exists already"),
+        ({"base": "tiny"}, "spec.base", "NAME_MALFORMED", "projects/default/models"),
+        ({"base": "projects/other/models/tiny"}, "spec.base", "OTHER_PROJECT", "does not exist"),
+        ({"base": "projects/default/models/judge"}, "spec.base", "BASE_KIND", "judge"),
+        ({"batch_size": 65}, "spec.batch_size", "MEMORY_SHORT", "base weights take"),
+        ({"precision": 7}, "spec.precision", "UNKNOWN_PRECISION", "fp32"),
+    ],
+)
+async def test_one_fault(service: Service, fields: dict[str, Any], field: str, reason: str, words: str) -> None:
+    await place_base(open_store(str(service.store)), "projects/default/models/judge", kind="judge")
+    found = await validate(service, **fields)
+    assert [(fault.field, fault.reason) for fault in found.faults] == [(field, reason)]
+    assert words in f"{found.faults[0].message} {found.faults[0].remedy}"
+
+
+async def test_an_alias_stands_for_its_base(service: Service) -> None:
+    await set_alias(open_store(str(service.store)), "projects/default/aliases/best", BASE, clock=CLOCK, etag="")
+    found = await validate(service, base="projects/default/aliases/best")
+    assert list(found.faults) == []
+    assert found.resolved.base == BASE
+    assert found.resolved.dataset_version == VERSION
+
+
+async def test_a_run_may_be_created_when_nobody_can_tell_its_cost(service: Service) -> None:
+    found = await validate(service, labels={"plan-crash": "1"})
+    assert list(found.faults) == []
+    assert not found.HasField("plan")
+    assert "no such library" in service.log.read_text()
+
+
+async def test_rules_of_the_proto_are_told_by_field(service: Service) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await validate(service, method="", preview=trainer_pb2.PreviewSpec(prompts=["x"], every=0))
+    error = error_of(caught.value)
+    assert isinstance(error, Invalid)
+    assert [violation.field for violation in error.violations] == ["spec.method", "spec.preview.every"]
+
+
+async def test_capabilities_name_families_methods_and_their_parameters(service: Service) -> None:
+    found = await service.trainer.ListCapabilities(trainer_pb2.ListCapabilitiesRequest())
+    assert [(family.name, list(family.methods)) for family in found.families][:1] == [
+        ("sd1", ["full", "lora", "qlora"])
+    ]
+    lora = next(method for method in found.methods if method.name == "lora")
+    assert ("rank", "16") in [(parameter.name, parameter.default_value) for parameter in lora.parameters]
+
+
+def test_the_service_imports_no_torch(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, marsam_trainer.__main__; from marsam.diffusion import registry; "
+        "[registry.family_facts(n) for n in registry.families()]; [registry.method(n) for n in registry.methods()]; "
+        "import huggingface_hub, huggingface_hub.errors; "
+        "heavy = ('torch', 'diffusers', 'transformers', 'peft', 'bitsandbytes', 'numpy'); "
+        "print([m for m in heavy if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[]"
