@@ -30,6 +30,9 @@ from marsam_generator.hardware import Hardware
 
 _log = Log(__name__)
 
+_TREES = "trees-"
+_TREES_KEPT_S = 24 * 3600.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Lease:
@@ -71,7 +74,8 @@ class Library:
         self._blobs = blobs
         self._cache = cache
         # Beside the cached files, so that laying a model out costs links; of this process only, gone with it.
-        self._trees = Path(tempfile.mkdtemp(prefix="trees-", dir=cache.root))
+        _sweep(cache.root)
+        self._trees = Path(tempfile.mkdtemp(prefix=_TREES, dir=cache.root))
         self._tick_rows = tick_rows
         self._budget = budget
         self._admission = admission
@@ -275,3 +279,10 @@ class Library:
 
 def _adapter_key(root: Model, denoiser: str, adapter: Model) -> str:
     return f"{root.digest} {denoiser} {adapter.digest}"
+
+
+def _sweep(root: Path) -> None:
+    """Remove the folder trees that killed processes left. A tree in use is younger: loading takes minutes."""
+    for trees in root.glob(f"{_TREES}*"):
+        if time.time() - trees.stat().st_mtime > _TREES_KEPT_S:
+            shutil.rmtree(trees, ignore_errors=True)

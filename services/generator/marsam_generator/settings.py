@@ -25,7 +25,8 @@ class GeneratorSettings(ServerSettings):
     """Arithmetic of the denoiser and text encoder: fp32 or bf16. The image coder is always fp32."""
 
     threads: int = 0
-    """Processor lanes that share a tick; 0 takes every core that this process may use. A GPU has one lane."""
+    """Processor lanes that share a tick; 0 takes OMP_NUM_THREADS, else every core that this process may use. A GPU has
+    one lane."""
 
     tick_rows: int = 64
     """Widest tick that may be measured and used, in rows; a guided picture has two."""

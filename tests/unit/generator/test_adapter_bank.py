@@ -11,7 +11,7 @@ from marsam_generator.engine.bank import AdapterBank
 from marsam.core.errors import Corrupt, Invalid, Missing
 from marsam.diffusion import registry
 from marsam.diffusion.adapter.net import Adapter, apply
-from marsam.diffusion.spec import Components, Conditioning
+from marsam.diffusion.spec import Components, Conditioning, Precision, Quantisation
 from tests.unit.generator.tiny import TOKENS, WIDTH
 
 FAMILY = registry.family("sd1")
@@ -148,3 +148,23 @@ def test_the_base_is_never_written(parts, adapters, rows) -> None:
         banked(bank, parts.denoiser, rows, [{"a": 1.0}, {"b": 1.0, "a": 0.3}, {}, {"narrow": 2.0}, {"a": 0.5}])
     after = parts.denoiser.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+@pytest.mark.parametrize(
+    ("loading", "tolerance"),
+    [({"precision": Precision.BF16}, 0.05), ({"quantisation": Quantisation()}, 1e-4)],
+    ids=["bf16", "nf4"],
+)
+def test_the_bank_on_a_base_in_fewer_bits(base_folder, adapters, rows, loading, tolerance) -> None:
+    held = FAMILY.load(base_folder, **loading).denoiser
+    adapted = FAMILY.load(base_folder, **loading).denoiser
+    assert held is not None
+    before = predict(held, rows)
+    bank = AdapterBank(held)
+    bank.install(bank.prepare("a", adapters["a"]))
+    apply(adapted, adapters["a"])
+    mixed = banked(bank, held, rows, [{"a": 1.0}, {}, {"a": 1.0}, {}, {}])
+    expected = predict(adapted, rows)
+    assert all((mixed[row] - expected[row]).abs().max() < tolerance for row in (0, 2))
+    assert all(torch.equal(mixed[row], before[row]) for row in (1, 3, 4))
+    assert (mixed[0] - before[0]).abs().max() > 0.05

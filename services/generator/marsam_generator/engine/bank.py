@@ -102,7 +102,7 @@ class _Site:
     def _multiply(self, rows: Tensor, plan: _Plan) -> Tensor:
         hidden = functional.linear(rows.to(self.down.dtype), self.down[plan.span])
         spread = (hidden.shape[0],) + (1,) * (hidden.dim() - 2) + (hidden.shape[-1],)
-        hidden = hidden * plan.scale.view(spread)
+        hidden = hidden * plan.scale.to(hidden.dtype).view(spread)
         if plan.outside is not None:
             hidden = hidden.masked_fill_(plan.outside.view(spread), 0)
         return hidden @ self.up[plan.span]
@@ -113,7 +113,7 @@ class _Site:
             rows.to(self.down.dtype), self.down[plan.span], None, conv.stride, conv.padding, conv.dilation
         )
         spread = (hidden.shape[0], hidden.shape[1], 1, 1)
-        hidden = hidden * plan.scale.view(spread)
+        hidden = hidden * plan.scale.to(hidden.dtype).view(spread)
         if plan.outside is not None:
             hidden = hidden.masked_fill_(plan.outside.view(spread), 0)
         return functional.conv2d(hidden, self.up[plan.span].t()[:, :, None, None])

@@ -1,0 +1,126 @@
+"""Streams that may be cancelled from elsewhere, the queue's bound, pages, the device, what a PNG carries."""
+
+import asyncio
+import io
+import os
+from collections.abc import AsyncIterator
+
+import pytest
+import torch
+from marsam_generator import attended as module
+from marsam_generator.attended import attended
+from marsam_generator.engine.admission import Admission
+from marsam_generator.hardware import choose
+from marsam_generator.paging import page
+from marsam_generator.pictures import encode
+from PIL import Image
+
+from marsam.core.errors import Cancelled, Exhausted, Invalid, Precondition
+
+
+class Source:
+    """Yields 1, waits for `go`, yields 2; tells when it was unwound."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+        self.unwound = False
+
+    async def events(self) -> AsyncIterator[int]:
+        try:
+            yield 1
+            await self.go.wait()
+            yield 2
+        finally:
+            self.unwound = True
+
+
+async def test_silence_is_broken_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SILENCE_S", 0.02)
+    source, seen = Source(), []
+    async for event in attended(source.events(), asyncio.Event()):
+        seen.append(event)
+        if len(seen) == 3:
+            source.go.set()
+    assert seen[:3] == [1, None, None] and seen[-1] == 2
+    assert source.unwound
+
+
+async def test_a_cancel_from_elsewhere_unwinds_the_source() -> None:
+    source, cancelled = Source(), asyncio.Event()
+    with pytest.raises(Cancelled):
+        async for event in attended(source.events(), cancelled):
+            assert event == 1
+            cancelled.set()
+    assert source.unwound
+
+
+async def test_leaving_early_unwinds_the_source() -> None:
+    source = Source()
+    stream = attended(source.events(), asyncio.Event())
+    assert await anext(stream) == 1
+    await stream.aclose()
+    assert source.unwound
+
+
+async def test_what_the_source_raises_is_raised() -> None:
+    async def broken() -> AsyncIterator[int]:
+        yield 1
+        raise Invalid("no")
+
+    with pytest.raises(Invalid):
+        async for _ in attended(broken(), asyncio.Event()):
+            pass
+
+
+def test_the_queue_is_bounded_and_says_how_long() -> None:
+    admission = Admission(limit=4)
+    admission.observe(rows=10, seconds=1.0)
+    with admission.enter(pictures=3, row_steps=60) as first:
+        assert (first.ahead, admission.pictures, admission.waiting) == (0, 3, 3)
+        assert admission.seconds_of_work == pytest.approx(6.0)
+        with pytest.raises(Exhausted) as caught:
+            admission.enter(pictures=2, row_steps=40).__enter__()
+        # One of the three pictures must be done first: a third of six seconds.
+        assert caught.value.retry_after_s == pytest.approx(2.0)
+        first.begun, first.row_steps = True, 10.0
+        with admission.enter(pictures=1, row_steps=20) as second:
+            assert (second.ahead, admission.waiting) == (3, 1)
+            assert admission.seconds_of_work == pytest.approx(3.0)
+    assert admission.pictures == 0
+
+
+def test_pages_do_not_shift_and_tokens_belong_to_their_list() -> None:
+    names = [f"n{number}" for number in range(9, 0, -1)]
+    shown, token = page(names, size=4, token="", parent="p")
+    assert list(shown) == ["n9", "n8", "n7", "n6"]
+    shown, token = page(["new", *names][1:], size=4, token=token, parent="p")
+    assert list(shown) == ["n5", "n4", "n3", "n2"]
+    shown, end = page(names, size=4, token=token, parent="p")
+    assert (list(shown), end) == (["n1"], "")
+    for wrong, parent in ((token, "q"), ("nonsense", "p")):
+        with pytest.raises(Invalid):
+            page(names, size=4, token=wrong, parent=parent)
+
+
+def test_a_missing_gpu_is_refused_by_name() -> None:
+    with pytest.raises(Precondition) as caught:
+        choose("cuda:9", "fp32", 0)
+    assert caught.value.reason == "DEVICE_MISSING" and "cuda:9" in caught.value.message
+
+
+def test_lanes_follow_the_cores_that_were_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert choose("cpu", "fp32", 0).lanes == 3
+    assert choose("cpu", "bf16", 2).lanes == 2
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert 1 <= choose("cpu", "fp32", 0).lanes <= (os.cpu_count() or 1)
+
+
+def test_a_picture_carries_its_request_in_any_script_and_the_same_bytes() -> None:
+    pixels = torch.arange(4 * 6 * 3, dtype=torch.uint8).view(4, 6, 3)
+    one = encode(pixels, '{"prompt":"عالِمة في مختبر"}', 3)
+    assert one == encode(pixels, '{"prompt":"عالِمة في مختبر"}', 3)
+    with Image.open(io.BytesIO(one)) as image:
+        assert image.tobytes() == pixels.numpy().tobytes()
+        assert image.text["marsam:request"] == '{"prompt":"عالِمة في مختبر"}'
+        assert image.text["Digital Source Type"].endswith("trainedAlgorithmicMedia")
