@@ -85,7 +85,7 @@ class Drawer:
         if not root:
             raise Precondition(f"{model.name} names no base", reason="MODEL_WITHOUT_BASE", resource=model.name)
         text = self._prompts[shot.prompt].text[shot.language]
-        asked = [self._scope, model.digest, text, shot.seed + self._seed_offset]
+        asked = [self._scope, model.name, model.digest, text, shot.seed + self._seed_offset]
         events = self._generation.generate(
             text,
             model=root,

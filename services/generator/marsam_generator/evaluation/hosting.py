@@ -36,14 +36,16 @@ KIND = "evaluations"
 class Hosting:
     """How this service runs evaluations. `store` is the URL that their program opens; `slots` run at once.
 
-    `token_file` holds the bearer token with which an evaluation calls Generate, where tokens are asked for. An attempt
-    that failed for a passing reason is made again until `attempts` have failed.
+    `target` is where they reach the generator, '' for the service's own address. `token_file` holds the bearer token with
+    which they call Generate, where tokens are asked for. An attempt that failed for a passing reason is made again
+    until `attempts` have failed.
     """
 
     store: str
     cache: Path
     slots: int = 1
     attempts: int = 3
+    target: str = ""
     token_file: Path | None = None
     command: tuple[str, ...] = (sys.executable, "-m", "marsam_generator.evaluation")
 
@@ -119,15 +121,25 @@ async def _failures(store: JobStore, job_id: str) -> int:
     return int(waits[-1].detail.get("failures", 0))
 
 
+def dialable(address: str) -> str:
+    """The address to call for one that a service listens on: loopback stands for "everywhere"."""
+    host, _, port = address.rpartition(":")
+    return f"127.0.0.1:{port}" if host in ("0.0.0.0", "[::]") else address
+
+
 @asynccontextmanager
 async def hosted(
-    hosting: Hosting, *, blobs: Blobs, meter: Meter, clock: Clock, lifecycle: Lifecycle, address: Callable[[], str]
+    hosting: Hosting, *, blobs: Blobs, meter: Meter, clock: Clock, lifecycle: Lifecycle
 ) -> AsyncIterator[Registration]:
     """Supervise evaluations while the block runs, and yield what the server has to register.
 
-    `address()` is where an evaluation reaches this generator. Programs that run when the block ends are stopped: they
-    need this service to draw; the next one takes up what they have.
+    Programs that run when the block ends are stopped: they need this service to draw. The next one takes up what they
+    have.
     """
+
+    def address() -> str:
+        return hosting.target or dialable(lifecycle.address)
+
     # The program knows none of the service's own settings, and some of them are secret.
     env = {name: value for name, value in os.environ.items() if not name.startswith("MARSAM_")}
     env.setdefault("OMP_NUM_THREADS", "1")

@@ -164,7 +164,7 @@ class _Writer:
         words = self.words
         opening = words.opening[status] if of == 1 else words.opening_of_many[status].format(n=of, name=name)
         groups = self._groups(("held_out",)) or self._groups(("taught",))
-        if status not in ("improved", "improved_with_loss"):
+        if status in ("partly", "failed"):
             groups = self._groups(("taught", "held_out"))
         learned = [text for group in groups if (text := self._learned(group))]
         return opening + words.semicolon.join([*learned, *self._kept()]) + words.stop

@@ -146,7 +146,7 @@ class Suite:
         check_slug(self.version, field="version")
         if not self.languages or len(set(self.languages)) != len(self.languages):
             raise Invalid("a suite needs at least one language, and each only once", field="languages")
-        faults = [*self._group_faults(), *self._prompt_faults()]
+        faults = [*self._prompt_faults(), *self._group_faults()]
         if faults:
             raise Invalid(f"the suite has {len(faults)} faults; the first: {faults[0].message}", violations=faults)
         if self.pictures > MAX_PICTURES:
