@@ -33,8 +33,8 @@ from hayy.training.model import export, new_scheduler, new_text_encoder, new_une
 from hayy.training.samples import draw_grid
 from hayy.world import sample
 
-BATCH = 32
-"""Pictures per process and step."""
+BATCH = 16
+"""Pictures per process and step: small, because the number of steps limits a short training, not their noise."""
 PEAK_LR = 1.2e-3
 WARM_UP_STEPS = 200
 SYNC_STEPS = 8
@@ -87,7 +87,7 @@ class Batches:
         return len(self._people)
 
     def take(self) -> tuple[Tensor, Tensor]:
-        """Return latents [32, 4, 16, 16] and tokens [32, 32]."""
+        """Return latents [16, 4, 16, 16] and tokens [16, 32]."""
         index = [self._rng.randrange(len(self._people)) for _ in range(BATCH)]
         texts = [
             ""

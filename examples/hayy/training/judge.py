@@ -2,6 +2,7 @@
 
     python -m hayy.training.judge OUT --minutes 20          # rendered pictures only
     python -m hayy.training.judge OUT --minutes 10 --vae VAE --start OUT
+    python -m hayy.training.judge OUT --minutes 0 --vae VAE --start OUT    # only measure and write
 
 Trained on the world whose attributes are independent, so that it cannot take the desert as a sign of a keffiyeh.
 The result is a plain `ResNetForImageClassification`; its labels are written `attribute:value`, and those of one
@@ -130,6 +131,14 @@ def train(out: Path, *, minutes: float, vae: AutoencoderKL | None, start: Path |
     """Train for `minutes` of wall-clock time and write the judge to `out`."""
     torch.set_num_threads(1)
     judge = ResNetForImageClassification.from_pretrained(start) if start else new_judge()
+    steps = json.loads((start / "judge.json").read_text())["details"]["steps"] if start else 0
+    if minutes > 0:
+        steps += fit(judge, minutes=minutes, vae=vae, peak_lr=peak_lr)
+    save(judge, out, vae=vae, steps=steps)
+
+
+def fit(judge: ResNetForImageClassification, *, minutes: float, vae: AutoencoderKL | None, peak_lr: float) -> int:
+    """Train in place, on reconstructions too where there is an autoencoder; return the number of steps."""
     rng = np.random.default_rng(1 if vae else 0)
     torch.manual_seed(1)
     began = time.monotonic()
@@ -162,7 +171,7 @@ def train(out: Path, *, minutes: float, vae: AutoencoderKL | None, start: Path |
         step += 1
         if step % 200 == 0:
             print({"step": step, "seconds": round(spent), "loss": round(loss.item(), 4)}, flush=True)
-    save(judge, out, vae=vae, steps=step)
+    return step
 
 
 def save(judge: ResNetForImageClassification, out: Path, *, vae: AutoencoderKL | None, steps: int) -> None:
