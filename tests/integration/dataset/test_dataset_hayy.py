@@ -30,6 +30,7 @@ def folder(path: Path) -> dict[str, bytes]:
     return {str(f.relative_to(path)): f.read_bytes() for f in sorted(path.rglob("*")) if f.is_file()}
 
 
+@pytest.mark.slow
 async def test_the_raw_set_is_warned_of_and_the_balanced_one_is_cleaned(start: Start, sets: Path) -> None:
     planted: dict[str, str] = json.loads((sets / "planted.json").read_text())
     async with start() as running:

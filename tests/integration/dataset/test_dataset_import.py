@@ -7,6 +7,7 @@ import urllib.request
 
 import grpc
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
@@ -114,6 +115,7 @@ async def test_watching_begins_with_a_snapshot_and_ends_with_the_import(start: S
         assert (await follow(running, started.name))[-1] == updates[-1]
 
 
+@pytest.mark.slow
 async def test_an_import_goes_on_after_the_service_was_killed(start: Start) -> None:
     files = {f"{n:03d}.png": saved(scene(n, 700)) for n in range(80)}
     async with start() as running:
@@ -135,6 +137,24 @@ async def test_an_import_goes_on_after_the_service_was_killed(start: Start) -> N
         assert {name: item.name for name, item in halfway.items()} == {name: found[name].name for name in halfway}
 
 
+@pytest.mark.slow
+async def test_killed_decoders_cost_nothing(start: Start) -> None:
+    files = {f"{n:03d}.png": saved(scene(n, 700)) for n in range(60)}
+    async with start() as running:
+        await create(running)
+        started = await send(running, files)
+        service = psutil.Process(running.process.pid)
+        killed = 0
+        async for update in running.stub.WatchImport(pb.WatchImportRequest(name=started.name), timeout=120):
+            done = getattr(update, "import")
+            if killed < 2 and done.files_done >= 5 * killed + 1:
+                service.children()[0].kill()
+                killed += 1
+        assert killed == 2
+        assert (done.items_accepted, list(done.refused)) == (60, [])
+
+
+@pytest.mark.slow
 async def test_a_stopped_service_finishes_later(start: Start) -> None:
     files = {f"{n:03d}.png": saved(scene(n, 700)) for n in range(60)}
     async with start() as running:

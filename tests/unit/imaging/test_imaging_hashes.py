@@ -75,6 +75,14 @@ def test_png_is_deterministic_and_bare() -> None:
     assert again.info == {}
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (1, 200), (200, 1), (64, 5), (65, 7), (130, 129)])
+def test_png_keeps_every_pixel_of_any_shape(shape: tuple[int, int]) -> None:
+    noise = np.random.default_rng(shape[0]).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    again = Image.open(io.BytesIO(encode.png(Image.fromarray(noise))))
+    assert (again.format, again.mode) == ("PNG", "RGB")
+    np.testing.assert_array_equal(np.asarray(again), noise)
+
+
 def test_the_pixel_digest_knows_pixels_and_shape_only() -> None:
     a, b = scene(1).tobytes(), scene(2).tobytes()
     assert encode.pixel_digest(256, 256, a) == encode.pixel_digest(256, 256, a)
