@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from marsam.store.open import open_store
 from tests.integration.trainer.harness import Service, place_base, place_version
@@ -15,6 +16,18 @@ async def service(tmp_path: Path) -> AsyncIterator[Service]:
     made = Service(tmp_path)
     blobs = open_store(str(made.store))
     await place_base(blobs)
+    await place_version(blobs)
+    async with made:
+        yield made
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Service]:
+    """As `service`, one for a whole module whose tests leave nothing behind."""
+    made = Service(tmp_path_factory.mktemp("shared"))
+    blobs = open_store(str(made.store))
+    await place_base(blobs)
+    await place_base(blobs, "projects/default/models/judge", kind="judge")
     await place_version(blobs)
     async with made:
         yield made

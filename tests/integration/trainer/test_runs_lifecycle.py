@@ -1,56 +1,29 @@
-"""Runs from order to end: success, failures by rule, cancel, resume, queue, restarts of the service, zombies."""
+"""Runs from order to end: success, failures by rule, cancel, resume. One service for all tests here."""
 
 import asyncio
-import contextlib
-import os
-import signal
-import urllib.request
-from pathlib import Path
 
 import grpc
 import pytest
 
 from marsam.api.trainer.v1 import trainer_pb2
-from marsam.core.errors import Exists, Missing, Precondition
-from marsam.jobs.states import State
-from marsam.jobs.store import JobStore
+from marsam.core.errors import Missing, Precondition
 from marsam.rpc.wire import error_of
-from marsam.store.open import open_store
-from tests.integration.trainer.harness import CLOCK, PARENT, Service, place_base, place_version, state
+from tests.integration.trainer.harness import PARENT, Service, state
 
-pytestmark = pytest.mark.slow
-
-
-def jobs_of(service: Service) -> JobStore:
-    return JobStore(open_store(str(service.store)), "default", "runs", CLOCK)
-
-
-def program_pid(run: str, attempt: int) -> int:
-    """The process of a run's attempt, found by its command line."""
-    for entry in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):
-            words = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() else []
-            if run.encode() in words and b"keeper.py" not in b" ".join(words) and str(attempt).encode() in words:
-                return int(entry.name)
-    raise LookupError(run)
-
-
-def scraped(service: Service) -> str:
-    with urllib.request.urlopen(f"{service.http}/metrics", timeout=10) as answer:
-        return str(answer.read().decode())
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 
 def reasons(run: trainer_pb2.Run) -> list[str]:
     return [entry.reason for entry in run.history]
 
 
-async def test_a_run_goes_from_pending_to_a_published_model(service: Service) -> None:
-    created = await service.create()
+async def test_a_run_goes_from_pending_to_a_published_model(shared: Service) -> None:
+    created = await shared.create()
     assert created.spec.learning_rate == 1e-4
     assert created.spec.resolution == 64
     assert created.spec.method_params["rank"] == 16
     assert created.spec.output_model_id == created.name.split("/")[-1]
-    run = await service.until(created.name, "SUCCEEDED", "FAILED")
+    run = await shared.until(created.name, "SUCCEEDED", "FAILED")
     assert state(run) == "SUCCEEDED", run
     assert [state(entry) for entry in run.history] == ["PENDING", "STARTING", "RUNNING", "SUCCEEDED"]
     assert run.model == f"projects/default/models/{run.spec.output_model_id}"
@@ -59,32 +32,18 @@ async def test_a_run_goes_from_pending_to_a_published_model(service: Service) ->
     assert run.create_time.ToDatetime() < run.update_time.ToDatetime()
 
 
-async def test_one_request_id_is_one_run_for_ever(service: Service) -> None:
-    first = await service.create(request_id="r1", output_model_id="m1")
-    await service.until(first.name, "SUCCEEDED")
-    # By now the model id is taken, which must not matter to a repeated request.
-    assert (await service.create(request_id="r1", output_model_id="m1")).name == first.name
-    await service.stop()
-    await service.start()
-    assert (await service.create(request_id="r1", output_model_id="m1")).name == first.name
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await service.create(request_id="r1", output_model_id="m2")
-    assert error_of(caught.value).reason == "REQUEST_ID_REUSED"
-    assert isinstance(error_of(caught.value), Exists)
-
-
 @pytest.mark.parametrize("how", ["kill", "70", "74", "3"])
-async def test_what_may_pass_is_tried_again(service: Service, how: str) -> None:
-    run = await service.create(labels={"fail-until": "2", "how": how})
-    run = await service.until(run.name, "SUCCEEDED", "FAILED")
+async def test_what_may_pass_is_tried_again(shared: Service, how: str) -> None:
+    run = await shared.create(labels={"fail-until": "2", "how": how})
+    run = await shared.until(run.name, "SUCCEEDED", "FAILED")
     assert state(run) == "SUCCEEDED"
     assert run.attempt == 3
     assert reasons(run).count("RETRY") == 2
 
 
-async def test_attempts_are_limited_and_the_last_words_are_told(service: Service) -> None:
-    run = await service.create(labels={"fail-until": "9", "how": "70", "failure": "the moon is full"})
-    run = await service.until(run.name, "FAILED")
+async def test_attempts_are_limited_and_the_last_words_are_told(shared: Service) -> None:
+    run = await shared.create(labels={"fail-until": "9", "how": "70", "failure": "the moon is full"})
+    run = await shared.until(run.name, "FAILED")
     assert (run.attempt, run.reason) == (3, "INTERNAL")
     assert run.message == (
         "given up after 3 failed attempts; the last: the run program failed on a fault of its own: "
@@ -95,191 +54,58 @@ async def test_attempts_are_limited_and_the_last_words_are_told(service: Service
 @pytest.mark.parametrize(
     ("code", "reason"), [("64", "BAD_SPEC"), ("65", "BAD_DATA"), ("71", "OUT_OF_MEMORY"), ("78", "LOSS_NOT_FINITE")]
 )
-async def test_what_cannot_pass_is_not_tried_again(service: Service, code: str, reason: str) -> None:
-    run = await service.create(labels={"fail-until": "9", "how": code, "words": "ValueError: no"})
-    run = await service.until(run.name, "FAILED")
+async def test_what_cannot_pass_is_not_tried_again(shared: Service, code: str, reason: str) -> None:
+    run = await shared.create(labels={"fail-until": "9", "how": code, "words": "ValueError: no"})
+    run = await shared.until(run.name, "FAILED")
     assert (run.attempt, run.reason) == (1, reason)
     assert run.message.endswith("ValueError: no")
     if code == "71":
         assert "halve batch_size" in run.message
 
 
-async def test_orderly_stops_are_not_counted(service: Service) -> None:
-    run = await service.create(labels={"fail-until": "5", "how": "75"})
-    run = await service.until(run.name, "SUCCEEDED", "FAILED")
+async def test_orderly_stops_are_not_counted(shared: Service) -> None:
+    run = await shared.create(labels={"fail-until": "5", "how": "75"})
+    run = await shared.until(run.name, "SUCCEEDED", "FAILED")
     assert (state(run), run.attempt) == ("SUCCEEDED", 6)
 
 
-async def test_a_good_exit_without_a_result_is_a_failure(service: Service) -> None:
-    run = await service.create(labels={"no-result": "1"}, steps=1)
-    run = await service.until(run.name, "FAILED")
+async def test_a_good_exit_without_a_result_is_a_failure(shared: Service) -> None:
+    run = await shared.create(labels={"no-result": "1"}, steps=1)
+    run = await shared.until(run.name, "FAILED")
     assert run.reason == "RESULT_MISSING"
 
 
-async def test_a_silent_program_is_stopped_and_tried_again(tmp_path: Path) -> None:
-    async with Service(tmp_path, run_silence_s=1.0, max_attempts=2) as service:
-        blobs = open_store(str(service.store))
-        await place_base(blobs)
-        await place_version(blobs)
-        run = await service.create(labels={"beats": "1", "step-s": "30", "on-term": "ignore"}, steps=3)
-        await service.until(run.name, "RUNNING")
-        run = await service.until(run.name, "FAILED", timeout_s=60)
-        assert (run.attempt, run.reason) == (2, "SILENT")
-
-
-async def test_a_cancelled_run_stops_and_can_be_resumed_from_its_checkpoint(service: Service) -> None:
-    run = await service.create(labels={"step-s": "0.1"}, steps=30)
-    await service.until(run.name, "RUNNING")
-    while (await service.get(run.name)).progress.step < 4:
+async def test_a_cancelled_run_stops_and_can_be_resumed_from_its_checkpoint(shared: Service) -> None:
+    run = await shared.create(labels={"step-s": "0.1"}, steps=30)
+    await shared.until(run.name, "RUNNING")
+    while (await shared.get(run.name)).progress.step < 4:
         await asyncio.sleep(0.05)
-    cancelling = (await service.trainer.CancelRun(trainer_pb2.CancelRunRequest(name=run.name))).run
+    cancelling = (await shared.trainer.CancelRun(trainer_pb2.CancelRunRequest(name=run.name))).run
     assert state(cancelling) == "CANCELLING"
-    cancelled = await service.until(run.name, "CANCELLED")
+    cancelled = await shared.until(run.name, "CANCELLED")
     assert cancelled.attempt == 1
-    listed = await service.trainer.ListCheckpoints(trainer_pb2.ListCheckpointsRequest(name=run.name))
+    listed = await shared.trainer.ListCheckpoints(trainer_pb2.ListCheckpointsRequest(name=run.name))
     steps = [checkpoint.step for checkpoint in listed.checkpoints]
     assert steps[:2] == [2, 4]
     assert steps == sorted(steps)
-    resumed = (await service.trainer.ResumeRun(trainer_pb2.ResumeRunRequest(name=run.name))).run
+    resumed = (await shared.trainer.ResumeRun(trainer_pb2.ResumeRunRequest(name=run.name))).run
     assert (state(resumed), resumed.reason) == ("PENDING", "RESUMED")
-    lines = [message.log_line async for message in service.watch(run.name) if message.log_line]
+    lines = [message.log_line async for message in shared.watch(run.name) if message.log_line]
     assert lines == [f"resumed at step {steps[-1]}"]
-    done = await service.get(run.name)
+    done = await shared.get(run.name)
     assert (state(done), done.attempt) == ("SUCCEEDED", 2)
     for call, request in (
-        (service.trainer.CancelRun, trainer_pb2.CancelRunRequest(name=run.name)),
-        (service.trainer.ResumeRun, trainer_pb2.ResumeRunRequest(name=run.name)),
+        (shared.trainer.CancelRun, trainer_pb2.CancelRunRequest(name=run.name)),
+        (shared.trainer.ResumeRun, trainer_pb2.ResumeRunRequest(name=run.name)),
     ):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await call(request)
         assert isinstance(error_of(caught.value), Precondition)
 
 
-async def test_a_program_that_ignores_the_request_to_stop_is_killed(tmp_path: Path) -> None:
-    async with Service(tmp_path, stop_grace_s=0.5) as service:
-        blobs = open_store(str(service.store))
-        await place_base(blobs)
-        await place_version(blobs)
-        run = await service.create(labels={"step-s": "30", "on-term": "ignore"})
-        await service.until(run.name, "RUNNING")
-        pid = program_pid(run.name, 1)
-        await service.trainer.CancelRun(trainer_pb2.CancelRunRequest(name=run.name))
-        await service.until(run.name, "CANCELLED")
-        assert not Path(f"/proc/{pid}").exists()
-
-
-async def test_runs_wait_in_order_and_know_their_place(service: Service) -> None:
-    labels = ({"step-s": "0.2"}, {}, {})
-    runs = [await service.create(labels=labels[n], steps=30, output_model_id=f"m{n}") for n in range(3)]
-    await service.until(runs[0].name, "RUNNING")
-    async with asyncio.timeout(20):
-        while [(await service.get(run.name)).queue_position for run in runs] != [0, 1, 2]:
-            await asyncio.sleep(0.05)
-    wanted = {'marsam_queue_depth{queue="runs"} 2.0', 'marsam_jobs{kind="runs",state="RUNNING"} 1.0'}
-    async with asyncio.timeout(20):
-        while not wanted <= set((await asyncio.to_thread(scraped, service)).splitlines()):
-            await asyncio.sleep(0.1)
-    cancelled = (await service.trainer.CancelRun(trainer_pb2.CancelRunRequest(name=runs[1].name))).run
-    assert state(cancelled) == "CANCELLED"
-    assert cancelled.attempt == 0
-    await service.until(runs[2].name, "SUCCEEDED")
-    ended = [(await service.get(runs[n].name)).update_time.ToNanoseconds() for n in (0, 2)]
-    assert ended == sorted(ended)
-
-
-async def test_a_run_outlives_a_killed_service_and_is_adopted(service: Service) -> None:
-    run = await service.create(labels={"step-s": "0.1"}, steps=25)
-    await service.until(run.name, "RUNNING")
-    pid = program_pid(run.name, 1)
-    await service.stop(signal.SIGKILL)
-    assert Path(f"/proc/{pid}").exists()
-    await service.start()
-    assert program_pid(run.name, 1) == pid
-    done = await service.until(run.name, "SUCCEEDED", "FAILED")
-    assert (state(done), done.attempt) == ("SUCCEEDED", 1)
-
-
-async def test_what_died_while_nobody_looked_is_found_out_and_tried_again(service: Service) -> None:
-    run = await service.create(labels={"step-s": "0.1"}, steps=25)
-    await service.until(run.name, "RUNNING")
-    pid = program_pid(run.name, 1)
-    await service.stop(signal.SIGKILL)
-    os.kill(pid, signal.SIGKILL)
-    await service.start()
-    done = await service.until(run.name, "SUCCEEDED", "FAILED")
-    assert (state(done), done.attempt) == ("SUCCEEDED", 2)
-    assert "SIGKILL" in next(entry.message for entry in done.history if entry.reason == "RETRY")
-
-
-async def test_a_stopped_service_stops_its_runs_and_the_next_goes_on(service: Service) -> None:
-    run = await service.create(labels={"step-s": "0.1"}, steps=25)
-    await service.until(run.name, "RUNNING")
-    while (await service.get(run.name)).progress.step < 3:
-        await asyncio.sleep(0.05)
-    pid = program_pid(run.name, 1)
-    assert await service.stop() == 0
-    assert not Path(f"/proc/{pid}").exists()
-    await service.start()
-    done = await service.until(run.name, "SUCCEEDED", "FAILED")
-    assert (state(done), done.attempt) == ("SUCCEEDED", 2)
-    assert "stopped after a checkpoint" in next(entry.message for entry in done.history if entry.reason == "RETRY")
-
-
-async def test_an_attempt_that_was_replaced_changes_nothing_any_more(service: Service) -> None:
-    """Somebody else, who took the run over, has opened attempt 2 while attempt 1 still lives."""
-    run = await service.create(labels={"step-s": "0.1"}, steps=40)
-    await service.until(run.name, "RUNNING")
-    pid = program_pid(run.name, 1)
-    await service.stop(signal.SIGKILL)
-    jobs, run_id = jobs_of(service), run.name.split("/")[-1]
-    head = await jobs.append(run_id, await jobs.head(run_id), State.PENDING, reason="OWNER_LOST")
-    await service.start()
-    second = await service.until(run.name, "STARTING", "RUNNING", attempt=2)
-    assert second.attempt == head.attempt + 1
-    async with asyncio.timeout(20):
-        while Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_bytes():
-            await asyncio.sleep(0.05)
-    done = await service.until(run.name, "SUCCEEDED", "FAILED")
-    assert (state(done), done.attempt) == ("SUCCEEDED", 2)
-    assert [entry.attempt for entry in done.history] == [0, 1, 1, 1, 2, 2, 2]
-
-
-async def test_names_that_do_not_exist_are_said_to_be_missing(service: Service) -> None:
+async def test_names_that_do_not_exist_are_said_to_be_missing(shared: Service) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await service.get(f"{PARENT}/runs/01jd0000000000000000000000")
+        await shared.get(f"{PARENT}/runs/01jd0000000000000000000000")
     error = error_of(caught.value)
     assert isinstance(error, Missing)
     assert error.reason == "JOB_NOT_FOUND"
-
-
-async def test_lists_are_paged_filtered_and_newest_first(service: Service) -> None:
-    made = [
-        await service.create(steps=1, output_model_id=f"m{n}", labels={"team": "art" if n % 2 else "ops"})
-        for n in range(5)
-    ]
-    for run in made:
-        await service.until(run.name, "SUCCEEDED")
-    names = [run.name for run in reversed(made)]
-
-    async def page(size: int, token: str = "", filter_: str = "") -> trainer_pb2.ListRunsResponse:
-        return await service.trainer.ListRuns(
-            trainer_pb2.ListRunsRequest(parent=PARENT, page_size=size, page_token=token, filter=filter_)
-        )
-
-    first = await page(2)
-    second = await page(2, first.next_page_token)
-    third = await page(2, second.next_page_token)
-    assert [run.name for got in (first, second, third) for run in got.runs] == names
-    assert third.next_page_token == ""
-    art = await page(0, filter_="label.team=art AND state=SUCCEEDED AND family=sd1 AND method=lora")
-    assert [run.name for run in art.runs] == [names[1], names[3]]
-    assert list((await page(0, filter_="state=FAILED")).runs) == []
-    for token, filter_, reason in (
-        (first.next_page_token, "state=FAILED", "PAGE_TOKEN"),
-        ("bm9uc2Vuc2U=", "", "PAGE_TOKEN"),
-        ("", "colour=red", "FILTER_MALFORMED"),
-        ("", "state=DONE", "UNKNOWN_STATE"),
-    ):
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await page(2, token, filter_)
-        assert error_of(caught.value).reason == reason

@@ -11,6 +11,8 @@ from marsam.core.errors import Expired, Invalid, Missing, Unavailable
 from marsam.rpc.wire import error_of
 from tests.integration.trainer.harness import PARENT, Service, state
 
+pytestmark = pytest.mark.slow
+
 
 def steps_of(messages: list[trainer_pb2.WatchRunResponse]) -> list[int]:
     return [message.progress.step for message in messages if message.WhichOneof("event") == "progress"]
