@@ -1,0 +1,124 @@
+"""Pages, filters, default steps, which files of a hub make a model, settings."""
+
+from pathlib import Path
+
+import pytest
+from marsam_trainer.environment import child_environment
+from marsam_trainer.hub import parse_ref, select
+from marsam_trainer.listing import parse_filter
+from marsam_trainer.orders import default_steps
+from marsam_trainer.paging import DEFAULT_SIZE, LARGEST_SIZE, page
+from marsam_trainer.settings import TrainerSettings
+
+from marsam.catalog.runs import RunSpec
+from marsam.core.errors import Invalid
+from marsam.jobs.states import State
+
+
+def test_pages_hold_every_id_once_and_tokens_belong_to_their_question() -> None:
+    ids = [f"m{n:02d}" for n in range(7)]
+    seen: list[str] = []
+    token = ""
+    while True:
+        got, token = page(size=3, token=token, question=("projects/a",)).cut(ids)
+        seen += got
+        if not token:
+            break
+    assert seen == ids
+    _, token = page(size=3, token="", question=("projects/a",)).cut(ids)
+    # What is added before or removed meanwhile shifts nothing.
+    assert page(size=3, token=token, question=("projects/a",)).cut(["m00", "m01x", *ids[4:]])[0] == ids[4:]
+    with pytest.raises(Invalid) as caught:
+        page(size=3, token=token, question=("projects/b",))
+    assert caught.value.reason == "PAGE_TOKEN"
+    assert page(size=0, token="", question=()).size == DEFAULT_SIZE
+    assert page(size=10**6, token="", question=()).size == LARGEST_SIZE
+
+
+@pytest.mark.parametrize("token", ["x", "bnVsbA==", "WzFd", "ÿ", "WyJhIiwgMV0="])
+def test_strange_tokens_are_refused(token: str) -> None:
+    with pytest.raises(Invalid):
+        page(size=1, token=token, question=())
+
+
+def spec(**changes: object) -> RunSpec:
+    digest = f"sha256:{'0' * 64}"
+    fields: dict[str, object] = {
+        "name": "projects/p/runs/01jd0000000000000000000000", "base": "projects/p/models/b", "base_digest": digest,
+        "dataset_version": "projects/p/datasets/d/versions/v", "dataset_digest": digest, "method": "lora",
+        "output_model_id": "m", "steps": 1, "batch_size": 1, "learning_rate": 1.0, "resolution": 64, "seed": 0,
+        **changes,
+    }  # fmt: skip
+    return RunSpec(**fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "holds"),
+    [
+        ("", True),
+        ("state=FAILED", True),
+        ("state = RUNNING", False),
+        ("method=lora AND label.team=art", True),
+        ("label.team=ops", False),
+        ('family="sd1"', True),
+        ("family=sdxl", False),
+    ],
+)
+def test_filters(text: str, holds: bool) -> None:
+    tests = parse_filter(text, family_of=lambda _: "sd1")
+    assert all(test(State.FAILED, spec(labels={"team": "art"})) for test in tests) is holds
+
+
+@pytest.mark.parametrize("text", ["state", "state>FAILED", "x=1", "state=FAILED state=FAILED", "state=NOPE", "AND"])
+def test_filters_that_say_nothing_are_refused(text: str) -> None:
+    with pytest.raises(Invalid):
+        parse_filter(text, family_of=lambda _: "")
+
+
+def test_default_steps_grow_with_the_set_between_bounds() -> None:
+    assert [default_steps(n) for n in (0, 20, 500, 10**7)] == [200, 800, 3000, 10_000]
+    assert sorted(map(default_steps, range(1, 2000, 50))) == list(map(default_steps, range(1, 2000, 50)))
+
+
+def test_of_a_hub_repository_only_what_makes_the_model_is_taken() -> None:
+    paths = [
+        ".gitattributes", "README.md", "model_index.json", "v1-5-pruned.safetensors", "v1-5-pruned.ckpt",
+        "unet/config.json", "unet/diffusion_pytorch_model.bin", "unet/diffusion_pytorch_model.safetensors",
+        "unet/diffusion_pytorch_model.fp16.safetensors", "unet/diffusion_pytorch_model.non_ema.safetensors",
+        "text_encoder/model.fp16.safetensors", "text_encoder/config.json", "tokenizer/merges.txt",
+        "transformer/d.safetensors.index.json", "transformer/d-00001-of-00002.safetensors",
+        "transformer/d.fp16-00001-of-00002.safetensors", "vae/model.onnx", "onnx/unet/config.json",
+    ]  # fmt: skip
+    assert select(paths) == [
+        "model_index.json", "text_encoder/config.json", "text_encoder/model.fp16.safetensors", "tokenizer/merges.txt",
+        "transformer/d-00001-of-00002.safetensors", "transformer/d.safetensors.index.json", "unet/config.json",
+        "unet/diffusion_pytorch_model.safetensors",
+    ]  # fmt: skip
+    # Without an index it is no pipeline: single files at the root are the model.
+    assert select(["adapter_config.json", "adapter_model.safetensors"]) == [
+        "adapter_config.json", "adapter_model.safetensors",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("ref", ["hub:a", "hub:a/b/c", "a/b", "hub:../b", "hub:a/..", "hub:a/b..c", ""])
+def test_strange_refs_are_refused(ref: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        parse_ref(ref)
+    assert caught.value.reason == "REF_MALFORMED"
+    assert parse_ref("hub:stabilityai/sdxl-1.0") == "stabilityai/sdxl-1.0"
+
+
+def test_runs_inherit_no_setting_of_the_service() -> None:
+    assert child_environment({"PATH": "/bin", "MARSAM_TOKEN_FILE": "x", "HF_HOME": "y"}) == {
+        "PATH": "/bin", "HF_HOME": "y",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("field", ["max_concurrent_runs", "max_attempts", "poll_s", "stop_grace_s"])
+def test_settings_without_sense_are_refused(field: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        TrainerSettings(store="/s", **{field: -1})
+    assert caught.value.field == field
+    made = TrainerSettings(store="/s", cache=Path("~/x"))
+    assert made.cache == Path.home() / "x"
+    assert made.run_command[1:] == ("-m", "marsam_trainer.run")
