@@ -105,7 +105,7 @@ def import_(name: str, tally: Tally) -> pb.Import:
         dataset=tally.spec.dataset,
         state=f"JOB_STATE_{tally.state}",
         files_received=tally.spec.files,
-        files_done=len(tally.verdicts),
+        files_done=tally.done,
         items_accepted=tally.accepted,
         files_refused=len(refused),
         images_per_second=tally.images_per_second,

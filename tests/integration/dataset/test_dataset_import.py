@@ -70,7 +70,7 @@ async def test_each_file_gets_its_verdict_and_a_bad_one_stops_nothing(start: Sta
     async with start() as running:
         await create(running)
         done = await bring(running, files)
-        assert (done.files_received, done.items_accepted) == (12, 3)
+        assert (done.files_received, done.files_done, done.items_accepted) == (12, 12, 3)
         assert {v.path: v.reason for v in done.refused} == {
             "half.jpg": "BROKEN",
             "evil.png": "NOT_AN_IMAGE",

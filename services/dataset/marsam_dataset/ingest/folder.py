@@ -36,10 +36,14 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What an import will do: decode `entries`; report `problems`; remember the vocabulary blob, if one came."""
+    """What an import will do: decode `entries`; report `problems`; remember the vocabulary blob, if one came.
+
+    `beside` are the files that are no pictures and were read, or passed over, without a problem.
+    """
 
     entries: tuple[Entry, ...]
     problems: tuple[Problem, ...]
+    beside: tuple[str, ...] = ()
     vocabulary: str = ""
 
 
@@ -75,7 +79,9 @@ def plan(received: Sequence[Received], texts: Mapping[str, bytes], *, default_ri
         _entry(file, records.get(path, []), by_file.get(path) or default or default_rights)
         for path, file in sorted(pictures.items())
     )
-    return Plan(entries=entries, problems=tuple(problems), vocabulary=vocabulary)
+    settled = pictures.keys() | {problem.path for problem in problems}
+    beside = tuple(r.path for r in received if r.path not in settled)
+    return Plan(entries=entries, problems=tuple(problems), beside=beside, vocabulary=vocabulary)
 
 
 def _records(

@@ -59,11 +59,14 @@ class Attempt:
         """Bring the import to its end and return a sentence about it. Raises MarsamError when it cannot go on."""
         spec = load(ImportSpec, await self._jobs.spec(self._id), what=f"import {self._id}")
         dataset = parse(spec.dataset, "dataset")
-        plan = await self._plan(spec)
+        received, plan = await self._plan(spec)
         decided = await self._decided()
         present = {(i.file_name, i.original_digest): i for i in await list_items(self._blobs, spec.dataset)}
-        problems = [Verdict(path=p.path, accepted=False, reason=p.reason, message=p.message) for p in plan.problems]
-        self._note([verdict for verdict in problems if verdict.path not in decided])
+        known = [Verdict(path=path, accepted=True, reason="BESIDE_PICTURES") for path in plan.beside]
+        for p in plan.problems:
+            of_file = p.path in received
+            known.append(Verdict(path=p.path, accepted=False, reason=p.reason, message=p.message, of_file=of_file))
+        self._note([verdict for verdict in known if verdict.path not in decided])
         work = iter([(n, e) for n, e in enumerate(plan.entries) if e.path not in decided])
         reporting = asyncio.create_task(self._report(), name="import.report")
         try:
@@ -80,12 +83,14 @@ class Attempt:
             await self._remember_vocabulary(dataset.project, dataset.id, plan.vocabulary)
         return f"{len(plan.entries)} pictures and {len(plan.problems)} problems beside them were decided."
 
-    async def _plan(self, spec: ImportSpec) -> Plan:
+    async def _plan(self, spec: ImportSpec) -> tuple[set[str], Plan]:
+        """Return the paths of all received files, and what to do with them."""
         project = self._jobs.project
         listing = load(Listing, await read_blob(self._blobs, project, spec.listing), what=f"files of {self._id}")
         described = [f for f in listing.files if not f.reason and folder.sidecar(f.path)]
         texts = {f.path: await read_blob(self._blobs, project, f.digest) for f in described}
-        return await asyncio.to_thread(folder.plan, listing.files, texts, default_rights=spec.default_rights)
+        plan = await asyncio.to_thread(folder.plan, listing.files, texts, default_rights=spec.default_rights)
+        return {file.path for file in listing.files}, plan
 
     async def _decided(self) -> set[str]:
         decided: set[str] = set()
@@ -131,7 +136,11 @@ class Attempt:
     def _note(self, verdicts: Sequence[Verdict]) -> None:
         self._waiting += verdicts
         for verdict in verdicts:
-            self._meter.inc(metrics.IMPORT_FILES, verdict="accepted" if verdict.accepted else "refused")
+            if verdict.of_file:
+                word = (
+                    "beside" if verdict.accepted and not verdict.item else "accepted" if verdict.accepted else "refused"
+                )
+                self._meter.inc(metrics.IMPORT_FILES, verdict=word)
 
     async def _report(self) -> None:
         """Write verdicts as numbered segments of events, now and then, until the attempt is over and all are

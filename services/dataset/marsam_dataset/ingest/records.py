@@ -36,13 +36,17 @@ class Listing:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What became of one file; `item` is the id of the item it became (or already was)."""
+    """What became of one file; `item` is the id of the item it became (or already was), '' for a file beside pictures.
+
+    `of_file` is False for a verdict on a place that is no file: a line of metadata, a file that was described only.
+    """
 
     path: str
     accepted: bool
     reason: str = ""
     message: str = ""
     item: str = ""
+    of_file: bool = True
 
     def event(self) -> dict[str, Any]:
         """The verdict as a job event."""
@@ -53,6 +57,7 @@ class Verdict:
             "reason": self.reason,
             "message": self.message,
             "item": self.item,
+            "of_file": self.of_file,
         }
 
 
@@ -65,7 +70,6 @@ class Tally:
     message: str = ""
     images_per_second: float = 0.0
     verdicts: dict[str, Verdict] = field(default_factory=dict)
-    pictures: set[str] = field(default_factory=set)
 
     def transition(self, head: Transition) -> None:
         """Take in where the job stands."""
@@ -81,9 +85,14 @@ class Tally:
                 self.images_per_second = float(event["images_per_second"])
 
     @property
+    def done(self) -> int:
+        """How many of the received files are decided."""
+        return sum(verdict.of_file for verdict in self.verdicts.values())
+
+    @property
     def accepted(self) -> int:
         """How many files became items."""
-        return sum(verdict.accepted for verdict in self.verdicts.values())
+        return sum(bool(verdict.item) for verdict in self.verdicts.values())
 
     @property
     def refused(self) -> list[Verdict]:
