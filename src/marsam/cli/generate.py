@@ -1,6 +1,7 @@
 """`marsam generate`"""
 
 import re
+import unicodedata
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -119,7 +120,8 @@ def _adapters(texts: list[str]) -> dict[str, float]:
 
 def _save(folder: Path, prompt: str, image: Image) -> Path:
     """Writes a picture under a name that says what it is; never over another one."""
-    words = re.sub(r"[^\w]+", "-", prompt.lower()).strip("-")[:48] or "picture"
+    letters = "".join(c for c in prompt.lower() if unicodedata.category(c) != "Mn")  # vowel marks are not letters
+    words = re.sub(r"\W+", "-", letters).strip("-")[:48] or "picture"
     suffix = _SUFFIXES.get(image.media_type, ".png")
     try:
         folder.mkdir(parents=True, exist_ok=True)

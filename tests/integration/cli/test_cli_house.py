@@ -1,0 +1,254 @@
+"""The whole house through the command line: real services, a tiny real base, real pictures."""
+
+import json
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from marsam.client.endpoints import read
+from tests.integration.cli.support import Said, begin, finish, marsam, up
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working folder with six pictures, one broken file, and a base of 0.2 million parameters."""
+    from PIL import Image
+
+    from tests.unit.generator.tiny import write_base
+
+    made = tmp_path_factory.mktemp("house")
+    (made / "pictures").mkdir()
+    for number in range(6):
+        picture = Image.linear_gradient("L").rotate(60 * number).convert("RGB").resize((96 + number, 96))
+        picture.save(made / "pictures" / f"p{number}.png")
+        (made / "pictures" / f"p{number}.txt").write_text(f"a wall drawn in {number} shades of grey")
+    (made / "pictures" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnonsense")
+    write_base(made / "base")
+    return made
+
+
+@pytest.fixture(scope="module")
+def house(folder: Path) -> Any:
+    with up(folder) as (_, ready):
+        yield ready
+
+
+def ok(said: Said) -> Said:
+    assert said.code == 0, said.err + said.out
+    return said
+
+
+@pytest.fixture(scope="module")
+def version(house: Any, folder: Path) -> str:
+    ok(marsam("datasets", "import", "pictures", "walls", "--licence", "CC0-1.0", folder=folder))
+    return str(ok(marsam("datasets", "commit", "walls", "-m", "six walls", "--json", folder=folder)).json["name"])
+
+
+@pytest.fixture(scope="module")
+def base(house: Any, folder: Path) -> str:
+    said = ok(marsam("models", "import", "base", "tiny", "--licence", "Apache-2.0", "--json", folder=folder))
+    return str(said.json["name"])
+
+
+@pytest.fixture(scope="module")
+def adapter(version: str, base: str, folder: Path) -> str:
+    words = ("--base", "tiny", "--data", "walls/v1", "--steps", "8", "--set", "rank=2", "--output", "wall-lora")
+    events = ok(marsam("train", *words, "--json", folder=folder)).lines
+    assert events[0]["snapshot"]["spec"]["method_params"]["rank"] == 2
+    assert events[-1]["snapshot"]["state"] == "SUCCEEDED"
+    steps = [event["progress"]["step"] for event in events if event["progress"]]
+    assert steps == sorted(steps)
+    assert steps[-1] == 8
+    return str(events[-1]["snapshot"]["model"])
+
+
+def test_up_says_and_writes_where_the_services_are(house: Any, folder: Path) -> None:
+    assert house["event"] == "ready"
+    where = read(folder / ".marsam" / "endpoints.json")
+    assert where.dataset == house["dataset"]["grpc"]
+    assert len({where.dataset, where.trainer, where.generator}) == 3
+    below = folder / "some" / "where"
+    below.mkdir(parents=True)
+    assert ok(marsam("models", "list", "--json", folder=below)).code == 0
+
+
+def test_the_doctor_finds_all_well(house: Any, folder: Path) -> None:
+    said = ok(marsam("doctor", "--json", folder=folder)).json
+    assert said["healthy"]
+    facts = {check["name"]: check["fact"] for check in said["checks"]}
+    assert "create-only writes hold" in facts["store"]
+    assert "sd1 by full, lora, qlora" in facts["can"]
+    text = ok(marsam("doctor", folder=folder)).out
+    assert "✗" not in text
+
+
+def test_a_second_up_is_refused_and_the_first_goes_on(house: Any, folder: Path) -> None:
+    said = marsam("up", folder=folder)
+    assert said.code == 6
+    assert "is up on" in said.err
+    assert "--store" in said.err
+    assert marsam("up", "--json", folder=folder).error["reason"] == "ALREADY_UP"
+    assert json.loads(marsam("doctor", "--json", folder=folder).out)["healthy"]
+
+
+def test_an_import_takes_the_good_and_names_the_bad(version: str, folder: Path) -> None:
+    said = ok(marsam("datasets", "import", "pictures", "again", folder=folder))
+    assert "6 items in again, 1 files refused" in said.out
+    assert "broken.png" in said.out
+    shown = ok(marsam("datasets", "show", "walls", "--json", folder=folder)).json
+    assert (shown["item_count"], len(shown["versions"])) == (6, 1)
+    committed = ok(marsam("datasets", "show", "walls/v1", "--json", folder=folder)).json
+    assert committed["licences"] == ["CC0-1.0"]
+    assert committed["message"] == "six walls"
+    assert "walls/v1" in ok(marsam("datasets", "list", folder=folder)).out
+    report = ok(marsam("datasets", "check", "walls", "--json", folder=folder)).json
+    assert report["items"] == 6
+
+
+def test_a_model_goes_in_and_comes_out_the_same(base: str, folder: Path) -> None:
+    shown = ok(marsam("models", "show", "tiny", "--json", folder=folder)).json
+    assert (shown["kind"], shown["family"], shown["licence"]) == ("BASE", "sd1", "Apache-2.0")
+    ok(marsam("models", "export", "tiny", "exported", folder=folder))
+    for path in (folder / "base").rglob("*"):
+        if path.is_file():
+            assert (folder / "exported" / path.relative_to(folder / "base")).read_bytes() == path.read_bytes()
+    refused = marsam("models", "export", "tiny", "exported", "--json", folder=folder)
+    assert (refused.code, refused.error["reason"]) == (5, "DESTINATION_EXISTS")
+
+
+def test_a_pickle_is_refused_with_the_way_out(house: Any, folder: Path) -> None:
+    import pickle
+
+    (folder / "weights.safetensors").write_bytes(pickle.dumps({"a": [1, 2, 3]}))
+    said = marsam("models", "import", "weights.safetensors", "trap", "--json", folder=folder)
+    assert said.code == 3
+    assert "pickle" in (said.error["message"] + said.error["remedy"]).lower()
+    assert said.error["remedy"]
+
+
+def test_a_run_is_listed_shown_and_traced(adapter: str, folder: Path) -> None:
+    listed = ok(marsam("runs", "list", "--filter", "state=SUCCEEDED", "--json", folder=folder)).json
+    assert [run["model"] for run in listed] == [adapter]
+    run = listed[0]["name"].rpartition("/")[2]
+    text = ok(marsam("runs", "show", run, folder=folder)).out
+    assert "lora of tiny on walls/v1, 8 steps" in text
+    assert "succeeded" in text
+    watched = ok(marsam("runs", "watch", run, folder=folder))
+    assert "succeeded: model wall-lora" in watched.out
+    assert "marsam generate" in watched.err
+    shown = ok(marsam("models", "show", "wall-lora", "--lineage", "--json", folder=folder)).json
+    assert shown["base"].endswith("/tiny")
+    assert {"run", "base", "dataset_version"} <= {node["kind"] for node in shown["lineage_nodes"]}
+
+
+def test_pictures_repeat_by_seed_and_change_with_the_adapter(adapter: str, folder: Path) -> None:
+    def draw(*words: str) -> list[Any]:
+        words = ("generate", "جدار رمادي", "--model", "tiny", "--seed", "5", "--steps", "3", "-o", "drawn", *words)
+        answer = ok(marsam(*words, "--json", folder=folder)).json
+        assert answer["timings"]["total_seconds"] > 0
+        return list(answer["images"])
+
+    first, second = draw("-n", "2"), draw("-n", "2")
+    assert [image["seed"] for image in first] == [5, 6]
+    assert [image["digest"] for image in first] == [image["digest"] for image in second]
+    assert [image["path"] for image in first] == [image["path"] for image in second]
+    (alone,), (nothing,), (changed,) = draw(), draw("--adapter", "wall-lora=0"), draw("--adapter", "wall-lora=4")
+    assert nothing["digest"] == alone["digest"]
+    assert changed["digest"] != alone["digest"]
+    assert (folder / changed["path"]).read_bytes()[:4] == b"\x89PNG"
+
+
+def test_an_alias_points_and_remembers(adapter: str, folder: Path) -> None:
+    ok(marsam("models", "alias", "prod", "tiny", folder=folder))
+    ok(marsam("models", "alias", "prod", "wall-lora", folder=folder))
+    history = ok(marsam("models", "alias", "prod", "--json", folder=folder)).json
+    assert {entry["model"].rpartition("/")[2] for entry in history} == {"tiny", "wall-lora"}
+    assert ok(marsam("models", "show", "@prod", "--json", folder=folder)).json["name"] == adapter
+
+
+def test_ctrl_c_on_a_watch_detaches_and_the_run_can_be_steered(version: str, base: str, folder: Path) -> None:
+    training = begin("train", "--base", "tiny", "--data", "walls/v1", "--steps", "200000", folder=folder)
+    assert training.stderr is not None
+    first = training.stderr.readline()
+    run = first.split()[1].rstrip(":")
+    _until(folder, run, lambda shown: _step(shown) >= 5)
+    training.send_signal(signal.SIGINT)
+    said = finish(training)
+    assert said.code == 130
+    assert f"marsam runs watch {run}" in said.err
+
+    assert _run(folder, run)["state"] == "RUNNING"
+    ok(marsam("runs", "cancel", run[:20], folder=folder))
+    watched = marsam("runs", "watch", run, folder=folder)
+    assert watched.code == 21
+    assert f"marsam runs resume {run}" in watched.err
+    reached = _step(_run(folder, run))
+    ok(marsam("runs", "resume", run, "--detach", folder=folder))
+    shown = _until(folder, run, lambda shown: shown["attempt"] == 2 and _step(shown) > reached)
+    assert shown["state"] == "RUNNING"
+    ok(marsam("runs", "cancel", run, folder=folder))
+    assert marsam("runs", "watch", run, folder=folder).code == 21
+
+
+def _run(folder: Path, run: str) -> Any:
+    return ok(marsam("runs", "show", run, "--json", folder=folder)).json
+
+
+def _step(shown: Any) -> int:
+    return int(shown["progress"]["step"]) if shown["progress"] else 0
+
+
+def _until(folder: Path, run: str, holds: Any) -> Any:
+    deadline = time.monotonic() + 90
+    while not holds(shown := _run(folder, run)):
+        assert time.monotonic() < deadline, shown
+        time.sleep(0.3)
+    return shown
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "reason", "remedy"),
+    [
+        ("datasets show wals", 4, "DATASET_NOT_FOUND", "walls"),
+        ("datasets show walls/v7", 4, "VERSION_NOT_FOUND", "v1"),
+        ("datasets check nothing-like-it", 4, "DATASET_NOT_FOUND", "known"),
+        ("datasets import nowhere walls", 3, "PATH_MISSING", ""),
+        ("datasets import picture walls", 3, "PATH_MISSING", "pictures"),
+        ("datasets commit BAD", 3, "NAME_NOT_ALLOWED", ""),
+        ("models show tyni", 4, "MODEL_NOT_FOUND", "tiny"),
+        ("models import base x --kind lora", 3, "UNKNOWN_MODEL_KIND", "base"),
+        ("runs show zzzz", 4, "RUN_NOT_FOUND", ""),
+        ("train --base tyni --data walls/v1", 3, "MODEL_NOT_FOUND", "tiny"),
+        ("train --base tiny --data walls/v7", 3, "VERSION_NOT_FOUND", "v1"),
+        ("train --base tiny --data walls/v1 --steps 0", 3, "", ""),
+        ("train --base tiny --data walls/v1 --method lor", 3, "", "lora"),
+        ("train --base tiny --data walls/v1 --set rnk=3", 3, "", "rank"),
+        ("train --base tiny --data walls/v1 --set rank", 3, "OPTION_MALFORMED", ""),
+        ("train --base tiny --data walls/v1 --resolution 17", 3, "", ""),
+        ("generate x --model tyni", 4, "MODEL_NOT_FOUND", "tiny"),
+        ("generate x --model tiny --scheduler eular", 3, "", "euler"),
+        ("generate x --model tiny --adapter a=b", 3, "INVALID_ARGUMENT", ""),
+        ("generate x --model tiny -n 99", 3, "REQUEST_INVALID", ""),
+        ("evaluate tiny", 3, "INVALID_ARGUMENT", "--suite"),
+        ("evaluate tiny --suite no/v1 --judge tiny", 4, "", ""),
+    ],
+)
+def test_what_is_wrong_is_said_where_and_how_to_mend_it(
+    version: str, base: str, folder: Path, words: str, code: int, reason: str, remedy: str
+) -> None:
+    said = marsam(*words.split(), "--json", folder=folder)
+    assert said.code == code, said
+    assert said.error["message"]
+    if reason:
+        assert said.error["reason"] == reason
+    texts = said.error["remedy"] + " ".join(v["message"] for v in said.error["violations"])
+    assert remedy in texts + said.error["message"]
+    text = marsam(*words.split(), folder=folder)
+    assert text.code == code
+    assert text.err.count("\n") < 16
+    assert "error " in text.err

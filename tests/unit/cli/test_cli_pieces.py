@@ -1,0 +1,196 @@
+"""The small parts of the command line."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from google.protobuf import timestamp_pb2
+from typer.testing import CliRunner
+
+from marsam.api.common.v1 import common_pb2
+from marsam.api.dataset.v1 import dataset_pb2
+from marsam.api.generator.v1 import generator_pb2
+from marsam.api.trainer.v1 import trainer_pb2
+from marsam.cli import console, exits
+from marsam.cli.generate import _adapters, _save
+from marsam.cli.home import Home
+from marsam.cli.main import app
+from marsam.cli.plain import plain
+from marsam.cli.session import pairs
+from marsam.cli.train import _params
+from marsam.client import Image
+from marsam.core import errors
+from marsam.core.errors import Exhausted, Invalid, MarsamError, Precondition
+
+
+def commands(command: Any, words: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    found = [words]
+    for name, inner in sorted(getattr(command, "commands", {}).items()):
+        found += commands(inner, (*words, name))
+    return found
+
+
+EVERY = commands(typer.main.get_command(app))
+
+
+def test_every_command_of_the_issue_is_there() -> None:
+    names = {" ".join(words) for words in EVERY}
+    assert names >= {
+        "up", "train", "generate", "evaluate", "doctor",
+        "datasets import", "datasets show", "datasets check", "datasets commit", "datasets list",
+        "runs list", "runs show", "runs watch", "runs cancel", "runs resume",
+        "models list", "models show", "models import", "models export",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("words", EVERY, ids=" ".join)
+def test_help_fits_a_screen(words: tuple[str, ...]) -> None:
+    said = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"})
+    assert said.exit_code == 0
+    lines = said.output.rstrip().splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    if words and words[-1] not in ("datasets", "runs", "models"):
+        assert "--json" in said.output
+
+
+def test_every_error_has_an_exit_code_of_its_kind() -> None:
+    kinds = {kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, MarsamError)}
+    codes = {kind.__name__: exits.code_for(kind("x")) for kind in kinds}
+    assert codes.pop("MarsamError") == codes.pop("Internal") == exits.BUG
+    assert exits.BUG not in codes.values()
+    assert (codes["Invalid"], codes["Missing"], codes["Unavailable"], codes["Cancelled"]) == (3, 4, 7, 21)
+    assert set(codes.values()).isdisjoint({0, 2, 20, 130})
+
+
+def failed(error: MarsamError, capsys: pytest.CaptureFixture[str], *, as_json: bool) -> tuple[int, str, str]:
+    with pytest.raises(typer.Exit) as caught:
+        console.fail(error, as_json=as_json)
+    out, err = capsys.readouterr()
+    return caught.value.exit_code, out, err
+
+
+def test_an_error_says_what_where_and_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    error = Invalid("steps must be ≥ 1, got 0", field="spec.steps", reason="STEPS", remedy="ask for [1] or more")
+    code, out, err = failed(error, capsys, as_json=False)
+    assert (code, out) == (3, "")
+    assert err.splitlines() == [
+        "error steps must be ≥ 1, got 0",
+        "where spec.steps",
+        "try   ask for [1] or more",
+        "STEPS",
+    ]
+    code, out, err = failed(error, capsys, as_json=True)
+    assert (code, err) == (3, "")
+    said = json.loads(out)["error"]
+    assert said["code"] == "INVALID_ARGUMENT"
+    assert said["violations"] == [{"field": "spec.steps", "message": "steps must be ≥ 1, got 0", "reason": "STEPS"}]
+
+
+def test_many_violations_are_all_named_up_to_a_dozen(capsys: pytest.CaptureFixture[str]) -> None:
+    error = Invalid("no", violations=[(f"f{i}", f"bad {i}", "BAD") for i in range(15)])
+    _, _, err = failed(error, capsys, as_json=False)
+    assert "  f0  bad 0" in err
+    assert "  f11  bad 11" in err
+    assert "… and 3 more" in err
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (25_000, "25.0 kB"), (999_600, "1.0 MB"), (5_120_000_000, "5.1 GB")],
+)
+def test_sizes(count: int, text: str) -> None:
+    assert console.size(count) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.04, "0.0 s"), (9.94, "9.9 s"), (59.4, "59 s"), (60, "1 min 00 s"), (185, "3 min 05 s"), (7800, "2 h 10 min")],
+)
+def test_spans(seconds: float, text: str) -> None:
+    assert console.span(seconds) == text
+
+
+def test_tables_copy_whole_and_line_up_in_any_script(capsys: pytest.CaptureFixture[str]) -> None:
+    console.print_table(("name", "n"), [("حيّ", "1"), ("x" * 120, "2")], nothing="none")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2] == "x" * 120 + "  2"
+    assert lines[1].endswith("1")
+    console.print_table(("name",), [], nothing="none yet")
+    assert capsys.readouterr().out == "none yet\n"
+
+
+def test_plain_keeps_numbers_and_names() -> None:
+    run = trainer_pb2.Run(
+        name="r",
+        state=common_pb2.JOB_STATE_RUNNING,
+        spec=trainer_pb2.RunSpec(seed=2**60, steps=0, method_params={"rank": 8}, labels={"b": "2", "a": "1"}),
+        create_time=timestamp_pb2.Timestamp(seconds=1, nanos=500_000_000),
+    )
+    said = plain(run)
+    assert said["state"] == "RUNNING"
+    assert said["spec"]["seed"] == 2**60
+    assert said["spec"]["steps"] == 0
+    assert said["spec"]["batch_size"] is None
+    assert said["spec"]["precision"] == ""
+    assert said["spec"]["method_params"] == {"rank": 8.0}
+    assert list(said["spec"]["labels"].items()) == [("a", "1"), ("b", "2")]
+    assert said["create_time"] == "1970-01-01T00:00:01.500Z"
+    assert said["update_time"] is None
+    assert said["progress"] is None
+    assert said["history"] == []
+    json.dumps(said)
+    future = trainer_pb2.Run()
+    future.ParseFromString(bytes([0x18, 99]))  # a state newer than this program
+    assert plain(future)["state"] == "99"
+    assert plain(dataset_pb2.Version(excluded_by_reason={"DUPLICATE": 3}))["excluded_by_reason"] == {"DUPLICATE": 3}
+    assert plain(generator_pb2.GenerateResponse(chunk=b"\x00\xff"))["chunk"] == "AP8="
+
+
+def test_method_parameters_keep_their_looks() -> None:
+    struct = _params(["rank=8", "alpha=1e-3", "rank_stabilised=true", "targets=attention", "name=a=b"])
+    assert dict(struct) == {"rank": 8, "alpha": 0.001, "rank_stabilised": True, "targets": "attention", "name": "a=b"}
+    for bad in ("rank", "=3"):
+        with pytest.raises(Invalid):
+            pairs([bad], option="--set")
+
+
+def test_adapters_and_their_weights() -> None:
+    assert _adapters(["a", "b=0.5", "@prod=-1"]) == {"a": 1.0, "b": 0.5, "@prod": -1.0}
+    with pytest.raises(Invalid) as caught:
+        _adapters(["a=much"])
+    assert "'much'" in caught.value.message
+
+
+def picture(data: bytes, seed: int = 7) -> Image:
+    return Image(index=0, seed=seed, width=1, height=1, media_type="image/png", digest="", data=data)
+
+
+def test_a_picture_never_overwrites_another(tmp_path: Path) -> None:
+    first = _save(tmp_path / "new", "خبّاز في المختبر", picture(b"1"))
+    assert first.name == "خباز-في-المختبر-7.png"
+    assert _save(tmp_path / "new", "خبّاز في المختبر", picture(b"1")) == first
+    other = _save(tmp_path / "new", "خبّاز في المختبر", picture(b"2"))
+    assert other != first
+    assert first.read_bytes() == b"1"
+    assert _save(tmp_path, "../../etc/passwd !", picture(b"3")).parent == tmp_path
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Exhausted):
+        _save(tmp_path / "file", "x", picture(b"4"))
+
+
+def test_a_home_is_for_one(tmp_path: Path) -> None:
+    home = Home(root=tmp_path / "home")
+    home.prepare()
+    notes: list[str] = []
+    lock = home.lock(note=notes.append)
+    with pytest.raises(Precondition) as caught:
+        home.lock(note=notes.append)
+    assert caught.value.reason == "ALREADY_UP"
+    assert str(os.getpid()) in caught.value.message
+    os.close(lock)
+    os.close(home.lock(note=notes.append))
+    assert notes == []
