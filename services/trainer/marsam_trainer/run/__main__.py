@@ -137,6 +137,7 @@ def _attempt(options: argparse.Namespace, bridge: Bridge, stop: Stop, blobs: Blo
             device=device,
             family=base.family,
             method=spec.method,
+            metrics_port=options.metrics_port,
         ) as reporter,
     ):
         model = train(

@@ -52,12 +52,15 @@ class Reporter:
         device: str,
         family: str,
         method: str,
+        metrics_port: int = 0,
     ) -> None:
         self._bridge, self._jobs, self._id, self._attempt, self._meter = bridge, jobs, job_id, attempt, meter
         self._steps, self._device, self._family, self._method = steps, device, family, method
         self._lock = threading.Lock()
         self._waiting: list[dict[str, Any]] = []
         self._progress: dict[str, Any] = {"kind": "progress", "phase": "loading", "step": 0, "steps": steps}
+        if metrics_port:
+            self._progress["metrics_port"] = metrics_port
         self._segment = 1
         self._told = time.monotonic()
         self._ended = threading.Event()
