@@ -35,6 +35,7 @@ async def assemble(settings: Settings, meter: Meter, lifecycle: Lifecycle) -> As
             meter=meter,
             max_files=settings.max_import_files,
             max_file_bytes=settings.max_file_bytes,
+            draining=lifecycle.draining,
         )
         yield Assembly(
             registrations=[

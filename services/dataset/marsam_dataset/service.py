@@ -29,16 +29,25 @@ from marsam_dataset.ingest.imports import Imports
 from marsam_dataset.ingest.receive import Receiver
 from marsam_dataset.paging import page
 from marsam_dataset.reviews import Decision, Reviews
+from marsam_dataset.watching import until
 
 SERVICE = "marsam.api.dataset.v1.DatasetService"
 _READ_AT_ONCE = 32
 
 
 class DatasetService(dataset_pb2_grpc.DatasetServiceServicer):
-    """The servicer. `max_files` and `max_file_bytes` bound one import."""
+    """The servicer. `max_files` and `max_file_bytes` bound one import; `draining` tells that the process ends."""
 
     def __init__(
-        self, blobs: Blobs, imports: Imports, *, clock: Clock, meter: Meter, max_files: int, max_file_bytes: int
+        self,
+        blobs: Blobs,
+        imports: Imports,
+        *,
+        clock: Clock,
+        meter: Meter,
+        max_files: int,
+        max_file_bytes: int,
+        draining: asyncio.Event,
     ) -> None:
         self._blobs = blobs
         self._imports = imports
@@ -46,6 +55,7 @@ class DatasetService(dataset_pb2_grpc.DatasetServiceServicer):
         self._meter = meter
         self._max_files = max_files
         self._max_file_bytes = max_file_bytes
+        self._draining = draining
         # Commits choose the next free number: one at a time in this process.
         self._committing = asyncio.Lock()
         self._committed: dict[str, datetime] = {}
@@ -145,7 +155,7 @@ class DatasetService(dataset_pb2_grpc.DatasetServiceServicer):
         return pb.ImportItemsResponse(**{"import": wire.import_(name, tally)})
 
     async def WatchImport(self, request: pb.WatchImportRequest, context: Any) -> AsyncIterator[pb.WatchImportResponse]:
-        async for tally in self._imports.watch(request.name):
+        async for tally in until(self._draining, self._imports.watch(request.name)):
             yield pb.WatchImportResponse(**{"import": wire.import_(request.name, tally)})
 
     async def ListItems(self, request: pb.ListItemsRequest, context: Any) -> pb.ListItemsResponse:

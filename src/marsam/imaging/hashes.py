@@ -1,4 +1,4 @@
-"""Perceptual hashes of 64 bits: close pictures have close hashes (research figures: docs/verification.md).
+"""Perceptual hashes of 64 bits: close pictures have close hashes.
 
 Both hashes are built so that the hash of the mirrored picture follows from the hash of the picture, without its pixels.
 """

@@ -13,7 +13,7 @@ from PIL import Image
 
 from marsam.api.common.v1 import common_pb2
 from marsam.api.dataset.v1 import dataset_pb2 as pb
-from marsam.core.errors import Exists, Invalid, MarsamError, Missing
+from marsam.core.errors import Exists, Invalid, MarsamError, Missing, Unavailable
 from marsam.rpc.wire import error_of
 from tests.integration.dataset.harness import DATASET, Running, Start, bring, create, follow, items, parts, send
 from tests.integration.dataset.pictures import metadata, saved, scene
@@ -160,7 +160,17 @@ async def test_a_stopped_service_finishes_later(start: Start) -> None:
     async with start() as running:
         await create(running)
         started = await send(running, files)
+
+        async def watch() -> None:
+            async for _ in running.stub.WatchImport(pb.WatchImportRequest(name=started.name), timeout=60):
+                pass
+
+        watching = asyncio.create_task(refused(watch()))
+        await asyncio.sleep(1)
         running.process.send_signal(signal.SIGTERM)
+        error = await watching
+        assert isinstance(error, Unavailable)
+        assert error.reason == "RECONNECT"
         assert await asyncio.wait_for(running.process.wait(), 30) == 0
     async with start() as again:
         done = (await follow(again, started.name))[-1]
