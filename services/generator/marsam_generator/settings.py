@@ -28,7 +28,7 @@ class GeneratorSettings(ServerSettings):
     """Processor lanes that share a tick; 0 takes OMP_NUM_THREADS, else every core that this process may use. A GPU has
     one lane."""
 
-    tick_rows: int = 64
+    tick_rows: int = 32
     """Widest tick that may be measured and used, in rows; a guided picture has two."""
 
     queue_pictures: int = 1024

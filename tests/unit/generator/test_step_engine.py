@@ -255,16 +255,19 @@ def test_the_knee_is_the_narrowest_width_near_the_best() -> None:
 def test_measuring_stops_where_width_no_longer_pays_and_where_memory_ends() -> None:
     asked: list[int] = []
 
-    def flat(rows: int) -> None:
+    def flat(rows: int) -> float:
         asked.append(rows)
-        time.sleep(0.004 * rows)
+        return 0.1 * rows
 
     assert knee(measure(flat, limit=64)) == 1
     assert max(asked) == 4
 
-    def small(rows: int) -> None:
+    def small(rows: int) -> float:
         if rows > 4:
             raise MemoryError
-        time.sleep(0.004)
+        return 0.1
 
-    assert knee(measure(small, limit=64)) == 4
+    assert measure(small, limit=64) == [(1, 10.0), (2, 20.0), (4, 40.0)]
+    assert knee(measure(lambda rows: 0.1 + 0.01 * rows, limit=64, budget_s=9.0)) == 64
+    assert knee(measure(lambda rows: 0.1 + 0.01 * rows, limit=8)) == 8
+    assert [rows for rows, _ in measure(lambda rows: 0.4 + 0.01 * rows, limit=64)] == [1, 2]  # no time for more

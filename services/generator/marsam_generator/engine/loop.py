@@ -20,7 +20,7 @@ from marsam.diffusion.sampling import Walk, join
 from marsam.diffusion.spec import BaseFacts, Family
 from marsam.telemetry import Log
 from marsam_generator.engine.bank import AdapterBank
-from marsam_generator.engine.lanes import Lanes, Row
+from marsam_generator.engine.lanes import Forward, Lanes, Row
 from marsam_generator.engine.slots import Live, Slot, group_of, row_of, rows_of
 from marsam_generator.engine.width import Widths
 from marsam_generator.engine.work import Denoised, Failed, Order, Stepped
@@ -177,7 +177,7 @@ class StepLoop:
             return
         began = time.monotonic()
         rows = [row for slot in picked for row in rows_of(slot)]
-        results = iter(self._forward(picked[0].live.order.denoiser, rows))
+        results = iter(self._lanes.run(rows, self._forward_of(picked[0].live.order.denoiser)))
         finished: list[Slot] = []
         touched: dict[str, Live] = {}
         for slot in picked:
@@ -236,28 +236,22 @@ class StepLoop:
 
     def _width(self, key: tuple[object, ...], sample: Slot) -> int:
         row = Row(noisy=sample.walk.model_input(), t=sample.walk.t, cond=sample.cond, adapters={})
+        forward = self._forward_of(sample.live.order.denoiser)
+        clock = time.thread_time if self._device == "cpu" else time.monotonic
+        return self._widths.of(key, lambda rows: self._lanes.cost([row] * rows, forward, clock=clock))
 
-        def trial(rows: int) -> None:
-            for outcome in self._forward(sample.live.order.denoiser, [row] * rows):
-                if isinstance(outcome, Exception):
-                    raise outcome
+    def _forward_of(self, name: str) -> Forward:
+        denoiser, steps = self.denoisers[name], self._facts.train_steps
 
-        return self._widths.of(key, trial)
-
-    def _forward(self, name: str, rows: Sequence[Row]) -> list[torch.Tensor | Exception]:
-        denoiser = self.denoisers[name]
-
-        def forward(part: Sequence[Row]) -> torch.Tensor:
-            noisy = torch.cat([row.noisy for row in part]).to(self._device)
-            times = torch.tensor([row.t for row in part], dtype=torch.float64)
-            cond = join([row.cond for row in part])
-            with torch.inference_mode(), denoiser.bank.rows([row.adapters for row in part]):
-                predicted = self._family.predict(
-                    denoiser.module, noisy, times, cond, train_steps=self._facts.train_steps
-                )
+        def forward(rows: Sequence[Row]) -> torch.Tensor:
+            noisy = torch.cat([row.noisy for row in rows]).to(self._device)
+            times = torch.tensor([row.t for row in rows], dtype=torch.float64)
+            cond = join([row.cond for row in rows])
+            with torch.inference_mode(), denoiser.bank.rows([row.adapters for row in rows]):
+                predicted = self._family.predict(denoiser.module, noisy, times, cond, train_steps=steps)
             return predicted.float().cpu()
 
-        return self._lanes.run(rows, forward)
+        return forward
 
     @staticmethod
     def _advance(slot: Slot, predictions: Sequence[torch.Tensor]) -> Exception | None:

@@ -5,36 +5,35 @@ longer.
 """
 
 import threading
-import time
 from collections.abc import Callable, Sequence
 
 WIDTHS = (1, 2, 4, 8, 16, 32, 64)
 WORTH = 1.05
 """A wider tick must give this much more throughput than the best narrower one."""
-BUDGET_S = 3.0
-"""Wall time that measuring one shape may take; a device that needs longer for a few rows is full with few rows."""
+BUDGET_S = 2.0
+"""What measuring one shape may cost; a device that needs longer for a few rows is full with few rows."""
 
 
-def measure(forward: Callable[[int], object], *, limit: int, budget_s: float = BUDGET_S) -> list[tuple[int, float]]:
-    """Rows per second of `forward(rows)` at growing widths up to `limit`, until it stops paying or the budget is
-    spent.
+def measure(cost: Callable[[int], float], *, limit: int, budget_s: float = BUDGET_S) -> list[tuple[int, float]]:
+    """Rows per second at growing widths up to `limit`, until width stops paying or the budget is spent. `cost(rows)`
+    runs a forward and gives its seconds.
 
     Returns (rows, rows per second) in order; the first width is always measured, and its failure raised.
     """
-    ends = time.monotonic() + budget_s
     curve: list[tuple[int, float]] = []
-    last = 0.0
+    last, spent = 0.0, 0.0
     for rows in [width for width in WIDTHS if width <= limit] or [1]:
         # A run takes about as long per row as the last one did; do not start one that cannot end in time.
-        if curve and time.monotonic() + 2 * rows / last > ends:
+        if curve and spent + 2 * rows / last > budget_s:
             break
         try:
-            best = min(_timed(forward, rows) for _ in range(2))
+            costs = [cost(rows) for _ in range(2)]
         except Exception:
             if not curve:
                 raise
             break  # too wide for the memory; the narrower ones are known to fit
-        last = rows / best
+        spent += sum(costs)
+        last = rows / max(min(costs), 1e-6)
         curve.append((rows, last))
         if len(curve) > 2 and all(speed < WORTH * curve[-3][1] for _, speed in curve[-2:]):
             break
@@ -56,19 +55,13 @@ class Widths:
         self._lock = threading.Lock()
         self._known: dict[object, int] = {}
 
-    def of(self, key: object, forward: Callable[[int], object]) -> int:
-        """The width for `key`, measured with `forward(rows)` when it is asked for the first time."""
+    def of(self, key: object, cost: Callable[[int], float]) -> int:
+        """The width for `key`, measured with `cost(rows)` (seconds) when it is asked for the first time."""
         with self._lock:
             known = self._known.get(key)
         if known is not None:
             return known
-        curve = measure(forward, limit=self.limit)
+        curve = measure(cost, limit=self.limit)
         with self._lock:
             self.curves[key] = curve
             return self._known.setdefault(key, knee(curve))
-
-
-def _timed(forward: Callable[[int], object], rows: int) -> float:
-    began = time.monotonic()
-    forward(rows)
-    return max(time.monotonic() - began, 1e-6)
