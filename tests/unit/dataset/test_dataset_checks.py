@@ -1,5 +1,6 @@
 """Each check on items made to break it, and on items that must not."""
 
+import io
 from dataclasses import replace
 
 import numpy as np
@@ -146,7 +147,14 @@ def scene(seed: int, size: int = 256) -> Image.Image:
     return image
 
 
+def squeezed(image: Image.Image) -> Image.Image:
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=40)
+    return Image.open(out).convert("RGB")
+
+
 ALTERED = {
+    "squeezed": squeezed,
     "half": lambda im: im.resize((128, 128), Image.Resampling.LANCZOS),
     "cropped": lambda im: im.crop((6, 5, 250, 251)).resize((256, 256), Image.Resampling.BICUBIC),
     "brighter": lambda im: ImageEnhance.Brightness(im).enhance(1.15),

@@ -9,7 +9,7 @@ from marsam.catalog.datasets import Item
 from marsam.imaging.hashes import mirror_dhash, mirror_phash
 
 PHASH_AT_MOST = DHASH_AT_MOST = 12
-_BLOCK = 1024
+_BLOCK = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class Pair:
 
 
 def candidates(items: Sequence[Item]) -> list[Pair]:
-    """Return the pairs to look at. Blocking; quadratic in the number of items, about 5 s for 20,000."""
+    """Return the pairs to look at. Blocking; quadratic in the number of items, about 3 s for 20,000."""
     if len(items) < 2:
         return []
     p = np.array([item.phash for item in items], dtype=np.uint64)

@@ -5,7 +5,7 @@ drawings on one ground, and products on white, copies of each other.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -20,29 +20,29 @@ COARSE_WITHIN = 90.0
 """Largest difference of two 16×16 pictures, means removed, that is worth aligning."""
 SAME_MEAN, SAME_MOST = 3.0, 20.0
 UNSURE_MEAN, UNSURE_MOST = 4.5, 36.0
-"""Measured on Hayy's sets: copies ≤ 1.8 and ≤ 9, different scenes ≥ 4.6 and ≥ 40."""
+"""Measured on Hayy's sets: copies ≤ 2.3 and ≤ 13, different scenes ≥ 5.0 and ≥ 37."""
 
 
 def check(batch: Batch) -> Iterator[Found]:
     """Fail every copy but the one to keep; warn of pairs that only a person can tell."""
-    sure: list[tuple[Item, Item]] = []
+    groups = _Groups()
     unsure: list[tuple[Item, Item]] = []
     for pair in batch.alike:
+        if groups.together(pair.first, pair.second):
+            continue  # a thousand frames of one scene then cost a thousand comparisons, not half a million
         apart = _apart(pair, batch.views)
         if apart.mean <= SAME_MEAN and apart.most <= SAME_MOST:
-            sure.append((pair.first, pair.second))
+            groups.join(pair.first, pair.second)
         elif apart.mean <= UNSURE_MEAN and apart.most <= UNSURE_MOST:
             unsure.append((pair.first, pair.second))
-    grouped = _groups(sure)
-    for group in grouped:
+    for group in groups.all():
         keep = min(group, key=lambda item: preference(item, batch.failed))
         for item in group:
             if item is not keep:
                 message = f"Nearly the same picture as {keep.file_name}, which is kept."
                 yield found(item, NAME, "fail", "NEAR_DUPLICATE", message, related=[keep])
-    together = {item.id: number for number, group in enumerate(grouped) for item in group}
     for first, second in unsure:
-        if together.get(first.id, -1) != together.get(second.id, -2):
+        if not groups.together(first, second):
             message = f"May be a copy of {first.file_name}: look at both."
             yield found(second, NAME, "warn", "POSSIBLE_DUPLICATE", message, related=[first])
 
@@ -56,21 +56,29 @@ def _apart(pair: Pair, views: Mapping[str, View]) -> alignment.Apart:
     return alignment.apart(first, second)
 
 
-def _groups(pairs: Sequence[tuple[Item, Item]]) -> list[list[Item]]:
-    """Join pairs to groups (union-find); items in order of arrival."""
-    parent: dict[str, str] = {}
-    items: dict[str, Item] = {}
+class _Groups:
+    """Items joined pair by pair (union-find)."""
 
-    def root(id_: str) -> str:
-        while parent.setdefault(id_, id_) != id_:
-            parent[id_] = parent[parent[id_]]
-            id_ = parent[id_]
+    def __init__(self) -> None:
+        self._parent: dict[str, str] = {}
+        self._items: dict[str, Item] = {}
+
+    def join(self, first: Item, second: Item) -> None:
+        self._items[first.id], self._items[second.id] = first, second
+        self._parent[self._root(second.id)] = self._root(first.id)
+
+    def together(self, first: Item, second: Item) -> bool:
+        return self._root(first.id) == self._root(second.id)
+
+    def all(self) -> list[list[Item]]:
+        """The groups of two and more, items in order of arrival."""
+        groups: dict[str, list[Item]] = defaultdict(list)
+        for id_ in sorted(self._items):
+            groups[self._root(id_)].append(self._items[id_])
+        return list(groups.values())
+
+    def _root(self, id_: str) -> str:
+        while self._parent.setdefault(id_, id_) != id_:
+            self._parent[id_] = self._parent[self._parent[id_]]
+            id_ = self._parent[id_]
         return id_
-
-    for first, second in pairs:
-        items[first.id], items[second.id] = first, second
-        parent[root(first.id)] = root(second.id)
-    groups: dict[str, list[Item]] = defaultdict(list)
-    for id_ in sorted(items):
-        groups[root(id_)].append(items[id_])
-    return list(groups.values())
