@@ -270,4 +270,4 @@ def test_measuring_stops_where_width_no_longer_pays_and_where_memory_ends() -> N
     assert measure(small, limit=64) == [(1, 10.0), (2, 20.0), (4, 40.0)]
     assert knee(measure(lambda rows: 0.1 + 0.01 * rows, limit=64, budget_s=9.0)) == 64
     assert knee(measure(lambda rows: 0.1 + 0.01 * rows, limit=8)) == 8
-    assert [rows for rows, _ in measure(lambda rows: 0.4 + 0.01 * rows, limit=64)] == [1, 2]  # no time for more
+    assert [rows for rows, _ in measure(lambda rows: 0.3 + 0.01 * rows, limit=64)] == [1, 2]  # no time for more
