@@ -262,10 +262,11 @@ def _resume(work: Work, loop: Loop, mark: checkpoint.Checkpoint, state: Path) ->
 def _run(work: Work, loop: Loop, drawing: "_Drawing", scratch: Path) -> float:
     """Take every step that is left, and return the seconds that steps took. Raises `Stopped`, or when losses stay
     NaN."""
-    spec, spent = work.spec, 0.0
+    spec, spent, saved = work.spec, 0.0, loop.position.step
     while not loop.done:
         if work.stopping():
-            _save(work, loop, scratch)
+            if loop.position.step > saved:
+                _save(work, loop, scratch)
             raise Stopped
         work.reporter.check()
         began = time.monotonic()
@@ -285,6 +286,7 @@ def _run(work: Work, loop: Loop, drawing: "_Drawing", scratch: Path) -> float:
         # While losses are not finite there is nothing worth keeping: the checkpoint before is the good one.
         if done % spec.checkpoint_every == 0 and not loop.done and math.isfinite(loss):
             _save(work, loop, scratch)
+            saved = done
         if spec.preview and done % spec.preview.every == 0 and not loop.done:
             _preview(work, drawing, done)
     return spent

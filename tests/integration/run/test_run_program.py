@@ -1,0 +1,198 @@
+"""The run program end to end on a real store: what it publishes, what it tells, and how it ends when something is
+wrong."""
+
+import asyncio
+import json
+import math
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from marsam_trainer.run import codes
+
+from marsam.catalog.runs import Preview
+from marsam.core.records import dump
+from marsam.store.content import read_blob
+from tests.integration.run.store import PROJECT, Shelf, make
+
+Program = Callable[[list[str]], int]
+
+
+def _failure(shelf: Shelf, job_id: str) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((shelf.attempt_folder(job_id, 1) / "failure.json").read_text())
+    return loaded
+
+
+def test_a_run_publishes_a_model_with_its_lineage(shelf: Shelf, cache: Path, program: Program) -> None:
+    order = {"preview": Preview(prompts=("a kite", "طائرة"), every=3), "labels": {"for": "a test"}, "ema_decay": 0.5}
+    job_id = asyncio.run(shelf.order(**order))
+    assert program(shelf.arguments(job_id, 1, cache)) == codes.DONE
+    model = asyncio.run(shelf.model(job_id))
+    assert (model.kind, model.family, model.method, model.base) == ("adapter", "sd1", "lora", shelf.base.name)
+    assert (model.base_digest, model.licence, model.labels) == (shelf.base.digest, "Apache-2.0", {"for": "a test"})
+    assert model.lineage.dataset_digest == shelf.version.digest
+    assert model.lineage.run == f"projects/{PROJECT}/runs/{job_id}"
+    assert model.lineage.seed == 5
+    assert [file.path for file in model.files] == ["adapter_config.json", "adapter_model.safetensors"]
+    assert model.metrics["steps"] == 6.0
+    assert model.metrics["samples"] == 5.0
+    assert model.metrics["trainable_parameters"] > 0
+    assert model.metrics["weights_at_rest_bytes"] > model.metrics["artifact_bytes"] > 0
+    assert model.metrics["peak_memory_bytes"] > 100 << 20
+    pictures = [sample for sample in model.samples if sample.media_type == "image/png"]
+    assert len(pictures) == 2
+    for picture in pictures:
+        assert asyncio.run(read_blob(shelf.blobs, PROJECT, picture.digest)).startswith(b"\x89PNG")
+    result = json.loads((shelf.attempt_folder(job_id, 1) / "result.json").read_text())
+    assert result["model"] == model.name
+    assert [point[0] for point in result["loss_curve"]] == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+    events = asyncio.run(shelf.events(job_id, 1))
+    assert [event["step"] for event in events if event["kind"] == "checkpoint"] == [4]
+    previews = [event for event in events if event["kind"] == "preview"]
+    assert [(event["step"], len(event["files"])) for event in previews] == [(3, 2)]
+    last = [event for event in events if event["kind"] == "progress"][-1]
+    assert (last["phase"], last["step"], last["steps"]) == ("publishing", 6, 6)
+    assert math.isfinite(last["loss"])
+    assert last["memory_peak_bytes"] >= last["memory_used_bytes"] > 0
+
+
+def test_a_full_model_is_a_whole_base_again(shelf: Shelf, cache: Path, program: Program) -> None:
+    job_id = asyncio.run(shelf.order(method="full", steps=2))
+    assert program(shelf.arguments(job_id, 1, cache)) == codes.DONE
+    model = asyncio.run(shelf.model(job_id))
+    assert model.kind == "full"
+    ours, theirs = ({file.path: file.digest for file in one.files} for one in (model, shelf.base))
+    assert set(ours) == set(theirs)
+    changed = {path for path in ours if ours[path] != theirs[path]}
+    assert "unet/diffusion_pytorch_model.safetensors" in changed
+    assert all(path.startswith("unet/") for path in changed)
+
+
+def test_equal_material_trains_to_equal_weights(
+    shelf: Shelf, cache: Path, program: Program, base_folder: Path, tmp_path: Path
+) -> None:
+    """Another import of the same pictures has other item ids, and another cache: neither may matter."""
+    twin = asyncio.run(make(tmp_path / "store", base_folder))
+    assert twin.version.digest == shelf.version.digest
+    one, two = asyncio.run(shelf.order(seed=77)), asyncio.run(twin.order(seed=77))
+    assert program(shelf.arguments(one, 1, cache)) == codes.DONE
+    assert program(twin.arguments(two, 1, tmp_path / "cache")) == codes.DONE
+    first, second = asyncio.run(shelf.model(one)), asyncio.run(twin.model(two))
+    assert first.metrics["final_loss"] == second.metrics["final_loss"]
+    assert [sample.digest for sample in first.samples] == [sample.digest for sample in second.samples]
+
+
+def test_losses_that_stay_nan_end_the_run_and_keep_the_good_checkpoint(
+    shelf: Shelf, cache: Path, program: Program
+) -> None:
+    job_id = asyncio.run(shelf.order(learning_rate=1e30, warmup_steps=0, steps=50, checkpoint_every=1, method="full"))
+    assert program(shelf.arguments(job_id, 1, cache)) == codes.NOT_FINITE
+    assert _failure(shelf, job_id)["reason"] == codes.NOT_FINITE_REASON
+    kept = [int(mark.parent.name) for mark in shelf.attempt_folder(job_id, 1).glob("checkpoints/*/manifest.json")]
+    assert kept == [1]
+
+
+def test_a_picture_that_cannot_be_read_is_named(
+    base_folder: Path, cache: Path, program: Program, tmp_path: Path
+) -> None:
+    spoilt = asyncio.run(make(tmp_path / "store", base_folder, spoilt=True))
+    job_id = asyncio.run(spoilt.order())
+    assert program(spoilt.arguments(job_id, 1, cache)) == codes.BAD_DATA
+    failure = _failure(spoilt, job_id)
+    assert failure["reason"] == "PICTURE_UNREADABLE"
+    assert "picture-5.png" in failure["message"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"base_digest": "sha256:" + "0" * 64}, "DIGEST_MISMATCH"),
+        ({"method": "lroa"}, "UNKNOWN_METHOD"),
+        ({"method_params": {"rnk": 4}}, "UNKNOWN_PARAMETER"),
+        ({"resolution": 33}, "RESOLUTION_UNSUPPORTED"),
+        ({"languages": ("fr",)}, "LANGUAGE_ABSENT"),
+    ],
+)
+def test_a_wrong_order_is_refused(
+    shelf: Shelf, cache: Path, program: Program, changes: dict[str, Any], reason: str
+) -> None:
+    job_id = asyncio.run(shelf.order(**changes))
+    assert program(shelf.arguments(job_id, 1, cache)) == codes.BAD_SPEC
+    assert _failure(shelf, job_id)["reason"] == reason
+
+
+def test_an_attempt_that_was_replaced_stops(shelf: Shelf, cache: Path, program: Program) -> None:
+    job_id = asyncio.run(shelf.order(steps=100_000, checkpoint_every=100_000))
+    asyncio.run(shelf.begin(job_id))
+    assert program(shelf.arguments(job_id, 1, cache)) == codes.STORE
+    assert _failure(shelf, job_id)["reason"] == "JOB_FENCED"
+
+
+@pytest.mark.slow
+def test_metrics_can_be_scraped_while_it_trains(shelf: Shelf, cache: Path) -> None:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    job_id = asyncio.run(shelf.order(steps=100_000, checkpoint_every=100_000))
+    process = shelf.start(job_id, 1, cache, "--metrics-port", str(port))
+    try:
+        deadline, text = time.monotonic() + 200.0, ""
+        while "marsam_training_images_total" not in text:
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.2)
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+                    text = answer.read().decode()
+            except OSError:
+                continue
+    finally:
+        process.kill()
+        process.wait(10)
+    lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    assert float(lines['marsam_training_images_total{family="sd1",method="lora"}']) >= 2
+    assert float(lines['marsam_training_images_per_second{family="sd1",method="lora"}']) > 0
+    assert float(lines['marsam_device_memory_bytes{device="cpu",kind="peak"}']) > 100 << 20
+
+
+def test_a_plan_names_every_term_and_every_fault(
+    shelf: Shelf, cache: Path, program: Program, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def plan(**changes: Any) -> dict[str, Any]:
+        file = tmp_path / "spec.json"
+        file.write_bytes(dump(shelf.spec("01jdfw3e5zk8q6y7v9x0abcdef", **changes)))
+        code = program(
+            ["plan", "--store", str(shelf.root), "--cache", str(cache), "--spec", str(file), "--device", "cpu"]
+        )
+        assert code == codes.DONE
+        loaded: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return loaded
+
+    lora, qlora, full = (plan(method=method) for method in ("lora", "qlora", "full"))
+    for found in (lora, qlora, full):
+        assert found["faults"] == []
+        assert found["total_bytes"] == sum(term["bytes"] for term in found["memory"])
+        assert found["fits"] is True
+        assert found["seconds"] > 0
+    terms = {
+        name: {term["term"]: term["bytes"] for term in found["memory"]}
+        for name, found in (("lora", lora), ("qlora", qlora), ("full", full))
+    }
+    assert terms["full"]["base weights"] == 0
+    assert terms["full"]["trainable weights"] == terms["lora"]["base weights"] == 4 * full["trainable_parameters"]
+    assert terms["lora"]["optimiser"] == 8 * lora["trainable_parameters"]
+    assert terms["qlora"]["base weights"] < terms["lora"]["base weights"]
+    assert 0 < qlora["quantised_share"] < 1
+    assert lora["quantised_share"] == 0
+    faulty = plan(resolution=33, method_params={"rnk": 4, "rank": 0}, languages=("fr",))
+    assert {fault["reason"] for fault in faulty["faults"]} == {
+        "RESOLUTION_UNSUPPORTED",
+        "UNKNOWN_PARAMETER",
+        "PARAMETER_RANGE",
+        "LANGUAGE_ABSENT",
+    }
