@@ -1,0 +1,81 @@
+"""Schedules and objectives against their closed forms."""
+
+import math
+
+import pytest
+import torch
+
+from marsam.core.errors import Invalid
+from marsam.diffusion import registry, schedule
+
+_SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
+
+
+def _levels(*signals: float) -> tuple[torch.Tensor, torch.Tensor]:
+    signal = torch.tensor(signals, dtype=torch.float64).view(-1, 1, 1, 1)
+    return signal, (1 - signal**2).sqrt()
+
+
+@pytest.mark.parametrize("name", ["epsilon", "v"])
+def test_the_clean_latent_comes_back_from_a_perfect_prediction(name: str) -> None:
+    objective = registry.objective(name)
+    clean, noise = torch.randn(4, 2, 3, 3, dtype=torch.float64), torch.randn(4, 2, 3, 3, dtype=torch.float64)
+    signal, level = _levels(0.99, 0.7, 0.3, 0.05)
+    noisy = objective.noisy(clean, noise, signal, level)
+    target = objective.target(clean, noise, signal, level)
+    torch.testing.assert_close(objective.clean(target, noisy, signal, level), clean)
+
+
+def test_v_is_defined_without_any_signal() -> None:
+    objective = registry.objective("v")
+    clean, noise = torch.randn(1, 2, 3, 3), torch.randn(1, 2, 3, 3)
+    signal, level = torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1)
+    assert torch.equal(objective.target(clean, noise, signal, level), -clean)
+    assert float(objective.weight(signal, level, 5.0)) == 0.0
+
+
+@pytest.mark.parametrize("snr", [0.01, 1.0, 4.9, 5.0, 5.1, 100.0])
+def test_min_snr_weights(snr: float) -> None:
+    signal, level = _levels(math.sqrt(snr / (1 + snr)))
+    assert float(registry.objective("epsilon").weight(signal, level, 5.0)) == pytest.approx(min(snr, 5.0) / snr)
+    assert float(registry.objective("v").weight(signal, level, 5.0)) == pytest.approx(min(snr, 5.0) / (snr + 1))
+
+
+@pytest.mark.parametrize("name", ["epsilon", "v"])
+def test_weights_are_one_without_gamma_and_finite_everywhere(name: str) -> None:
+    objective = registry.objective(name)
+    signal, level = _levels(0.0, 0.5, 1.0)
+    assert torch.equal(objective.weight(signal, level, None), torch.ones_like(signal))
+    assert bool(torch.isfinite(objective.weight(signal, level, 5.0)).all())
+
+
+def test_zero_terminal_snr_ends_at_pure_noise_and_keeps_its_beginning() -> None:
+    plain, zero = schedule.from_config(_SD), schedule.from_config({**_SD, "rescale_betas_zero_snr": True})
+    assert plain.signal[-1] == pytest.approx(0.0683, abs=1e-3)
+    assert (zero.signal[-1], zero.noise[-1]) == (0.0, 1.0)
+    assert zero.signal[0] == pytest.approx(plain.signal[0])
+    assert all(a > b for a, b in zip(zero.signal, zero.signal[1:], strict=False))
+    assert all(s**2 + n**2 == pytest.approx(1.0) for s, n in zip(zero.signal, zero.noise, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["linear", "scaled_linear", "squaredcos_cap_v2"])
+def test_every_known_schedule_is_diffusers_own(kind: str) -> None:
+    from diffusers import DDPMScheduler
+
+    config = {"beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": kind, "num_train_timesteps": 1000}
+    ours = torch.tensor(schedule.from_config(config).signal, dtype=torch.float64).square()
+    theirs = DDPMScheduler(**config).alphas_cumprod.double()
+    torch.testing.assert_close(ours, theirs, atol=2e-6, rtol=1e-4)
+
+
+def test_times_run_from_the_first_step_to_one() -> None:
+    table = schedule.from_config(_SD)
+    assert table.steps == 1000
+    assert table.time(0) == 0.001
+    assert table.time(999) == 1.0
+
+
+def test_an_unknown_schedule_is_refused() -> None:
+    with pytest.raises(Invalid) as caught:
+        schedule.from_config({**_SD, "beta_schedule": "laplace"})
+    assert caught.value.reason == "SCHEDULE_UNKNOWN"

@@ -1,0 +1,136 @@
+"""Names, parameters and facts: readable without torch, and wrong ones answered with the nearest right ones."""
+
+import subprocess
+import sys
+
+import pytest
+
+from marsam.core.errors import Invalid
+from marsam.diffusion import registry
+
+_HEAVY = ("torch", "diffusers", "transformers", "peft", "bitsandbytes", "numpy")
+
+
+def test_facts_methods_and_objectives_are_read_without_torch() -> None:
+    script = f"""
+import sys
+from marsam.diffusion import registry, schedule, spec, text
+for name in registry.families():
+    registry.family_facts(name)
+for name in registry.methods():
+    method = registry.method(name)
+    method.quantisation(registry.method_params(name, {{}}, family="sd1"))
+for name in registry.objectives():
+    registry.objective(name)
+sys.stderr.write(" ".join(name for name in {_HEAVY!r} if name in sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_there_is() -> None:
+    assert registry.methods() == ("full", "lora", "qlora")
+    assert registry.objectives() == ("epsilon", "v")
+    assert "sd1" in registry.families()
+
+
+@pytest.mark.parametrize(
+    ("look", "kind", "near"),
+    [
+        (lambda: registry.family_facts("sdl"), "UNKNOWN_FAMILY", "sd1"),
+        (lambda: registry.method("qlroa"), "UNKNOWN_METHOD", "qlora"),
+        (lambda: registry.objective("epsilom"), "UNKNOWN_OBJECTIVE", "epsilon"),
+    ],
+)
+def test_an_unknown_name_meets_its_neighbours(look, kind: str, near: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(Invalid) as caught:
+        look()
+    assert caught.value.reason == kind
+    assert near in caught.value.remedy
+
+
+def test_parameters_are_completed() -> None:
+    assert registry.method_params("lora", {"rank": 8.0, "alpha": 4}, family="sd1") == {
+        "rank": 8,
+        "alpha": 4.0,
+        "targets": "attention",
+        "dropout": 0.0,
+        "rank_stabilised": False,
+    }
+    assert registry.method_params("full", {}, family="sd1") == {}
+
+
+def test_every_fault_of_parameters_is_told_at_once() -> None:
+    given = {"rnk": 3, "rank": 0, "alpha": "much", "targets": "al", "dropout": float("nan"), "rank_stabilised": 1}
+    with pytest.raises(Invalid) as caught:
+        registry.method_params("lora", given, family="sd1")
+    faults = {fault.field: fault.reason for fault in caught.value.violations}
+    assert faults == {
+        "method_params.rnk": "UNKNOWN_PARAMETER",
+        "method_params.rank": "PARAMETER_RANGE",
+        "method_params.alpha": "PARAMETER_TYPE",
+        "method_params.targets": "PARAMETER_CHOICE",
+        "method_params.dropout": "PARAMETER_RANGE",
+        "method_params.rank_stabilised": "PARAMETER_TYPE",
+    }
+    assert "rank" in caught.value.violations[0].message
+
+
+@pytest.mark.parametrize(("width", "height", "fits"), [(64, 64, True), (96, 64, True), (63, 64, False), (0, 64, False)])
+def test_sizes_a_base_can_draw(width: int, height: int, fits: bool) -> None:
+    facts = registry.read_base("sd1", _configs())
+    if fits:
+        assert facts.latent_shape(width, height) == (4, height // 4, width // 4)
+    else:
+        with pytest.raises(Invalid) as caught:
+            facts.check_size(width, height)
+        assert caught.value.reason == "RESOLUTION_UNSUPPORTED"
+        assert "64" in caught.value.remedy
+
+
+def _configs(**unet: object) -> dict[str, dict[str, object]]:
+    return {
+        "unet/config.json": {
+            "_class_name": "UNet2DConditionModel",
+            "in_channels": 4,
+            "sample_size": 16,
+            "block_out_channels": [8, 16, 16, 16],
+            **unet,
+        },
+        "vae/config.json": {"latent_channels": 4, "block_out_channels": [8, 8, 8]},
+        "text_encoder/config.json": {"max_position_embeddings": 77, "hidden_size": 24},
+        "scheduler/scheduler_config.json": {"prediction_type": "v_prediction", "num_train_timesteps": 1000},
+        "tokenizer/tokenizer_config.json": {"model_max_length": 32},
+    }
+
+
+def test_a_base_says_what_it_is() -> None:
+    facts = registry.read_base("sd1", _configs())
+    assert (facts.objective, facts.latent_factor, facts.side_multiple, facts.default_side) == ("v", 4, 32, 64)
+    assert (facts.text_length, facts.text_width, facts.train_steps) == (32, 24, 1000)
+
+
+def test_a_tokenizer_without_limit_is_bounded_by_the_encoder() -> None:
+    configs = _configs()
+    configs["tokenizer/tokenizer_config.json"] = {"model_max_length": 10**30}
+    assert registry.read_base("sd1", configs).text_length == 77
+
+
+@pytest.mark.parametrize(
+    ("unet", "words"),
+    [
+        ({"addition_embed_type": "text_time"}, "SDXL"),
+        ({"in_channels": 9}, "inpainting"),
+        ({"_class_name": "FluxTransformer2DModel"}, "FluxTransformer2DModel"),
+    ],
+)
+def test_another_familys_base_is_refused(unet: dict[str, object], words: str) -> None:
+    with pytest.raises(Invalid, match=words):
+        registry.read_base("sd1", _configs(**unet))
+
+
+def test_a_missing_file_is_named() -> None:
+    configs = _configs()
+    del configs["vae/config.json"]
+    with pytest.raises(Invalid, match=r"vae/config\.json"):
+        registry.read_base("sd1", configs)

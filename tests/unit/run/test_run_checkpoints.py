@@ -1,0 +1,103 @@
+"""A checkpoint counts when its manifest is there and its state is what the manifest says."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from marsam_trainer.run import checkpoint
+from marsam_trainer.run.encoded import EncodedCache
+from safetensors.torch import load_file
+
+from marsam.core.ids import new_ulid
+from marsam.store.folder import FolderBlobs
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> checkpoint.Place:
+    return checkpoint.Place(blobs=FolderBlobs(tmp_path / "store"), project="hayy", run=new_ulid())
+
+
+async def _save(place: checkpoint.Place, tmp_path: Path, attempt: int, step: int) -> None:
+    path = tmp_path / "state"
+    digest, size = checkpoint.write_state({"x": torch.full((3,), float(step))}, path)
+    mark = checkpoint.Checkpoint(
+        attempt=attempt,
+        step=step,
+        spec_digest="s",
+        state_digest=digest,
+        state_size=size,
+        cores=1,
+        lanes=1,
+        code_version="0",
+    )
+    await checkpoint.save(place, mark, path)
+
+
+async def _newest(place: checkpoint.Place, tmp_path: Path, before: int) -> tuple[int, int, float] | None:
+    found = await checkpoint.newest(place, before, tmp_path / "into")
+    if found is None:
+        return None
+    mark, path = found
+    return mark.attempt, mark.step, float(load_file(path)["x"][0])
+
+
+async def test_the_most_advanced_of_earlier_attempts_wins(place: checkpoint.Place, tmp_path: Path) -> None:
+    assert await _newest(place, tmp_path, 3) is None
+    await _save(place, tmp_path, 1, 20)
+    await _save(place, tmp_path, 2, 10)
+    await _save(place, tmp_path, 3, 90)
+    assert await _newest(place, tmp_path, 3) == (1, 20, 20.0)
+    assert await _newest(place, tmp_path, 4) == (3, 90, 90.0)
+
+
+async def test_a_crash_before_the_manifest_leaves_the_one_before(place: checkpoint.Place, tmp_path: Path) -> None:
+    await _save(place, tmp_path, 1, 10)
+    await place.blobs.put(place.key(1, 20, checkpoint.STATE), b"half a state")
+    assert await _newest(place, tmp_path, 2) == (1, 10, 10.0)
+
+
+async def test_a_damaged_state_is_passed_over(place: checkpoint.Place, tmp_path: Path) -> None:
+    await _save(place, tmp_path, 1, 10)
+    await _save(place, tmp_path, 1, 20)
+    state = await place.blobs.get(place.key(1, 20, checkpoint.STATE))
+    await place.blobs.put(place.key(1, 20, checkpoint.STATE), state[:-1] + b"\x00")
+    assert await _newest(place, tmp_path, 2) == (1, 10, 10.0)
+
+
+async def test_a_damaged_manifest_is_passed_over(place: checkpoint.Place, tmp_path: Path) -> None:
+    await _save(place, tmp_path, 1, 10)
+    await place.blobs.put(place.key(1, 30, checkpoint.MANIFEST), b"{}")
+    assert await _newest(place, tmp_path, 2) == (1, 10, 10.0)
+
+
+async def test_only_the_newest_are_kept(place: checkpoint.Place, tmp_path: Path) -> None:
+    for step in (10, 20, 30, 40):
+        await _save(place, tmp_path, 1, step)
+    kept = sorted([entry.name async for entry in place.blobs.children(place.folder(1))])
+    assert kept == ["00000030", "00000040"]
+
+
+def test_the_encoded_cache_gives_back_what_it_got(tmp_path: Path) -> None:
+    cache = EncodedCache(tmp_path)
+    value = {"latent": torch.randn(4, 2, 2)}
+    assert cache.get("latent", "digest", "64") is None
+    cache.put(value, "latent", "digest", "64")
+    found = cache.get("latent", "digest", "64")
+    assert found is not None
+    assert torch.equal(found["latent"], value["latent"])
+    assert cache.get("latent", "digest", "32") is None
+
+
+def test_a_damaged_entry_is_as_good_as_none(tmp_path: Path) -> None:
+    cache = EncodedCache(tmp_path)
+    cache.put({"latent": torch.zeros(4)}, "k")
+    cache.path("k").write_bytes(b"not what it was")
+    assert cache.get("k") is None
+    assert not cache.path("k").exists()
+
+
+def test_a_cache_that_cannot_be_written_is_no_failure(tmp_path: Path) -> None:
+    (tmp_path / "encoded").write_text("a file where a folder belongs")
+    cache = EncodedCache(tmp_path)
+    cache.put({"latent": torch.zeros(4)}, "k")
+    assert cache.get("k") is None

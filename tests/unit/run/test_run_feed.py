@@ -1,0 +1,114 @@
+"""Batches are a pure function of (seed, step)."""
+
+from collections import Counter
+
+import pytest
+import torch
+from marsam_trainer.run import randomness
+from marsam_trainer.run.feed import EMPTY, Feed, TrainingSet
+
+from marsam.core.errors import Invalid
+from marsam.diffusion import schedule
+from marsam.diffusion.spec import Conditioning
+
+_TABLE = schedule.from_config({"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012})
+
+
+def _set(count: int = 10) -> TrainingSet:
+    return TrainingSet(
+        keys=tuple(f"key-{row}" for row in range(count)),
+        latents=torch.arange(count, dtype=torch.float32).view(-1, 1, 1, 1).expand(-1, 4, 2, 2).clone(),
+        texts=Conditioning({"hidden": torch.arange(1 + 2 * count, dtype=torch.float32).view(-1, 1, 1)}),
+        captions=tuple((1 + 2 * row, 2 + 2 * row) for row in range(count)),
+    )
+
+
+def _feed(*, seed: int = 1, batch_size: int = 4, dropout: float = 0.0, count: int = 10) -> Feed:
+    return Feed(_set(count), _TABLE, seed=seed, batch_size=batch_size, caption_dropout=dropout)
+
+
+def test_a_step_is_the_same_whenever_it_is_asked_for() -> None:
+    forward, alone = _feed(), _feed()
+    batches = [forward.batch(step) for step in range(7)]
+    torch.manual_seed(99)
+    again = alone.batch(6)
+    assert again.rows == batches[6].rows
+    assert again.texts == batches[6].texts
+    assert torch.equal(again.noise, batches[6].noise)
+    assert torch.equal(again.t, batches[6].t)
+
+
+def test_another_seed_gives_another_step() -> None:
+    one, two = _feed(seed=1).batch(0), _feed(seed=2).batch(0)
+    assert not torch.equal(one.noise, two.noise)
+    assert not torch.equal(one.t, two.t)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 4, 25])
+def test_every_epoch_shows_every_sample_once(batch_size: int) -> None:
+    feed = _feed(batch_size=batch_size)
+    stream = [row for step in range(60) for row in feed.rows(step)]
+    for epoch in range(len(stream) // 10):
+        assert sorted(stream[10 * epoch : 10 * epoch + 10]) == list(range(10))
+    assert stream[:10] != stream[10:20]
+
+
+def test_captions_belong_to_their_samples_and_take_turns() -> None:
+    feed = _feed()
+    seen: Counter[int] = Counter()
+    for step in range(100):
+        batch = feed.batch(step)
+        assert torch.equal(batch.clean[:, 0, 0, 0], torch.tensor(batch.rows, dtype=torch.float32))
+        for row, text in zip(batch.rows, batch.texts, strict=True):
+            assert text in (1 + 2 * row, 2 + 2 * row)
+            seen[text] += 1
+        assert batch.cond.tensors["hidden"].flatten().tolist() == list(batch.texts)
+    assert all(10 <= seen[text] <= 30 for text in range(1, 21))
+
+
+def test_dropout_takes_its_share() -> None:
+    feed = _feed(dropout=0.25)
+    texts = [text for step in range(250) for text in feed.batch(step).texts]
+    assert texts.count(EMPTY) / len(texts) == pytest.approx(0.25, abs=0.04)
+
+
+def test_times_are_uniform_and_spread_over_the_batch() -> None:
+    feed = _feed(batch_size=4)
+    steps = [feed.times(step) for step in range(500)]
+    for row in range(4):
+        values = [times[row] for times in steps]
+        assert 250 * row <= min(values)
+        assert max(values) < 250 * (row + 1)
+    everything = [k for times in steps for k in times]
+    assert sum(everything) / len(everything) == pytest.approx(499.5, abs=10)
+
+
+def test_levels_are_the_schedules() -> None:
+    batch = _feed().batch(3)
+    for row, t in enumerate(batch.t.tolist()):
+        k = round(t * 1000) - 1
+        assert float(batch.signal[row]) == pytest.approx(_TABLE.signal[k])
+        assert float(batch.noise_level[row]) == pytest.approx(_TABLE.noise[k])
+
+
+def test_a_part_is_some_of_the_rows() -> None:
+    batch = _feed().batch(0)
+    part = batch.part(slice(1, 3))
+    assert len(part) == 2
+    assert part.rows == batch.rows[1:3]
+    assert torch.equal(part.noise, batch.noise[1:3])
+    assert torch.equal(part.cond.tensors["hidden"], batch.cond.tensors["hidden"][1:3])
+
+
+def test_nothing_to_train_on_is_refused() -> None:
+    with pytest.raises(Invalid) as caught:
+        TrainingSet(keys=(), latents=torch.zeros(0, 4, 2, 2), texts=Conditioning(), captions=())
+    assert caught.value.reason == "DATASET_EMPTY"
+
+
+def test_draws_are_the_same_on_every_machine() -> None:
+    assert randomness.bits(1, "noise", 2, "x") == 1378090852828786942
+    assert 0.0 <= randomness.unit(1, "a") < 1.0
+    values = [randomness.unit(5, "u", n) for n in range(2000)]
+    assert sum(values) / len(values) == pytest.approx(0.5, abs=0.02)
+    assert randomness.bits(1, "ab", "c") != randomness.bits(1, "a", "bc")
