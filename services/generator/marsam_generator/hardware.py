@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,7 +24,7 @@ class Hardware:
     precision: Precision
     lanes: int
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Build, device, type and lanes: equal fingerprints draw pictures that are equal within the stated
         tolerance.

@@ -8,6 +8,8 @@ import sys
 import urllib.request
 from pathlib import Path
 
+import pytest
+
 from marsam.api.generator.v1 import generator_pb2, generator_pb2_grpc
 from marsam.rpc.wire import channel
 from tests.integration.generator.support import generate, request
@@ -30,6 +32,7 @@ def read(url: str) -> str:
         return str(answer.read().decode())
 
 
+@pytest.mark.slow
 async def test_a_process_serves_measures_and_drains(store: str, tmp_path: Path) -> None:
     process = await start(MARSAM_STORE=store, MARSAM_CACHE=str(tmp_path))
     assert process.stdout is not None
