@@ -14,6 +14,6 @@ _SPACE = re.compile(r"\s+")
 
 
 def plain(text: str) -> str:
-    """Strip Arabic vowel marks (U+064B-U+0652, U+0670) and tatweel (U+0640), compose (NFC), and collapse white space."""
+    """Strip Arabic vowel marks (U+064B-U+0652, U+0670) and tatweel (U+0640), compose (NFC), collapse white space."""
     # Strip first: a tatweel may stand between a letter and the hamza that belongs on it.
     return _SPACE.sub(" ", unicodedata.normalize("NFC", _MARKS.sub("", text))).strip()
