@@ -95,6 +95,13 @@ def _sentence(a: str, b: str, v: float, counts: Counter[tuple[str, str]]) -> str
 
 
 def coverage(items: Sequence[Item]) -> list[tuple[str, str, int]]:
-    """Return (attribute, value, items), by attribute, commonest value first."""
-    counts = Counter((attribute, value) for item in items for attribute, value in item.attributes.items())
-    return sorted(((a, v, n) for (a, v), n in counts.items()), key=lambda row: (row[0], -row[2], row[1]))
+    """Return (attribute, value, items), by attribute, commonest value first, at most 64 values of each."""
+    counts: dict[str, Counter[str]] = {}
+    for item in items:
+        for attribute, value in item.attributes.items():
+            counts.setdefault(attribute, Counter())[value] += 1
+    return [
+        (attribute, value, n)
+        for attribute, values in sorted(counts.items())
+        for value, n in sorted(values.items(), key=lambda pair: (-pair[1], pair[0]))[:MOST_VALUES]
+    ]

@@ -3,10 +3,17 @@
 import base64
 import binascii
 from collections.abc import Sequence
+from typing import TypeVar
+
+from google.protobuf.message import Message
 
 from marsam.core.errors import Invalid
 
 DEFAULT_SIZE, LARGEST_SIZE = 50, 1000
+LARGEST_BYTES = 900_000
+"""Of the messages of a page: every answer stays under 1 MiB."""
+
+M = TypeVar("M", bound=Message)
 
 
 def page(ids: Sequence[str], *, size: int, token: str, parent: str) -> tuple[list[str], str]:
@@ -19,6 +26,18 @@ def page(ids: Sequence[str], *, size: int, token: str, parent: str) -> tuple[lis
     rest = [id_ for id_ in ids if id_ > after]
     shown = rest[: min(size or DEFAULT_SIZE, LARGEST_SIZE)]
     return shown, _format(shown[-1], parent) if len(rest) > len(shown) else ""
+
+
+def fit(
+    messages: Sequence[M], ids: Sequence[str], token: str, *, parent: str, limit: int = LARGEST_BYTES
+) -> tuple[Sequence[M], str]:
+    """Return as many of the page's `messages` as `limit` bytes hold, at least one, and the token of the next page."""
+    total = 0
+    for number, message in enumerate(messages):
+        total += message.ByteSize()
+        if total > limit and number:
+            return messages[:number], _format(ids[number - 1], parent)
+    return messages, token
 
 
 def _format(last: str, parent: str) -> str:

@@ -14,6 +14,7 @@ from marsam.core.records import dump, load
 from marsam.store import keys
 from marsam.store.blobs import Blobs
 from marsam.store.numbered import NumberedLog
+from marsam_dataset.captions.forms import stored_form
 
 Word = Literal["", "accept", "reject", "takedown"]
 _TRIES = 20
@@ -68,10 +69,13 @@ class Reviews:
     async def add(self, decisions: Sequence[Decision], *, writer_id: str = "") -> Standing:
         """Append decisions as one entry and return the new standing; an entry of this `writer_id` is not added twice.
 
-        Raises Invalid (ITEM_WITHDRAWN) for an item that was taken down: that is final.
+        Captions are brought to their stored form. Raises Invalid: CAPTION_EMPTY when nothing is left of one,
+        ITEM_WITHDRAWN for an item that was taken down, which is final.
         """
         entry = ReviewEntry(
-            writer_id=writer_id or new_ulid(self._clock), at=self._clock.now(), decisions=tuple(decisions)
+            writer_id=writer_id or new_ulid(self._clock),
+            at=self._clock.now(),
+            decisions=tuple(replace(d, captions=tuple(map(_stored, d.captions))) for d in decisions),
         )
         for _ in range(_TRIES):
             entries = await self._entries()
@@ -94,6 +98,13 @@ class Reviews:
 
     async def _entries(self) -> list[ReviewEntry]:
         return [load(ReviewEntry, data, what="review") for data in await self._log.read_all()]
+
+
+def _stored(caption: Caption) -> Caption:
+    text = stored_form(caption.text)
+    if not text:
+        raise Invalid("a caption needs words", reason="CAPTION_EMPTY", field="reviews.captions")
+    return replace(caption, text=text)
 
 
 def _fold(entries: Sequence[ReviewEntry]) -> Standing:

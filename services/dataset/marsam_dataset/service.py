@@ -27,7 +27,7 @@ from marsam_dataset.assess import assess
 from marsam_dataset.export import formats
 from marsam_dataset.ingest.imports import Imports
 from marsam_dataset.ingest.receive import Receiver
-from marsam_dataset.paging import page
+from marsam_dataset.paging import fit, page
 from marsam_dataset.reviews import Decision, Reviews
 from marsam_dataset.watching import until
 
@@ -169,9 +169,9 @@ class DatasetService(dataset_pb2_grpc.DatasetServiceServicer):
         for at in range(0, len(shown), _READ_AT_ONCE):
             some = [f"{request.parent}/items/{id_}" for id_ in shown[at : at + _READ_AT_ONCE]]
             items += await asyncio.gather(*(repository.load_item(self._blobs, name) for name in some))
-        return pb.ListItemsResponse(
-            items=[wire.item(request.parent, item, standing) for item in items], next_page_token=token
-        )
+        messages = [wire.item(request.parent, item, standing) for item in items]
+        fitting, token = fit(messages, shown, token, parent=request.parent)
+        return pb.ListItemsResponse(items=fitting, next_page_token=token)
 
     async def ReadItem(self, request: pb.ReadItemRequest, context: Any) -> AsyncIterator[pb.ReadItemResponse]:
         name = parse(request.name, "item")
@@ -231,7 +231,9 @@ class DatasetService(dataset_pb2_grpc.DatasetServiceServicer):
         await repository.load_dataset(self._blobs, request.parent)
         stored = {v.version: v for v in await repository.list_versions(self._blobs, request.parent)}
         shown, token = page(sorted(stored), size=request.page_size, token=request.page_token, parent=request.parent)
-        return pb.ListVersionsResponse(versions=[wire.version(stored[id_]) for id_ in shown], next_page_token=token)
+        messages = [wire.version(stored[id_]) for id_ in shown]
+        fitting, token = fit(messages, shown, token, parent=request.parent)
+        return pb.ListVersionsResponse(versions=fitting, next_page_token=token)
 
     async def DiffVersions(self, request: pb.DiffVersionsRequest, context: Any) -> pb.DiffVersionsResponse:
         old = await repository.load_version(self._blobs, request.old)

@@ -18,8 +18,8 @@ from marsam_dataset.versions import excluded_by_reason, licences
 _SEVERITY = {"info": pb.SEVERITY_INFO, "warn": pb.SEVERITY_WARN, "fail": pb.SEVERITY_FAIL}
 _REVIEW = {"accept": pb.REVIEW_VERDICT_ACCEPT, "reject": pb.REVIEW_VERDICT_REJECT, "takedown": pb.REVIEW_VERDICT_REJECT}
 _WORD: dict[int, Word] = {pb.REVIEW_VERDICT_ACCEPT: "accept", pb.REVIEW_VERDICT_REJECT: "reject"}
-MOST_FINDINGS = 2000
-"""Findings that one report message carries: it must stay under 1 MiB. The most serious come first."""
+MOST_FINDINGS, MOST_ASSOCIATIONS = 2000, 500
+"""What one report message carries: it must stay under 1 MiB. The most serious come first."""
 _RANK = {"fail": 0, "warn": 1, "info": 2}
 
 
@@ -133,7 +133,7 @@ def report(dataset_name: str, assessment: Assessment) -> pb.Report:
             pb.Association(
                 attribute_a=a.a, attribute_b=a.b, cramers_v=a.v, items=a.items, warns=a.warns, message=a.message
             )
-            for a in assessment.associations
+            for a in assessment.associations[:MOST_ASSOCIATIONS]
         ],
         coverage=[pb.AttributeCount(attribute=a, value=v, items=n) for a, v, n in assessment.coverage],
         warnings=assessment.warnings,

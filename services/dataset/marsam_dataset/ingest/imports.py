@@ -24,6 +24,8 @@ from marsam_dataset.ingest.records import ImportSpec, Listing, Tally
 
 _LOG = Log("marsam.dataset.imports")
 _STOP_S = 10.0
+_MOST_ATTEMPTS = 20
+"""Restarts that one import outlives: an import that takes the service down must not do so for ever."""
 
 
 class Imports:
@@ -132,6 +134,10 @@ class Imports:
         head = await store.head(job_id)
         if head.state.terminal:
             await store.close(job_id)
+            return None
+        if head.attempt >= _MOST_ATTEMPTS:
+            message = f"{head.attempt} attempts ended without an end of the import; send the files in smaller parts."
+            await self._move(store, job_id, head, State.FAILED, reason="IMPORT_KEEPS_DYING", message=message)
             return None
         if head.state is not State.PENDING:
             head = await self._move(store, job_id, head, State.PENDING, reason="TAKEN_UP_AGAIN")
