@@ -11,7 +11,7 @@ from marsam.api.dataset.v1 import dataset_pb2, dataset_pb2_grpc
 from marsam.client import files
 from marsam.client.connection import SLOW_SECONDS, resumed, stream, unary, upload
 from marsam.client.naming import qualify
-from marsam.client.paging import every
+from marsam.client.paging import PAGE, every
 from marsam.client.states import is_final
 from marsam.core.errors import Exists
 from marsam.core.ids import new_ulid
@@ -41,7 +41,7 @@ class Datasets:
 
     async def list(self) -> Sequence[dataset_pb2.Dataset]:
         """Every dataset of the project."""
-        request = dataset_pb2.ListDatasetsRequest(parent=f"projects/{self._project}", page_size=1000)
+        request = dataset_pb2.ListDatasetsRequest(parent=f"projects/{self._project}", page_size=PAGE)
         return await every(self._stub.ListDatasets, request, lambda answer: answer.datasets)
 
     async def delete(self, dataset: str) -> None:
@@ -93,7 +93,7 @@ class Datasets:
 
     async def items(self, dataset: str) -> Sequence[dataset_pb2.Item]:
         """Every item of the working set."""
-        request = dataset_pb2.ListItemsRequest(parent=self._name("dataset", dataset), page_size=1000)
+        request = dataset_pb2.ListItemsRequest(parent=self._name("dataset", dataset), page_size=PAGE)
         return await every(self._stub.ListItems, request, lambda answer: answer.items)
 
     async def read_item(self, item: str) -> bytes:
@@ -135,7 +135,7 @@ class Datasets:
 
     async def versions(self, dataset: str) -> Sequence[dataset_pb2.Version]:
         """Every version of a dataset."""
-        request = dataset_pb2.ListVersionsRequest(parent=self._name("dataset", dataset), page_size=1000)
+        request = dataset_pb2.ListVersionsRequest(parent=self._name("dataset", dataset), page_size=PAGE)
         return await every(self._stub.ListVersions, request, lambda answer: answer.versions)
 
     async def diff(self, old: str, new: str) -> dataset_pb2.DiffVersionsResponse:

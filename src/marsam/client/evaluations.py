@@ -7,7 +7,7 @@ import grpc.aio
 from marsam.api.generator.v1 import evaluation_pb2, evaluation_pb2_grpc
 from marsam.client.connection import SLOW_SECONDS, resumed, stream, unary
 from marsam.client.naming import qualify
-from marsam.client.paging import every
+from marsam.client.paging import PAGE, every
 from marsam.client.states import is_final
 from marsam.core.errors import unknown_name
 from marsam.core.ids import new_ulid
@@ -64,7 +64,7 @@ class Evaluations:
 
     async def list(self) -> Sequence[evaluation_pb2.Evaluation]:
         """The project's evaluations."""
-        request = evaluation_pb2.ListEvaluationsRequest(parent=f"projects/{self._project}", page_size=1000)
+        request = evaluation_pb2.ListEvaluationsRequest(parent=f"projects/{self._project}", page_size=PAGE)
         return await every(self._stub.ListEvaluations, request, lambda answer: answer.evaluations)
 
     async def watch(self, evaluation: str) -> AsyncIterator[evaluation_pb2.WatchEvaluationResponse]:

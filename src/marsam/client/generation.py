@@ -9,7 +9,7 @@ import grpc.aio
 from marsam.api.generator.v1 import generator_pb2, generator_pb2_grpc
 from marsam.client.connection import SLOW_SECONDS, stream, unary
 from marsam.client.naming import qualify
-from marsam.client.paging import every
+from marsam.client.paging import PAGE, every
 from marsam.core.errors import Corrupt
 from marsam.core.ids import digest_of, new_ulid
 
@@ -125,7 +125,7 @@ class Generation:
 
     async def list(self) -> Sequence[generator_pb2.Generation]:
         """The project's generations."""
-        request = generator_pb2.ListGenerationsRequest(parent=f"projects/{self._project}", page_size=1000)
+        request = generator_pb2.ListGenerationsRequest(parent=f"projects/{self._project}", page_size=PAGE)
         return await every(self._stub.ListGenerations, request, lambda answer: answer.generations)
 
     async def cancel(self, generation: str) -> None:

@@ -9,7 +9,7 @@ from marsam.api.model.v1 import model_pb2, model_pb2_grpc
 from marsam.client import files
 from marsam.client.connection import SLOW_SECONDS, stream, unary, upload
 from marsam.client.naming import qualify
-from marsam.client.paging import every
+from marsam.client.paging import PAGE, every
 from marsam.core.errors import unknown_name
 from marsam.core.ids import new_ulid
 
@@ -91,7 +91,7 @@ class Models:
 
     async def list(self) -> Sequence[model_pb2.Model]:
         """Every model of the project."""
-        request = model_pb2.ListModelsRequest(parent=f"projects/{self._project}", page_size=1000)
+        request = model_pb2.ListModelsRequest(parent=f"projects/{self._project}", page_size=PAGE)
         return await every(self._stub.ListModels, request, lambda answer: answer.models)
 
     async def delete(self, model: str) -> None:

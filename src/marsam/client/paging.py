@@ -12,7 +12,10 @@ Request = TypeVar("Request")
 Answer = TypeVar("Answer")
 Element = TypeVar("Element")
 
-_MOST_PAGES = 10_000
+PAGE = 200
+"""Elements asked for at once: pages must stay far below gRPC's limit of 4 MiB, however long their texts are."""
+
+_MOST_PAGES = 50_000
 
 
 async def every(

@@ -7,7 +7,7 @@ import grpc.aio
 from marsam.api.trainer.v1 import trainer_pb2, trainer_pb2_grpc
 from marsam.client.connection import SLOW_SECONDS, resumed, unary
 from marsam.client.naming import qualify
-from marsam.client.paging import every
+from marsam.client.paging import PAGE, every
 from marsam.client.states import is_final
 from marsam.core.ids import new_ulid
 
@@ -41,7 +41,7 @@ class Runs:
 
     async def list(self, *, filter: str = "") -> Sequence[trainer_pb2.Run]:
         """The project's runs; `filter` is such as `state=FAILED`."""
-        request = trainer_pb2.ListRunsRequest(parent=f"projects/{self._project}", page_size=1000, filter=filter)
+        request = trainer_pb2.ListRunsRequest(parent=f"projects/{self._project}", page_size=PAGE, filter=filter)
         return await every(self._stub.ListRuns, request, lambda answer: answer.runs)
 
     async def watch(self, run: str) -> AsyncIterator[trainer_pb2.WatchRunResponse]:

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import PIL.Image
 import pytest
 
@@ -164,6 +165,27 @@ def test_pictures_repeat_by_seed_and_change_with_the_adapter(adapter: str, folde
     assert pixels(nothing) == pixels(alone)
     assert pixels(changed) != pixels(alone)
     assert (folder / changed["path"]).read_bytes()[:4] == b"\x89PNG"
+
+
+def test_metrics_of_all_three_services_answer_the_operator_s_questions(house: Any, adapter: str, folder: Path) -> None:
+    ok(marsam("generate", "x", "--model", "tiny", "--steps", "2", "-o", "drawn", folder=folder))
+    texts = {name: httpx.get(house[name]["http"] + "/metrics").text for name in ("dataset", "trainer", "generator")}
+    for name, text in texts.items():
+        assert f'marsam_build_info{{service="{name}"' in text
+        for kind in ("used", "peak", "total"):
+            assert f'marsam_device_memory_bytes{{device="cpu",kind="{kind}"}}' in text
+        assert 'marsam_rpc_handled_total{code="OK",method="/marsam.api.' in text
+        assert "marsam_rpc_duration_seconds_bucket" in text
+        assert "marsam_queue_depth{" in text
+        assert httpx.get(house[name]["http"] + "/healthz").json()["status"] == "alive"
+    assert 'marsam_import_files_total{verdict="' in texts["dataset"]
+    assert "marsam_import_images_per_second" in texts["dataset"]
+    deadline = time.monotonic() + 40  # ended runs are counted now and then
+    while 'marsam_jobs{kind="runs",state="SUCCEEDED"} 1.0' not in httpx.get(house["trainer"]["http"] + "/metrics").text:
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    assert "marsam_generation_images_per_second{" in texts["generator"]
+    assert "marsam_generation_steps_total{" in texts["generator"]
 
 
 def test_an_alias_points_and_remembers(adapter: str, folder: Path) -> None:

@@ -149,6 +149,21 @@ async def test_reads_are_repeated_while_the_server_is_away(served: Served, datas
     assert len(calls) == 3
 
 
+async def test_a_proxy_of_the_environment_never_sees_loopback_calls(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("http_proxy", "https_proxy", "grpc_proxy"):
+        monkeypatch.setenv(variable, "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    async with channel(served.target) as open_channel:
+        assert (await get(dataset_pb2_grpc.DatasetServiceStub(open_channel))).dataset.name == NAME
+    async with grpc.aio.insecure_channel(served.target) as naive:
+        with pytest.raises(grpc.aio.AioRpcError):
+            await dataset_pb2_grpc.DatasetServiceStub(naive).GetDataset(
+                dataset_pb2.GetDatasetRequest(name=NAME), timeout=5
+            )
+
+
 async def test_drain_ends_streams_that_listen_and_cuts_those_that_do_not() -> None:
     async with serving(ServerSettings(grace_seconds=0.5)) as served, channel(served.target) as open_channel:
         call = trainer_pb2_grpc.TrainerServiceStub(open_channel).WatchRun(RUN)

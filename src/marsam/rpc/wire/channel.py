@@ -32,9 +32,17 @@ def channel(target: str, *, token: str | None = None) -> grpc.aio.Channel:
         ("grpc.initial_reconnect_backoff_ms", 200),
         ("grpc.max_reconnect_backoff_ms", 5_000),
     ]
+    if _is_loopback(target):
+        # gRPC would send even these calls to the proxy that `http_proxy` names, unless `no_proxy` thinks of it.
+        options.append(("grpc.enable_http_proxy", 0))
     headers = _Headers(token)
     interceptors = [_UnaryUnary(headers), _UnaryStream(headers), _StreamUnary(headers), _StreamStream(headers)]
     return grpc.aio.insecure_channel(target, options=options, interceptors=interceptors)
+
+
+def _is_loopback(target: str) -> bool:
+    host = target.rpartition(":")[0].strip("[]")
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 class _Headers:
