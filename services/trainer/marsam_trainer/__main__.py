@@ -45,6 +45,7 @@ async def assemble(settings: TrainerSettings, meter: Meter, lifecycle: Lifecycle
     # Uploads that a crash left behind: nobody can finish them.
     await asyncio.to_thread(shutil.rmtree, settings.cache / "incoming", True)
     runs = Runs(blobs, clock)
+    planner = Planner(settings)
     launcher = ProcessLauncher(settings.cache / "programs", base_env=child_environment(os.environ))
     supervisor = Supervisor(
         blobs,
@@ -63,7 +64,7 @@ async def assemble(settings: TrainerSettings, meter: Meter, lifecycle: Lifecycle
                 supervisor.wake()
                 queue.wake()
 
-            desk = Desk(runs, Admission(blobs), Planner(settings), wake=wake)
+            desk = Desk(runs, Admission(runs), planner, wake=wake)
             watcher = Watcher(runs, queue, draining=lifecycle.draining, poll_s=min(0.5, settings.poll_s))
             trainer = TrainerService(runs, desk, queue, watcher)
             models = ModelService(Parts(blobs=blobs, clock=clock, cache=cache, runs=runs, settings=settings))
@@ -81,6 +82,7 @@ async def assemble(settings: TrainerSettings, meter: Meter, lifecycle: Lifecycle
                 routes=[Route("/runs/targets", _targets(runs))],
             )
         finally:
+            await planner.close()
             await supervisor.close(stop_programs=settings.stop_runs_on_exit)
 
 

@@ -9,16 +9,16 @@ from typing import Any
 from marsam.catalog.aliases import resolve
 from marsam.catalog.datasets import DatasetVersion
 from marsam.catalog.models import Model
-from marsam.catalog.repository import load_model, load_version
+from marsam.catalog.repository import load_version
 from marsam.catalog.runs import RunSpec
-from marsam.core.errors import Exists, Invalid, MarsamError, Missing, Precondition, did_you_mean
+from marsam.core.errors import Invalid, Missing, did_you_mean
 from marsam.core.names import format_name, parse
 from marsam.diffusion import registry
 from marsam.diffusion.spec import BaseFacts
 from marsam.store import keys
-from marsam.store.blobs import Blobs
 from marsam.store.content import read_blob
 from marsam_trainer.orders import Fault, Order, default_steps, faults_of, range_faults
+from marsam_trainer.runs import Runs
 
 _PRECISIONS = ("fp32", "bf16")
 _FACTS_KEPT = 64
@@ -36,8 +36,9 @@ class Admitted:
 class Admission:
     """Checks orders against the catalog and the declared facts of families and methods. Holds the facts of bases."""
 
-    def __init__(self, blobs: Blobs) -> None:
-        self._blobs = blobs
+    def __init__(self, runs: Runs) -> None:
+        self._runs = runs
+        self._blobs = runs.blobs
         self._facts: dict[str, BaseFacts] = {}
 
     async def check(self, order: Order, *, project: str, run: str) -> Admitted:
@@ -126,24 +127,31 @@ class Admission:
         return version, faults
 
     async def _output(self, output: str, project: str) -> list[Fault]:
+        """Faults of the id of the model to be: it must be free, and no open run may be about to take it."""
         name = format_name("model", project, output)
-        try:
-            await load_model(self._blobs, name)
-        except Missing:
+        for run_id in await self._runs.store(project).open_ids():
             try:
-                await self._blobs.stat(keys.tombstone(project, "models", output))
-            except Missing:
-                return []
-            taken: MarsamError = Precondition(f"{name} was deleted, and ids are not used twice", reason="MODEL_DELETED")
-        else:
-            taken = Exists(f"{name} exists already", reason="MODEL_EXISTS")
-        fault = Fault(
-            field="output_model_id",
-            reason=taken.reason,
-            message=taken.message,
-            remedy="choose another id, or leave it empty",
-        )
-        return [fault]
+                spec = await self._runs.spec(project, run_id)
+            except Missing:  # being made this very moment
+                continue
+            if spec.output_model_id == output:
+                return [_taken("MODEL_ID_RESERVED", f"{spec.name} will publish {name}")]
+        if await self._is_there(keys.model(project, output)):
+            return [_taken("MODEL_EXISTS", f"{name} exists already")]
+        if await self._is_there(keys.tombstone(project, "models", output)):
+            return [_taken("MODEL_DELETED", f"{name} was deleted, and ids are not used twice")]
+        return []
+
+    async def _is_there(self, key: str) -> bool:
+        try:
+            await self._blobs.stat(key)
+        except Missing:
+            return False
+        return True
+
+
+def _taken(reason: str, message: str) -> Fault:
+    return Fault(field="output_model_id", reason=reason, message=message, remedy="choose another id, or leave it empty")
 
 
 def _method(order: Order, *, family: str | None) -> tuple[Mapping[str, Any], list[Fault]]:

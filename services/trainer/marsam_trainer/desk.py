@@ -111,7 +111,7 @@ class Desk:
         self._wake()
 
     async def _known(self, project: str, request_id: str, request: bytes) -> str | None:
-        """The run that `request_id` stands for, if it is whole; asked first, since its model's id is taken by now.
+        """The run that `request_id` stands for, if it has its spec; asked first, since its model's id is taken by now.
 
         Raises Exists (REQUEST_ID_REUSED) when the id stands for another order.
         """
@@ -128,10 +128,13 @@ class Desk:
                 resource=format_name("run", project, first.result),
                 remedy="use a fresh request_id for a new run",
             )
+        store = self._runs.store(project)
         try:
-            await self._runs.store(project).head(first.result)
+            spec = await store.spec(first.result)
         except Missing:
             return None
+        # Completes what a crash may have left half-made.
+        await store.create(request=request, request_id=request_id, spec_for=lambda _: spec)
         return first.result
 
     def _new_name(self, project: str) -> str:

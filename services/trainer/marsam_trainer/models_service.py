@@ -16,9 +16,10 @@ from marsam.catalog.repository import list_models, load_model
 from marsam.core.clock import Clock
 from marsam.core.errors import Invalid, Missing, Precondition
 from marsam.core.ids import new_ulid
-from marsam.core.names import parse
+from marsam.core.names import format_name, parse
 from marsam.rpc.server import current_principal
-from marsam.store.blobs import Blobs
+from marsam.store import keys
+from marsam.store.blobs import Blobs, names
 from marsam.store.cache import Cache
 from marsam.store.content import STREAM_CHUNK, digest_file, stream_blob
 from marsam_trainer import convert, exports, hub, lineage
@@ -75,11 +76,17 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
     async def ListModels(self, request: model_pb2.ListModelsRequest, context: Any) -> model_pb2.ListModelsResponse:
         project = parse(request.parent, "project", field="parent").project
         asked = page(size=request.page_size, token=request.page_token, question=(request.parent,))
-        models = {model.id: model for model in await list_models(self._blobs, project)}
-        ids, token = asked.cut(sorted(models))
-        return model_pb2.ListModelsResponse(
-            models=[convert.model_message(models[id_]) for id_ in ids], next_page_token=token
+        ids, token = asked.cut(await self._ids(project))
+        models = await asyncio.gather(
+            *(load_model(self._blobs, format_name("model", project, id_)) for id_ in ids), return_exceptions=True
         )
+        shown = []
+        for model in models:
+            if isinstance(model, Model):
+                shown.append(convert.model_message(model))
+            elif not isinstance(model, Missing):  # deleted since it was listed
+                raise model
+        return model_pb2.ListModelsResponse(models=shown, next_page_token=token)
 
     async def DeleteModel(self, request: model_pb2.DeleteModelRequest, context: Any) -> model_pb2.DeleteModelResponse:
         name = parse(request.name, "model")
@@ -147,6 +154,11 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
                 for node in nodes
             ]
         )
+
+    async def _ids(self, project: str) -> list[str]:
+        """Ids of the project's models, sorted."""
+        found = await names(self._blobs, keys.models(project), folders=False)
+        return [name.removesuffix(".json") for name in found if name.endswith(".json")]
 
     async def _holder(self, name: str, digest: str) -> str:
         """The project of `name` (a model, an alias, or a run with previews), which must hold the file `digest`.

@@ -58,12 +58,24 @@ class Plan:
 
 
 class Planner:
-    """Asks the run program, one question at a time, and remembers the answers by what they depend on."""
+    """Asks the run program, one question at a time, and remembers the answers by what they depend on.
+
+    A question that was begun is answered even when its caller has gone: the next one finds the answer.
+    """
 
     def __init__(self, settings: TrainerSettings) -> None:
         self._settings = settings
         self._turn = asyncio.Lock()
         self._known: dict[bytes, tuple[int, Plan]] = {}
+        self._asking: dict[bytes, asyncio.Task[Plan]] = {}
+
+    async def close(self) -> None:
+        """Break off what is being asked."""
+        tasks = set(self._asking.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
 
     def known(self, spec: RunSpec) -> Plan | None:
         """The plan of such a run, if one was made before."""
@@ -75,15 +87,22 @@ class Planner:
 
     async def plan(self, spec: RunSpec) -> Plan:
         """The plan of `spec`. Raises Unavailable (PLAN_FAILED), Deadline (PLAN_SLOW)."""
+        key = _key(spec)
+        if (known := self.known(spec)) is not None:
+            return known
+        if key not in self._asking:
+            task = self._asking[key] = asyncio.create_task(self._learn(key, spec), name="plan")
+            task.add_done_callback(lambda _: self._asking.pop(key, None))
+        plan = await asyncio.shield(self._asking[key])
+        return self.known(spec) or plan
+
+    async def _learn(self, key: bytes, spec: RunSpec) -> Plan:
         async with self._turn:
-            known = self.known(spec)
-            if known is not None:
-                return known
             plan = await self._ask(spec)
-            while len(self._known) >= _KEPT:
-                del self._known[next(iter(self._known))]
-            self._known[_key(spec)] = (spec.steps, plan)
-            return plan
+        while len(self._known) >= _KEPT:
+            del self._known[next(iter(self._known))]
+        self._known[key] = (spec.steps, plan)
+        return plan
 
     async def _ask(self, spec: RunSpec) -> Plan:
         with tempfile.TemporaryDirectory(prefix="marsam-plan-") as folder:

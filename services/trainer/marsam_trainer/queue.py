@@ -19,6 +19,8 @@ _LOG = Log(__name__)
 _PERIOD_S = 2.0
 _PAUSE_S = 0.2
 """Between two renewals that were asked for."""
+_ENDED_EVERY = 8
+"""Renewals between two counts of the runs that are over: there may be very many of them."""
 
 _OPEN = tuple(state for state in State if not state.terminal)
 
@@ -31,6 +33,7 @@ class Queue:
         self._meter = meter
         self._waiting: set[tuple[str, str]] = set()
         self._news = asyncio.Event()
+        self._turns = 0
 
     @contextlib.asynccontextmanager
     async def kept(self) -> AsyncIterator["Queue"]:
@@ -64,6 +67,16 @@ class Queue:
         self._meter.set(metrics.QUEUE_DEPTH, len(waiting), queue=KIND)
         for state in _OPEN:
             self._meter.set(metrics.JOBS, counts[state], kind=KIND, state=state)
+        if self._turns % _ENDED_EVERY == 0:
+            await self._count_ended()
+        self._turns += 1
+
+    async def _count_ended(self) -> None:
+        indexes = [await self._runs.index(project) for project in await self._runs.projects()]
+        for state in State:
+            if state.terminal:
+                count = sum(index.count(states=(state,)) for index in indexes)
+                self._meter.set(metrics.JOBS, count, kind=KIND, state=state)
 
     async def _keep(self) -> None:
         while True:

@@ -89,10 +89,16 @@ async def test_runs_wait_in_order_and_know_their_place(service: Service) -> None
     async with asyncio.timeout(20):
         while not wanted <= set((await asyncio.to_thread(scraped, service)).splitlines()):
             await asyncio.sleep(0.1)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await service.create(output_model_id="m2")
+    assert error_of(caught.value).reason == "MODEL_ID_RESERVED"
     cancelled = (await service.trainer.CancelRun(trainer_pb2.CancelRunRequest(name=runs[1].name))).run
     assert state(cancelled) == "CANCELLED"
     assert cancelled.attempt == 0
     await service.until(runs[2].name, "SUCCEEDED")
+    async with asyncio.timeout(60):
+        while 'marsam_jobs{kind="runs",state="SUCCEEDED"} 2.0' not in await asyncio.to_thread(scraped, service):
+            await asyncio.sleep(0.5)
     ended = [(await service.get(runs[n].name)).update_time.ToNanoseconds() for n in (0, 2)]
     assert ended == sorted(ended)
 
