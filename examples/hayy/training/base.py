@@ -141,7 +141,7 @@ def worker(rank: int, options: argparse.Namespace) -> None:
     until = datetime.datetime.fromisoformat(options.until).timestamp()
     exported = saved = refreshed = time.time()
     smoothed = 0.0
-    share = 0.0
+    share = _agree((time.time() - began) / (until - began))
     while share < 1:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, share)
