@@ -1,7 +1,7 @@
 """Files that arrive in chunks, laid out in a folder of their own and verified while they pass."""
 
 import asyncio
-import errno
+import contextlib
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from typing import BinaryIO
 from marsam.core.errors import Corrupt, Exhausted, Invalid
 from marsam.core.ids import digest_hex
 from marsam.core.paths import check_relative
+from marsam.store.staging import failure
 
 MOST_FILES = 1000
 _FLUSH = 4 << 20
@@ -77,7 +78,8 @@ class Upload:
         """Drop the handle of a file that never became whole."""
         partial, self._open = self._open, None
         if partial is not None:
-            await asyncio.to_thread(partial.stream.close)
+            with contextlib.suppress(OSError):  # a full disk refuses the last buffer again
+                await asyncio.to_thread(partial.stream.close)
 
     async def _finish(self) -> None:
         partial = self._open
@@ -110,6 +112,8 @@ class _Partial:
             raise Invalid(
                 f"'{path}' is a file and a folder at once", field="file.path", reason="PATH_UNSAFE"
             ) from error
+        except OSError as error:
+            raise failure(error, f"'{path}' in the cache") from error
 
     def gather(self, chunk: bytes) -> None:
         self._seen += len(chunk)
@@ -129,12 +133,9 @@ class _Partial:
         self._sha.update(data)
         try:
             self.stream.write(data)
+            self.stream.flush()
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise Exhausted(
-                f"no room for '{self._path}'", reason="DISK_FULL", remedy="free space where MARSAM_CACHE points"
-            ) from error
+            raise failure(error, f"'{self._path}' in the cache") from error
 
     def seal(self) -> Received:
         self.flush()

@@ -11,13 +11,14 @@ from marsam.jobs.store import JobStore
 from marsam.launch.attempt import Ended, Outcome
 from marsam.launch.launcher import Program
 from marsam.store.keys import JobKind
-from marsam.telemetry import Meter, metrics
+from marsam.telemetry import Log, Meter, metrics
 from marsam_trainer.environment import free_port
 from marsam_trainer.outcomes import Ending, Next, Verdict, judge
 from marsam_trainer.runs import Runs
 from marsam_trainer.settings import TrainerSettings
 
 KIND: JobKind = "runs"
+_LOG = Log(__name__)
 _TAIL = 16 * 1024
 
 
@@ -57,6 +58,14 @@ class RunWork:
         )
         verdict = judge(ending)
         self._meter.inc(metrics.JOB_ATTEMPTS_ENDED, kind=KIND, cause=verdict.cause)
+        _LOG.info(
+            "run.attempt_ended",
+            run=job_id,
+            project=project,
+            attempt=attempt,
+            cause=verdict.cause,
+            message=verdict.message or str(ended.exit),
+        )
         detail: dict[str, Any] = {"cause": verdict.cause, **_facts(ended)}
         if verdict.next is Next.SUCCEED and result is not None:
             return Outcome(state=State.SUCCEEDED, reason="DONE", detail={**result, **detail})

@@ -1,6 +1,7 @@
 """A folder that arrives in chunks: verified, contained, and honest about what was announced."""
 
 import hashlib
+import resource
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,18 @@ async def test_twice_a_file_that_is_a_folder_too_many_bytes_and_bytes_without_a_
     with pytest.raises(Exhausted) as full:
         await upload.begin("c", size=11)
     assert full.value.reason == "MODEL_TOO_LARGE"
+
+
+async def test_a_disk_without_room_is_said_to_be_full(tmp_path: Path) -> None:
+    upload = Upload(tmp_path, limit_bytes=1 << 24)
+    await upload.begin("a", size=8 << 20)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
+    try:
+        with pytest.raises(Exhausted) as caught:
+            for _ in range(32):
+                await upload.write(b"x" * (1 << 18))
+        await upload.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.reason == "STORE_FULL"
