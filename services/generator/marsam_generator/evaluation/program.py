@@ -205,7 +205,7 @@ class Program:
 
 def title_of(model: Model) -> str:
     """What a report calls a model."""
-    return model.display_name or model.id
+    return model.display_name or ("base" if model.kind == "base" else model.id)
 
 
 def _reference(blob: Digested) -> dict[str, object]:

@@ -147,7 +147,7 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
         self, request: evaluation_pb2.CancelEvaluationRequest, context: grpc.aio.ServicerContext
     ) -> evaluation_pb2.CancelEvaluationResponse:
         name = parse(request.name, "evaluation")
-        await ask_to_cancel(self._jobs(name.project), name.id, owner=current_principal().name)
+        await ask_to_cancel(self._jobs(name.project), name.id, message=f"asked by {current_principal().name}")
         self._wake()
         return evaluation_pb2.CancelEvaluationResponse(evaluation=await self._evaluation(name.project, name.id))
 

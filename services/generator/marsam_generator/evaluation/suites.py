@@ -190,8 +190,10 @@ class Suite:
 
     @property
     def judged(self) -> tuple[str, ...]:
-        """The attributes that any prompt expects or forbids, in order of first use."""
-        return tuple(dict.fromkeys(a for prompt in self.prompts for a in (*prompt.expect, *prompt.forbid)))
+        """The attributes that any prompt expects or forbids, in the order of a report: the same for equal suites."""
+        found = {a for prompt in self.prompts for a in (*prompt.expect, *prompt.forbid)}
+        first = [a for a in _TITLES if a in found]
+        return tuple(dict.fromkeys([*first, *sorted(found)]))
 
     def group(self, name: str) -> Group:
         """Return the group called `name`; Invalid with the nearest names otherwise."""
