@@ -54,6 +54,7 @@ async def assemble(settings: GeneratorSettings, meter: Meter, lifecycle: Lifecyc
         store=settings.store,
         cache=settings.cache,
         slots=settings.evaluation_slots,
+        attempts=settings.evaluation_attempts,
         target=settings.evaluation_target,
         token_file=settings.evaluation_token_file,
     )

@@ -66,6 +66,7 @@ class GeneratorSettings(ServerSettings):
             ("queue_pictures", 1),
             ("max_steps", 1),
             ("evaluation_slots", 1),
+            ("evaluation_attempts", 1),
         ):
             if getattr(self, name) < least:
                 raise Invalid(f"{name} must be ≥ {least}, got {getattr(self, name)}", field=name)

@@ -36,8 +36,8 @@ KIND = "evaluations"
 class Hosting:
     """How this service runs evaluations. `store` is the URL that their program opens; `slots` run at once.
 
-    `target` is where they reach the generator, '' for the service's own address. `token_file` holds the bearer token with
-    which they call Generate, where tokens are asked for. An attempt that failed for a passing reason is made again
+    `target` is where they reach the generator, '' for the service's own address. `token_file` holds the bearer token
+    with which they call Generate, where tokens are asked for. An attempt that failed for a passing reason is made again
     until `attempts` have failed.
     """
 

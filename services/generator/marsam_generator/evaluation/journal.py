@@ -82,7 +82,7 @@ class Journal:
         self._closed.set()
 
     async def write(self) -> None:
-        """Write until closed. Raises Precondition (JOB_FENCED) when another attempt took over, else what the store says."""
+        """Write until closed. Raises Precondition (JOB_FENCED) when another attempt took over; what the store says."""
         while True:
             closing = self._closed.is_set()
             try:
