@@ -63,6 +63,7 @@ class World:
     generator: DrawnGenerator
     suite: Suite
     root: Path
+    meter: Meter
 
     async def create(self, **more: object) -> evaluation_pb2.Evaluation:
         registered = await self.marsam.evaluations.register_suite(suite_bytes(self.suite))
@@ -99,8 +100,8 @@ async def add_model(root: Path, name: str, kind: str, files: dict[str, bytes | P
 
 
 @asynccontextmanager
-async def service(root: Path, generator: DrawnGenerator) -> AsyncIterator[AsyncMarsam]:
-    lifecycle, meter, ready = Lifecycle(), Meter(service="generator", version="test"), asyncio.Event()
+async def service(root: Path, generator: DrawnGenerator, meter: Meter) -> AsyncIterator[AsyncMarsam]:
+    lifecycle, ready = Lifecycle(), asyncio.Event()
     drawing = Registration(
         service="marsam.api.generator.v1.GeneratorService",
         add=lambda server: generator_pb2_grpc.add_GeneratorServiceServicer_to_server(generator, server),
@@ -136,8 +137,9 @@ async def world(tmp_path: Path, judge_folder: Path, small_suite: Suite) -> Async
     )  # fmt: skip
     await add_model(tmp_path, "judge", "judge", {p.name: p for p in judge_folder.iterdir()}, family="judge")
     generator = DrawnGenerator(small_suite)
-    async with service(tmp_path, generator) as marsam:
-        yield World(marsam=marsam, generator=generator, suite=small_suite, root=tmp_path)
+    meter = Meter(service="generator", version="test")
+    async with service(tmp_path, generator, meter) as marsam:
+        yield World(marsam=marsam, generator=generator, suite=small_suite, root=tmp_path, meter=meter)
 
 
 @pytest.fixture(autouse=True)
@@ -188,6 +190,10 @@ async def test_tells_a_model_that_learned_from_its_base(world: World) -> None:
     assert page.count("<img ") == pictures + 12
     assert "Balanced LoRA: loss" in page
     assert "garment" in page and "below 95" in page
+
+    exposed = world.meter.exposition().decode()
+    assert f'marsam_evaluation_pictures_total{{judge="projects/{PROJECT}/models/judge"}} {pictures}.0' in exposed
+    assert 'marsam_jobs{kind="evaluations",state="RUNNING"}' in exposed
 
     # The same request again is the same evaluation; the list has it once.
     again = await world.create(display_name="small", seed_offset=1000, request_id="a-request")

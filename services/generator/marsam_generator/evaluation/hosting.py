@@ -25,11 +25,11 @@ from marsam.store.blobs import Blobs
 from marsam.store.threads import offload
 from marsam.telemetry import Meter, metrics
 from marsam_generator.evaluation import codes
+from marsam_generator.evaluation.counting import KIND, counted
 from marsam_generator.evaluation.program import FAILURE, RESULT
 from marsam_generator.evaluation.service import EvaluationServicer
 
 SERVICE = "marsam.api.generator.v1.EvaluationService"
-KIND = "evaluations"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +77,9 @@ class EvaluationWork:
         """See `Work.judge`. A finished attempt's references to report and numbers become the transition's detail."""
         result = await _record(store, job_id, ended.attempt, RESULT)
         if result is not None and ended.exit.cause in (Cause.DONE, Cause.LOST):
+            pictures, judge = int(result.get("pictures", 0)), str(result.get("judge", ""))
+            self._meter.inc(metrics.EVALUATION_PICTURES, pictures, judge=judge)
+            self._meter.inc(metrics.JOB_ATTEMPTS_ENDED, kind=KIND, cause="DONE")
             return Outcome(state=State.SUCCEEDED, reason="DONE", message=str(result.get("verdict", "")), detail=result)
         failure = await _record(store, job_id, ended.attempt, FAILURE)
         reason, message = await self._words(store, job_id, ended, failure)
@@ -152,7 +155,7 @@ async def hosted(
     servicer = EvaluationServicer(
         blobs, clock=clock, wake=supervisor.wake, address=address, draining=lifecycle.draining
     )
-    async with supervisor:
+    async with supervisor, counted(blobs, meter=meter, clock=clock):
         try:
             yield Registration(
                 service=SERVICE,

@@ -199,6 +199,8 @@ class Program:
             "report": _reference(page),
             "verdict": results.verdict.sentence["en"],
             "status": results.verdict.status,
+            "pictures": len(results.pictures),
+            "judge": results.judge,
         }
         await order.blobs.put(order.file(RESULT), canonical(content))
 
