@@ -10,7 +10,7 @@ from rich.console import Console
 
 from hayy.demo import platform
 from hayy.demo.screen import Screen
-from hayy.demo.story import BASE, DEMO, FULL, SUITE, Options, tell
+from hayy.demo.story import BASE, DEMO, FULL, JUDGE, SUITE, Options, tell
 from marsam.client import AsyncMarsam
 from marsam.core.errors import MarsamError
 
@@ -20,12 +20,14 @@ def parse(arguments: list[str]) -> Options:
     parser.add_argument("--full", action="store_true", help="raw and balanced sets by every method, side by side")
     parser.add_argument("--home", type=Path, default=Path(".demo"), help="folder for the store and the report")
     parser.add_argument("--base", default=str(BASE), help="folder, .safetensors file or hub id (default: Hayy's base)")
+    parser.add_argument("--judge", type=Path, default=JUDGE, help="classifier folder (default: Hayy's judge)")
     parser.add_argument("--steps", type=int, help="optimiser steps of every run (default: the measured recipe)")
     parser.add_argument("--suite", type=Path, default=SUITE, help="prompts and expectations (default: Hayy's)")
     chosen = parser.parse_args(arguments)
     return Options(
         home=chosen.home.absolute(),
         base=chosen.base,
+        judge=chosen.judge,
         variants=FULL if chosen.full else DEMO,
         steps=chosen.steps,
         suite=chosen.suite,
@@ -37,7 +39,10 @@ async def run(options: Options, console: Console) -> Path:
     screen = Screen(console)
     screen.note("Starting the three services")
     async with platform.running(options.home / "store") as endpoints, AsyncMarsam(endpoints) as marsam:
-        return await tell(marsam, options, screen)
+        try:
+            return await tell(marsam, options, screen)
+        finally:
+            screen.note("Stopping the services")
 
 
 def main() -> int:

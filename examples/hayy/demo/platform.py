@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
@@ -13,7 +12,8 @@ from marsam.client import Endpoints
 from marsam.core.errors import Unavailable
 
 READY_SECONDS = 120.0
-STOP_SECONDS = 40.0
+# longer than `marsam up` allows its services to drain and their runs to save
+STOP_SECONDS = 100.0
 
 
 @contextlib.asynccontextmanager
@@ -23,8 +23,9 @@ async def running(store: Path) -> AsyncIterator[Endpoints]:
     Raises Unavailable with what `marsam up` said when it does not come up.
     """
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "marsam.cli", "up", "--store", str(store), "--json", stdout=PIPE, stderr=PIPE,
-        start_new_session=True,  # Ctrl-C reaches the demo alone, which stops the services in order
+        sys.executable, "-m", "marsam.cli", "up", "--store", str(store), "--json", "--until-stdin-closes",
+        stdin=PIPE, stdout=PIPE, stderr=PIPE,
+        start_new_session=True,  # Ctrl-C reaches the demo alone; the pipe tells the services, however the demo ends
     )  # fmt: skip
     errors = asyncio.create_task(_collect(process))
     try:
@@ -56,10 +57,8 @@ async def _collect(process: Process) -> list[str]:
 
 
 async def _stop(process: Process) -> None:
-    if process.returncode is not None:
-        return
-    with contextlib.suppress(ProcessLookupError):
-        process.send_signal(signal.SIGTERM)
+    assert process.stdin is not None
+    process.stdin.close()
     try:
         async with asyncio.timeout(STOP_SECONDS):
             await process.wait()

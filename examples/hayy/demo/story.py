@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,11 +22,21 @@ BASE = HAYY / "base"
 JUDGE = HAYY / "judge"
 SUITE = HAYY / "suite.json"
 
-#: steps, batch and rates of each method, chosen by measurement (see examples/hayy/README.md)
-RECIPES: dict[str, dict[str, object]] = {
-    "lora": {"steps": 200, "batch_size": 16, "learning_rate": 1e-3, "method_params": {"rank": 16, "targets": "all"}},
-    "qlora": {"steps": 200, "batch_size": 16, "learning_rate": 1e-3, "method_params": {"rank": 16, "targets": "all"}},
-    "full": {"steps": 200, "batch_size": 16, "learning_rate": 3e-4, "method_params": {}},
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a method tunes Hayy's base: chosen by measurement, see examples/hayy/README.md."""
+
+    learning_rate: float
+    params: Mapping[str, str | float]
+    steps: int = 200
+    batch_size: int = 16
+
+
+RECIPES = {
+    "lora": Recipe(learning_rate=1e-3, params={"rank": 16, "targets": "all"}),
+    "qlora": Recipe(learning_rate=1e-3, params={"rank": 16, "targets": "all"}),
+    "full": Recipe(learning_rate=3e-4, params={}),
 }
 
 
@@ -52,6 +62,7 @@ class Options:
 
     home: Path
     base: str
+    judge: Path
     variants: Sequence[Variant]
     steps: int | None
     suite: Path
@@ -60,7 +71,7 @@ class Options:
 async def tell(marsam: AsyncMarsam, options: Options, screen: Screen) -> Path:
     """The whole story; gives the path of the report."""
     base = await import_base(marsam, options.base, screen)
-    judge = await import_model(marsam, JUDGE, "hayy-judge", "judge", screen)
+    judge = await import_model(marsam, options.judge, "hayy-judge", "judge", screen)
     versions = await curate(marsam, options, screen)
     models = [base.name]
     for variant in options.variants:
@@ -128,15 +139,22 @@ async def tune(
     screen: Screen,
 ) -> trainer_pb2.Run:
     """One run, watched to its end; a run that was interrupted goes on from its newest checkpoint."""
-    recipe = dict(RECIPES[variant.method])
-    if steps is not None:
-        recipe["steps"] = steps
+    recipe = RECIPES[variant.method]
     params = struct_pb2.Struct()
-    params.update(recipe.pop("method_params"))
+    params.update(dict(recipe.params))
     spec = trainer_pb2.RunSpec(
-        base=base.name, base_digest=base.digest, dataset_version=version.name, dataset_digest=version.digest,
-        method=variant.method, method_params=params, seed=20, display_name=f"Hayy {variant.name}", **recipe,
-    )  # fmt: skip
+        base=base.name,
+        base_digest=base.digest,
+        dataset_version=version.name,
+        dataset_digest=version.digest,
+        method=variant.method,
+        method_params=params,
+        steps=recipe.steps if steps is None else steps,
+        batch_size=recipe.batch_size,
+        learning_rate=recipe.learning_rate,
+        seed=20,
+        display_name=f"Hayy {variant.name}",
+    )
     content = json.dumps(json_format.MessageToDict(spec), sort_keys=True)
     run = await marsam.runs.create(spec, request_id=_once("run", content))
     if state_name(run.state) in {"FAILED", "CANCELLED"}:
