@@ -3,6 +3,7 @@
 import json
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,34 @@ def test_metrics_of_all_three_services_answer_the_operator_s_questions(house: An
         time.sleep(0.5)
     assert "marsam_generation_images_per_second{" in texts["generator"]
     assert "marsam_generation_steps_total{" in texts["generator"]
+
+
+def test_an_evaluation_ends_in_a_report_and_can_be_returned_to(adapter: str, folder: Path) -> None:
+    from marsam_generator.evaluation.suites import suite_bytes
+
+    from tests.integration.evaluation.tiny_judge import train
+    from tests.unit.evaluation.synthetic import suite
+
+    whole = suite(seeds=(11,))
+    groups = [[prompt for prompt in whole.prompts if prompt.group == group.name] for group in whole.groups]
+    few = tuple(prompt for group in groups for prompt in group[::12])
+    small = replace(whole.generation, steps=2, width=16, height=16)
+    content = suite_bytes(replace(whole, name="few", prompts=few, generation=small))
+    (folder / "suite.json").write_bytes(content)
+    train(folder / "judge", steps=40)
+    ok(marsam("models", "import", "judge", "reader", "--kind", "judge", folder=folder))
+    words = ("evaluate", "tiny", "wall-lora", "--suite", "suite.json", "--judge", "reader")
+    said = ok(marsam(*words, "-o", "out/report.html", "--json", folder=folder, timeout=300))
+    *events, last = said.lines
+    assert events[0]["snapshot"]["spec"]["models"][1] == adapter
+    assert last["evaluation"]["state"] == "SUCCEEDED"
+    assert len(last["evaluation"]["verdict"]) > 20
+    page = (folder / "out" / "report.html").read_text()
+    assert page.lower().startswith("<!doctype html>")
+    again = ok(marsam("evaluate", "--watch", last["evaluation"]["name"], "-o", "again.html", folder=folder))
+    assert last["evaluation"]["verdict"] in again.out
+    assert str(folder / "again.html") in again.out
+    assert (folder / "again.html").read_text() == page
 
 
 def test_an_alias_points_and_remembers(adapter: str, folder: Path) -> None:
