@@ -51,20 +51,22 @@ class Suite(_message.Message):
     def __init__(self, name: _Optional[str] = ..., digest: _Optional[str] = ..., prompt_count: _Optional[int] = ..., groups: _Optional[_Iterable[str]] = ..., languages: _Optional[_Iterable[str]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class EvaluationSpec(_message.Message):
-    __slots__ = ("suite", "models", "judge", "display_name", "seed_offset", "languages")
+    __slots__ = ("suite", "models", "judge", "display_name", "seed_offset", "languages", "notes")
     SUITE_FIELD_NUMBER: _ClassVar[int]
     MODELS_FIELD_NUMBER: _ClassVar[int]
     JUDGE_FIELD_NUMBER: _ClassVar[int]
     DISPLAY_NAME_FIELD_NUMBER: _ClassVar[int]
     SEED_OFFSET_FIELD_NUMBER: _ClassVar[int]
     LANGUAGES_FIELD_NUMBER: _ClassVar[int]
+    NOTES_FIELD_NUMBER: _ClassVar[int]
     suite: str
     models: _containers.RepeatedScalarFieldContainer[str]
     judge: str
     display_name: str
     seed_offset: int
     languages: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, suite: _Optional[str] = ..., models: _Optional[_Iterable[str]] = ..., judge: _Optional[str] = ..., display_name: _Optional[str] = ..., seed_offset: _Optional[int] = ..., languages: _Optional[_Iterable[str]] = ...) -> None: ...
+    notes: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, suite: _Optional[str] = ..., models: _Optional[_Iterable[str]] = ..., judge: _Optional[str] = ..., display_name: _Optional[str] = ..., seed_offset: _Optional[int] = ..., languages: _Optional[_Iterable[str]] = ..., notes: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class EvaluationProgress(_message.Message):
     __slots__ = ("pictures_done", "pictures", "images_per_second", "eta_seconds", "phase", "model")
