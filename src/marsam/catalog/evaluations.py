@@ -14,6 +14,7 @@ class EvaluationSpec:
     """Compare `models` (the first is the baseline) on one suite version, pictures read by `judge`.
 
     `generator_target` is the gRPC address of the generator to ask; seeds of the suite are shifted by `seed_offset`.
+    `notes` are paragraphs that the report shows as they are.
     """
 
     SCHEMA: ClassVar[str] = "marsam.evaluation_spec/1"
@@ -25,6 +26,7 @@ class EvaluationSpec:
     generator_target: str
     seed_offset: int = 0
     display_name: str = ""
+    notes: tuple[str, ...] = ()
     params: Mapping[str, Any] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
 

@@ -41,9 +41,13 @@ class Evaluations:
         languages: Sequence[str] = (),
         seed_offset: int = 0,
         display_name: str = "",
+        notes: Sequence[str] = (),
         request_id: str | None = None,
     ) -> evaluation_pb2.Evaluation:
-        """Records an evaluation of `models`, the baseline first; it starts when its turn comes."""
+        """Records an evaluation of `models`, the baseline first; it starts when its turn comes.
+
+        `notes` are paragraphs for the reader of the report.
+        """
         spec = evaluation_pb2.EvaluationSpec(
             suite=qualify("suite_version", suite, project=self._project, field="suite"),
             models=[qualify("model", model, project=self._project, field="models") for model in models],
@@ -51,6 +55,7 @@ class Evaluations:
             display_name=display_name,
             seed_offset=seed_offset,
             languages=languages,
+            notes=notes,
         )
         request = evaluation_pb2.CreateEvaluationRequest(
             parent=f"projects/{self._project}", spec=spec, request_id=request_id or new_ulid()

@@ -49,6 +49,7 @@ def conclude(
     judge: JudgeInUse,
     bootstrap: PromptBootstrap | None = None,
     seed_offset: int = 0,
+    notes: Sequence[str] = (),
     fingerprint: str = "",
     seconds: Mapping[str, float] | None = None,
 ) -> Results:
@@ -95,6 +96,7 @@ def conclude(
             keep_margin=KEEP_MARGIN,
         ),
         seed_offset=seed_offset,
+        notes=tuple(notes),
         left_out=analysis.left_out,
         fingerprint=fingerprint,
         seconds=dict(seconds or {}),

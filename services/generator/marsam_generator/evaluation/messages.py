@@ -44,6 +44,7 @@ def evaluation_message(
             display_name=spec.display_name,
             seed_offset=spec.seed_offset,
             languages=spec.params.get("languages", ()),
+            notes=spec.notes,
         ),
         state=f"JOB_STATE_{head.state}",
         attempt=head.attempt,

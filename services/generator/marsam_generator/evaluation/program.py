@@ -176,6 +176,7 @@ class Program:
                 vocabulary=judge.vocabulary,
             ),
             seed_offset=spec.seed_offset,
+            notes=spec.notes,
             fingerprint=" + ".join(name for name in self._fingerprints if name),
             seconds={**self._seconds, "computing": round(time.monotonic() - began, 2)},
         )

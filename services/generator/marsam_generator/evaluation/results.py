@@ -180,6 +180,7 @@ class Results:
     verdict: Verdict
     method: Method
     seed_offset: int = 0
+    notes: tuple[str, ...] = ()
     left_out: int = 0
     fingerprint: str = ""
     seconds: Mapping[str, float] = field(default_factory=dict)

@@ -97,6 +97,7 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
                 generator_target=self._address(),
                 seed_offset=asked.seed_offset,
                 display_name=asked.display_name,
+                notes=tuple(asked.notes),
                 params={"languages": list(asked.languages)},
             )
 
