@@ -125,8 +125,8 @@ async def service(root: Path, generator: DrawnGenerator, meter: Meter) -> AsyncI
             await asyncio.wait_for(serving, 30)
 
 
-@pytest.fixture
-async def world(tmp_path: Path, judge_folder: Path, small_suite: Suite) -> AsyncIterator[World]:
+async def fill(tmp_path: Path, judge_folder: Path) -> None:
+    """Put a base, an adapter of it with a loss curve, and a judge into the store."""
     base = await add_model(tmp_path, "base", "base", {"unet/model.safetensors": b"base"}, family="sd1")
     curve = json.dumps({"loss": [[10, 0.4], [20, 0.3], [30, 0.25]]}).encode()
     stored = await put_blob(open_store(str(tmp_path / "store")), PROJECT, curve)
@@ -136,6 +136,11 @@ async def world(tmp_path: Path, judge_folder: Path, small_suite: Suite) -> Async
         samples=(FileRef(path="samples/loss_curve.json", digest=stored.digest, size=stored.size),),
     )  # fmt: skip
     await add_model(tmp_path, "judge", "judge", {p.name: p for p in judge_folder.iterdir()}, family="judge")
+
+
+@pytest.fixture
+async def world(tmp_path: Path, judge_folder: Path, small_suite: Suite) -> AsyncIterator[World]:
+    await fill(tmp_path, judge_folder)
     generator = DrawnGenerator(small_suite)
     meter = Meter(service="generator", version="test")
     async with service(tmp_path, generator, meter) as marsam:
@@ -221,6 +226,28 @@ async def test_goes_on_after_a_kill_with_the_pictures_it_has(world: World) -> No
     drawn = world.generator.calls
     assert len(drawn) == world.suite.pictures * 2
     assert sum(drawn.values()) <= len(drawn) + 24  # at most what was in flight is drawn again
+
+
+async def test_a_service_that_comes_back_goes_on(tmp_path: Path, judge_folder: Path, small_suite: Suite) -> None:
+    await fill(tmp_path, judge_folder)
+    generator, meter = DrawnGenerator(small_suite), Meter(service="generator", version="test")
+    generator.gate.clear()
+    generator.open_after = 40
+    async with service(tmp_path, generator, meter) as marsam:
+        first = World(marsam=marsam, generator=generator, suite=small_suite, root=tmp_path, meter=meter)
+        created = await first.create()
+        async with asyncio.timeout(120):
+            async for message in marsam.evaluations.watch(created.name):
+                if message.HasField("progress") and message.progress.pictures_done >= 40:
+                    break
+    assert first.processes() == []  # it needs the service to draw, and goes with it
+    generator.gate.set()
+    async with service(tmp_path, generator, meter) as marsam:
+        second = World(marsam=marsam, generator=generator, suite=small_suite, root=tmp_path, meter=meter)
+        done = await second.end_of(created)
+        assert (state_name(done.state), done.attempt) == ("SUCCEEDED", 2), (done.reason, done.message)
+    assert len(generator.calls) == small_suite.pictures * 2
+    assert sum(generator.calls.values()) <= len(generator.calls) + 24
 
 
 async def test_stops_when_it_is_told_to(world: World) -> None:
