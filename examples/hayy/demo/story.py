@@ -66,6 +66,7 @@ class Options:
     variants: Sequence[Variant]
     steps: int | None
     suite: Path
+    report: str
 
 
 async def tell(marsam: AsyncMarsam, options: Options, screen: Screen) -> Path:
@@ -78,7 +79,7 @@ async def tell(marsam: AsyncMarsam, options: Options, screen: Screen) -> Path:
         run = await tune(marsam, base, versions[variant.dataset], variant, options.steps, screen)
         models.append(run.model)
     suite = await marsam.evaluations.register_suite(options.suite.read_bytes())
-    return await evaluate(marsam, suite.name, models, judge.name, options.home, screen)
+    return await evaluate(marsam, suite.name, models, judge.name, options, screen)
 
 
 async def import_base(marsam: AsyncMarsam, base: str, screen: Screen) -> model_pb2.Model:
@@ -172,7 +173,7 @@ async def tune(
 
 
 async def evaluate(
-    marsam: AsyncMarsam, suite: str, models: Sequence[str], judge: str, home: Path, screen: Screen
+    marsam: AsyncMarsam, suite: str, models: Sequence[str], judge: str, options: Options, screen: Screen
 ) -> Path:
     """The same prompts at the same seeds through every model, read by the judge; writes the report beside the store."""
     evaluation = await marsam.evaluations.create(
