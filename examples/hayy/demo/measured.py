@@ -41,8 +41,8 @@ def note(results: Mapping[str, Any]) -> str:
         for key, words in SAID.items()
     )
     return (
-        "What the raw set would have done: it has as many pictures, but each role stands in one place only, and it holds"
-        " no pictures of the old world. Tuned on it by the same method, steps and seed, in a separate measurement"
+        "What the raw set would have done: it has as many pictures, but each role stands in one place only, and it"
+        " holds no pictures of the old world. Tuned on it by the same method, steps and seed, in a separate measurement"
         f" ({results['create_time'][:10]}): {said}. The check of the set warns of this before any training."
     )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from google.protobuf import json_format, struct_pb2
 
 from hayy import sets
+from hayy.demo import measured
 from hayy.demo.screen import Screen
 from marsam.api.dataset.v1 import dataset_pb2
 from marsam.api.generator.v1 import evaluation_pb2
@@ -66,7 +67,11 @@ class Options:
     variants: Sequence[Variant]
     steps: int | None
     suite: Path
-    report: str
+
+    @property
+    def suffix(self) -> str:
+        """Keeps the report of a full story beside the one of the short."""
+        return "" if self.variants == DEMO else "-full"
 
 
 async def tell(marsam: AsyncMarsam, options: Options, screen: Screen) -> Path:
@@ -176,12 +181,15 @@ async def evaluate(
     marsam: AsyncMarsam, suite: str, models: Sequence[str], judge: str, options: Options, screen: Screen
 ) -> Path:
     """The same prompts at the same seeds through every model, read by the judge; writes the report beside the store."""
+    # A full story measures the raw set itself; the short one tells what a full one measured.
+    told = measured.notes() if options.variants == DEMO else []
     evaluation = await marsam.evaluations.create(
         suite=suite,
         models=models,
         judge=judge,
         display_name="Hayy",
-        request_id=_once("evaluate", suite, *models, judge),
+        notes=told,
+        request_id=_once("evaluate", suite, *models, judge, *told),
     )
     with screen.count("Drawing and judging") as count:
         async for event in marsam.evaluations.watch(evaluation.name):
@@ -194,9 +202,10 @@ async def evaluate(
             f"{evaluation.name} ended as {state_name(evaluation.state)}: {evaluation.message}",
             remedy="run the demo again: it goes on with the pictures that are there",
         )
-    report = home / "report.html"
+    report = options.home / f"report{options.suffix}.html"
     report.write_bytes(await marsam.evaluations.read_report(evaluation.name))
-    (home / "results.json").write_bytes(await marsam.evaluations.read_report(evaluation.name, format="json"))
+    results = options.home / f"results{options.suffix}.json"
+    results.write_bytes(await marsam.evaluations.read_report(evaluation.name, format="json"))
     screen.verdict(evaluation.verdict)
     return report
 
