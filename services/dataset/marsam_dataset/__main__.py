@@ -10,6 +10,7 @@ from marsam.api.dataset.v1 import dataset_pb2_grpc
 from marsam.core.clock import SystemClock
 from marsam.imaging.pool import DecodePool
 from marsam.rpc.server import Assembly, Lifecycle, Registration, run
+from marsam.store.metered import MeteredBlobs
 from marsam.store.open import open_store, prove
 from marsam.telemetry import Meter
 from marsam_dataset.ingest.imports import Imports
@@ -20,7 +21,7 @@ from marsam_dataset.settings import Settings
 @contextlib.asynccontextmanager
 async def assemble(settings: Settings, meter: Meter, lifecycle: Lifecycle) -> AsyncIterator[Assembly]:
     """Open the store, prove it, take up unfinished imports."""
-    blobs = open_store(settings.store)
+    blobs = MeteredBlobs(open_store(settings.store), meter)
     await prove(blobs)
     clock = SystemClock()
     owner = f"{socket.gethostname()}/{os.getpid()}"

@@ -8,6 +8,7 @@ from marsam.api.generator.v1 import generator_pb2_grpc
 from marsam.core.clock import SystemClock
 from marsam.rpc.server import Assembly, Lifecycle, Registration
 from marsam.store.cache import Cache
+from marsam.store.metered import MeteredBlobs
 from marsam.store.open import open_store, prove
 from marsam.telemetry import Meter
 from marsam_generator.engine.admission import Admission
@@ -26,7 +27,7 @@ async def assemble(settings: GeneratorSettings, meter: Meter, lifecycle: Lifecyc
     if hardware.device != "cpu":
         meter.add_memory_source(gpu_memory)
     clock = SystemClock()
-    blobs = await asyncio.to_thread(open_store, settings.store)
+    blobs = MeteredBlobs(await asyncio.to_thread(open_store, settings.store), meter)
     await prove(blobs)
     admission = Admission(limit=settings.queue_pictures)
     library = Library(

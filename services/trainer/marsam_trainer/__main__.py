@@ -20,6 +20,7 @@ from marsam.launch.process import ProcessLauncher
 from marsam.launch.supervisor import Supervisor
 from marsam.rpc.server import Assembly, Lifecycle, Registration, run
 from marsam.store.cache import Cache
+from marsam.store.metered import MeteredBlobs
 from marsam.store.open import open_store, prove
 from marsam.telemetry import Meter
 from marsam_trainer.admission import Admission
@@ -39,7 +40,7 @@ from marsam_trainer.work import KIND, RunWork
 async def assemble(settings: TrainerSettings, meter: Meter, lifecycle: Lifecycle) -> AsyncIterator[Assembly]:
     """The service, built; runs that were under way are carried on from here."""
     clock = SystemClock()
-    blobs = await asyncio.to_thread(open_store, settings.store)
+    blobs = MeteredBlobs(await asyncio.to_thread(open_store, settings.store), meter)
     await prove(blobs)
     cache = await asyncio.to_thread(Cache, settings.cache)
     # Uploads that a crash left behind: nobody can finish them.

@@ -4,7 +4,7 @@ meter = Meter(service="trainer", version="0.1.0")
 meter.inc(metrics.TRAINING_STEPS, family="sd1", method="lora")
 rate = meter.rate(metrics.TRAINING_IMAGES_PER_SECOND, family="sd1", method="lora"); rate.add(4)
 log = Log(__name__); log.info("run.started", run=name, attempt=1)
-with span(meter, Span.RUN_PLAN): ...
+with span(meter, Span.DATASET_CHECK): ...
 """
 
 from marsam.telemetry import metrics

@@ -63,17 +63,13 @@ class Fields(TypedDict, total=False):
     cause: str
     exit_code: int
     signal: int
-    pid: int
-    command: str
     # where we are
     listen: str
     http: str
     store: str
     key: str
-    operation: str
     setting: str
     grace_seconds: float
-    open_calls: int
     span: str
 
 

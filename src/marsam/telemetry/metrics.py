@@ -140,7 +140,6 @@ STORE_SECONDS = Histogram(
     name="marsam_store_operation_seconds", help="One object store call.", labels=("operation",), buckets=RPC_BUCKETS
 )
 STORE_BYTES = Counter(name="marsam_store_bytes_total", help="Payload bytes, read or written.", labels=("direction",))
-CACHE_LOOKUPS = Counter(name="marsam_cache_lookups_total", help="Local cache, hit or miss.", labels=("outcome",))
 
 # Spans.
 SPAN_SECONDS = Histogram(name="marsam_span_seconds", help="Named spans of work.", labels=("span",))

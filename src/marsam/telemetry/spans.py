@@ -17,18 +17,7 @@ class Span(enum.StrEnum):
     DATASET_CHECK = "dataset.check"
     DATASET_COMMIT = "dataset.commit"
     DATASET_EXPORT = "dataset.export"
-    RUN_PLAN = "run.plan"
-    RUN_PREPARE = "run.prepare"
-    RUN_TRAIN = "run.train"
-    RUN_PREVIEW = "run.preview"
-    RUN_PUBLISH = "run.publish"
-    MODEL_IMPORT = "model.import"
-    GENERATE_ENCODE = "generate.encode"
     GENERATE_DECODE = "generate.decode"
-    EVALUATE_GENERATE = "evaluate.generate"
-    EVALUATE_JUDGE = "evaluate.judge"
-    EVALUATE_REPORT = "evaluate.report"
-    INDEX_REBUILD = "index.rebuild"
 
 
 @contextlib.contextmanager
