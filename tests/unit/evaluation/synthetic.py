@@ -238,5 +238,6 @@ def results(*behaviours: Behaviour, seed: int = 1, labelled: bool = True) -> tup
         create_time=datetime(2026, 11, 25, 1, 30, tzinfo=UTC), suite_name="projects/demo/suites/hayy/versions/v1",
         models=subjects(len(behaviours)), judge=judge(labelled=labelled), fingerprint="marsam 0.1.0 · cpu · float32",
         seconds={"generating": 84.2, "judging": 6.1, "reporting": 1.2},
+        notes=["The raw set ties each role to one place; tuned on it, this base did worse."],
     )  # fmt: skip
     return found, files

@@ -158,6 +158,7 @@ def test_says_how_far_to_trust_it(tuned: tuple[Results, str]) -> None:
     _, text = tuned
     words = " ".join(text for _, _, text in Page(text).texts)
     assert "What this does not show" in words
+    assert "The raw set ties each role to one place; tuned on it, this base did worse." in words
     assert "99.0\u202f% of 600 (97.8–99.5)" in words  # the judge on reconstructions of places, with its interval
     assert "no : the suite does not ask about it" in words.replace("✕ no", "no")
     assert "no number here certifies a culture" in words

@@ -4,6 +4,7 @@ import base64
 import csv
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import resources
 
 from jinja2 import Environment, StrictUndefined
@@ -84,11 +85,21 @@ def _resource(name: str) -> str:
     return resources.files(__name__).joinpath(name).read_text("utf-8")
 
 
-def _curves(results: Results, sources: Sources) -> list[tuple[str, Markup, float, float, int, int, float]]:
-    """(title, plot, highest, lowest, first step, last step, last loss) of each model that has a loss curve.
+@dataclass(frozen=True, kw_only=True)
+class _Curve:
+    """One model's loss curve: its plot, the scale that all curves share, and its own ends."""
 
-    One scale for all of them, so that they can be compared by eye.
-    """
+    title: str
+    plot: Markup
+    low: float
+    high: float
+    first_step: int
+    last_step: int
+    last_loss: float
+
+
+def _curves(results: Results, sources: Sources) -> list[_Curve]:
+    """The loss curve of each model that has one, on one scale, so that they can be compared by eye."""
     all_points = [sources.curves.get(name, ()) for name in results.models]
     known = [(i, thin_out(points)) for i, points in enumerate(all_points) if len(points) >= 2]
     if not known:
@@ -96,14 +107,14 @@ def _curves(results: Results, sources: Sources) -> list[tuple[str, Markup, float
     losses = [loss for _, points in known for _, loss in points]
     low, high = min(losses), max(losses)
     return [
-        (
-            results.model_titles[i],
-            curve(points, low=low, high=high),
-            high,
-            low,
-            points[0][0],
-            points[-1][0],
-            points[-1][1],
+        _Curve(
+            title=results.model_titles[i],
+            plot=curve(points, low=low, high=high),
+            low=low,
+            high=high,
+            first_step=points[0][0],
+            last_step=points[-1][0],
+            last_loss=points[-1][1],
         )
         for i, points in known
     ]
