@@ -81,8 +81,11 @@ class Studio:
                 self._registered(name, wanted) as live,
             ):
                 self._report_depth()
-                async for message in self._draw(live, place, began=began, deadline=deadline):
-                    yield message
+                # Closed here and now when the caller leaves, so that the place is free only when the device is.
+                drawing = self._draw(live, place, began=began, deadline=deadline)
+                async with contextlib.aclosing(drawing) as messages:
+                    async for message in messages:
+                        yield message
             outcome = "done"
         except Deadline:
             outcome = "deadline"
@@ -100,7 +103,7 @@ class Studio:
 
     async def _draw(
         self, live: Live, place: Place, *, began: float, deadline: float | None
-    ) -> AsyncIterator[generator_pb2.GenerateResponse]:
+    ) -> AsyncGenerator[generator_pb2.GenerateResponse, None]:
         wanted = live.wanted
         steps = sum(picture.steps for picture in wanted.pictures)
         progress = generator_pb2.StepProgress(step=0, steps=steps)

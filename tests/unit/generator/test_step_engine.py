@@ -192,6 +192,16 @@ async def test_a_deadline_is_met_between_steps(bench: Bench) -> None:
     await bench.idle()
 
 
+async def test_an_id_that_failed_may_be_drawn_again(bench: Bench) -> None:
+    drawing = Drawing(id=new_ulid(), pictures=[picture()], deadline=time.monotonic() - 1.0)
+    with pytest.raises(Deadline):
+        async for _ in bench.engine.draw(drawing):
+            pass
+    # The caller's parting cancel is of the order that failed, and must not meet this one.
+    again = [event async for event in bench.engine.draw(replace(drawing, deadline=None))]
+    assert isinstance(again[-1], Denoising)
+
+
 async def test_a_picture_that_leaves_the_numbers_fails_alone(bench: Bench, adapters) -> None:
     wild = {name: (torch.full_like(down, 3e38), up) for name, (down, up) in adapters["a"].pairs.items()}
     await bench.engine.install(bench.engine.bank().prepare("wild", replace(adapters["a"], pairs=wild)))

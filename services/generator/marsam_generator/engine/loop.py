@@ -96,8 +96,12 @@ class StepLoop:
     def cancel(self, order_id: str) -> None:
         """Free an order's places before the next tick; it ends with `Failed(Cancelled)`. Unknown ids are ignored."""
         with self._wake:
+            dropped = [order for order in self._arrivals if order.id == order_id]
+            self._arrivals = [order for order in self._arrivals if order.id != order_id]
             self._cancels.add(order_id)
             self._wake.notify()
+        for order in dropped:
+            Live(order).tell(Failed(error=Cancelled("the generation was cancelled")))
 
     def between(self, call: Callable[[], T]) -> "Future[T]":
         """Run `call` on the loop's thread between two ticks."""
@@ -143,16 +147,15 @@ class StepLoop:
             closing = self._closing
         for call, future in calls:
             _settle(call, future)
-        for order in arrivals:
-            if order.id in cancels:
-                Live(order).tell(Failed(error=Cancelled("the generation was cancelled")))
-            else:
-                self._admit(order)
-        now = time.monotonic()
+        # Before the arrivals: a cancel means the orders that were there when it came, not a later one of the same id.
         for live in list(self._live.values()):
             if live.order.id in cancels or live.cancelled:
                 self._end(live, Cancelled("the generation was cancelled"))
-            elif live.order.deadline is not None and now >= live.order.deadline:
+        for order in arrivals:
+            self._admit(order)
+        now = time.monotonic()
+        for live in list(self._live.values()):
+            if live.order.deadline is not None and now >= live.order.deadline:
                 self._end(live, Deadline(f"the deadline passed after {live.steps} of {live.order.steps} steps"))
         return not closing
 
