@@ -8,23 +8,33 @@ from marsam.core.errors import Unavailable
 
 T = TypeVar("T")
 
+SILENCE_S = 15.0
+"""A stream that has nothing new repeats its last word this often, so that nobody takes it for dead."""
 
-async def until(stop: asyncio.Event, updates: AsyncIterator[T]) -> AsyncIterator[T]:
-    """Yield `updates` to their end. Raises Unavailable (RECONNECT) when `stop` is set while waiting for one."""
+
+async def until(stop: asyncio.Event, updates: AsyncIterator[T], *, silence_s: float = SILENCE_S) -> AsyncIterator[T]:
+    """Yield `updates` to their end, the last one again after every `silence_s` without another.
+
+    Raises Unavailable (RECONNECT) when `stop` is set while waiting for one.
+    """
     stopping = asyncio.create_task(stop.wait(), name="watch.stop")
     following: asyncio.Task[T | None] | None = None
+    last: T | None = None
     try:
         while True:
-            following = asyncio.create_task(_next(updates), name="watch.next")
-            await asyncio.wait({following, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if not following.done():
+            following = following or asyncio.create_task(_next(updates), name="watch.next")
+            await asyncio.wait({following, stopping}, timeout=silence_s, return_when=asyncio.FIRST_COMPLETED)
+            if following.done():
+                last, following = following.result(), None
+                if last is None:
+                    return
+                yield last
+            elif stopping.done():
                 raise Unavailable(
                     "the service stops", reason="RECONNECT", remedy="watch again: the import goes on", retry_after_s=1.0
                 )
-            update = following.result()
-            if update is None:
-                return
-            yield update
+            elif last is not None:
+                yield last
     finally:
         tasks = {task for task in (following, stopping) if task is not None}
         for task in tasks:

@@ -24,6 +24,8 @@ from marsam_dataset.ingest.records import ImportSpec, Listing, Tally
 
 _LOG = Log("marsam.dataset.imports")
 _STOP_S = 10.0
+_AGAIN_S = 5.0
+"""Pause before an import is tried again whose standing could not be recorded: the store was full, or away."""
 _MOST_ATTEMPTS = 20
 """Restarts that one import outlives: an import that takes the service down must not do so for ever."""
 
@@ -118,6 +120,11 @@ class Imports:
         self._meter.set(metrics.QUEUE_DEPTH, max(0, len(self._tasks) - 1), queue="imports")
 
     async def _drive(self, store: JobStore, job_id: str) -> None:
+        while not await self._decide(store, job_id):
+            await asyncio.sleep(_AGAIN_S)
+
+    async def _decide(self, store: JobStore, job_id: str) -> bool:
+        """Bring a job to its end when its turn comes; False when its standing could not be recorded."""
         async with self._turn:
             self._count()
             try:
@@ -128,6 +135,8 @@ class Imports:
                 _LOG.warning("import.taken_over", job=job_id)  # another process drives it now
             except MarsamError as error:
                 _LOG.error("import.undecided", job=job_id, reason=error.reason, message=error.message)
+                return False
+        return True
 
     async def _begin(self, store: JobStore, job_id: str) -> Transition | None:
         """Open the next attempt, whatever became of the one before; None when the job is over."""
