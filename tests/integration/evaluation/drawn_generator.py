@@ -18,11 +18,15 @@ CHUNK = 4096
 
 
 class DrawnGenerator(generator_pb2_grpc.GeneratorServiceServicer):
-    """The base behaves like `BASE`, with any adapter like `TUNED`. Counts what it is asked."""
+    """The base behaves like `BASE`, with any adapter like `TUNED`. Counts what it draws.
+
+    The same request id again gets the same picture without a drawing, as from the real generator.
+    """
 
     def __init__(self, suite: Suite) -> None:
         self._prompts: dict[str, Prompt] = {text: p for p in suite.prompts for text in p.text.values()}
         self.calls: Counter[tuple[str, str, int]] = Counter()
+        self._drawn: dict[str, bytes] = {}
         self.in_flight = self.most_in_flight = 0
         self.full_for = 0
         self.refuse = ""
@@ -46,11 +50,13 @@ class DrawnGenerator(generator_pb2_grpc.GeneratorServiceServicer):
             yield generator_pb2.GenerateResponse(
                 accepted=generator_pb2.Accepted(name="projects/demo", resolved=request)
             )
-            await asyncio.sleep(0.01)
-            if sum(self.calls.values()) >= self.open_after:
-                await self.gate.wait()
-            self.calls[request.prompt, adapter, request.seed] += 1
-            data = self._draw(request, adapter)
+            if request.request_id not in self._drawn:
+                await asyncio.sleep(0.01)
+                if sum(self.calls.values()) >= self.open_after:
+                    await self.gate.wait()
+                self.calls[request.prompt, adapter, request.seed] += 1
+                self._drawn[request.request_id] = self._draw(request, adapter)
+            data = self._drawn[request.request_id]
             file = common_pb2.FileRef(
                 path="0.png", digest=digest_of(data), size_bytes=len(data), media_type="image/png"
             )
@@ -62,6 +68,11 @@ class DrawnGenerator(generator_pb2_grpc.GeneratorServiceServicer):
             yield generator_pb2.GenerateResponse(done=generator_pb2.Done(fingerprint="drawn by pen"))
         finally:
             self.in_flight -= 1
+
+    async def ListCapabilities(
+        self, request: generator_pb2.ListCapabilitiesRequest, context: Any
+    ) -> generator_pb2.ListCapabilitiesResponse:
+        return generator_pb2.ListCapabilitiesResponse(fingerprint="drawn by pen")
 
     def _draw(self, request: generator_pb2.GenerateRequest, adapter: str) -> bytes:
         prompt = self._prompts[request.prompt]

@@ -206,8 +206,13 @@ async def test_tells_a_model_that_learned_from_its_base(world: World) -> None:
     assert again.name == twice.name != created.name
     with pytest.raises(Exists, match="a-request"):
         await world.create(display_name="other", request_id="a-request")
-    await world.marsam.evaluations.cancel(again.name)
+    assert state_name((await world.end_of(again)).state) == "SUCCEEDED"
     assert [e.name for e in await world.marsam.evaluations.list()] == [again.name, created.name]
+    # Another evaluation that asks for the same pictures gets those that are there.
+    assert sum(world.generator.calls.values()) == pictures
+    repeated = records.load(Results, await world.marsam.evaluations.read_report(again.name, format="json"))
+    assert repeated.pictures == results.pictures
+    assert repeated.verdict == results.verdict
 
 
 async def test_goes_on_after_a_kill_with_the_pictures_it_has(world: World) -> None:

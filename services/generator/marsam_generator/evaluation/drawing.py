@@ -2,14 +2,15 @@
 
 import asyncio
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from marsam.catalog.models import Model
 from marsam.client.generation import Done, Generation, Image
 from marsam.core.errors import Corrupt, Deadline, Exhausted, Precondition, Unavailable
 from marsam.core.ids import sha256_hex
-from marsam.core.records import canonical
+from marsam.core.records import canonical, to_plain
 from marsam_generator.evaluation.suites import Suite
 
 IN_FLIGHT = 24
@@ -48,35 +49,44 @@ def shots(suite: Suite, models: int) -> Iterator[Shot]:
                     yield Shot(model=model, prompt=prompt.id, language=language, seed=seed)
 
 
+T = TypeVar("T")
+
+
+async def patiently(call: Callable[[], Awaitable[T]]) -> T:
+    """Return what `call` returns; a generator that is away or full is asked again for up to `PATIENCE_S` seconds."""
+    loop = asyncio.get_running_loop()
+    give_up, pause = loop.time() + PATIENCE_S, 0.5
+    while True:
+        try:
+            return await call()
+        except (Unavailable, Exhausted, Deadline) as error:
+            wait = error.retry_after_s or pause * (0.5 + random.random())
+            if loop.time() + wait > give_up:
+                raise
+            await asyncio.sleep(wait)
+            pause = min(pause * 2, 15.0)
+
+
 class Drawer:
-    """Makes pictures by Generate. `scope` keeps one evaluation's request ids apart from another's."""
+    """Makes pictures by Generate.
+
+    `build` is the generator's fingerprint. Together with everything that is asked it makes the request id, so the
+    generator gives a picture that it drew before, for this evaluation or another one, instead of drawing it again.
+    """
 
     def __init__(
-        self, generation: Generation, suite: Suite, models: Sequence[Model], *, seed_offset: int, scope: str
+        self, generation: Generation, suite: Suite, models: Sequence[Model], *, seed_offset: int, build: str
     ) -> None:
         self._generation = generation
         self._suite = suite
         self._models = models
         self._seed_offset = seed_offset
-        self._scope = scope
+        self._build = build
         self._prompts = {prompt.id: prompt for prompt in suite.prompts}
 
     async def draw(self, shot: Shot) -> Drawn:
-        """Return one picture; waits out a generator that is away or full for a while.
-
-        Raises what the generator answers otherwise, Unavailable or Exhausted after `PATIENCE_S` seconds.
-        """
-        loop = asyncio.get_running_loop()
-        give_up, pause = loop.time() + PATIENCE_S, 0.5
-        while True:
-            try:
-                return await self._once(shot)
-            except (Unavailable, Exhausted, Deadline) as error:
-                wait = error.retry_after_s or pause * (0.5 + random.random())
-                if loop.time() + wait > give_up:
-                    raise
-                await asyncio.sleep(wait)
-                pause = min(pause * 2, 15.0)
+        """Return one picture. Raises what the generator answers, after some patience where waiting may help."""
+        return await patiently(lambda: self._once(shot))
 
     async def _once(self, shot: Shot) -> Drawn:
         settings = self._suite.generation
@@ -85,12 +95,13 @@ class Drawer:
         if not root:
             raise Precondition(f"{model.name} names no base", reason="MODEL_WITHOUT_BASE", resource=model.name)
         text = self._prompts[shot.prompt].text[shot.language]
-        asked = [self._scope, model.name, model.digest, text, shot.seed + self._seed_offset]
+        seed = shot.seed + self._seed_offset
+        asked = [self._build, model.name, model.digest, model.base_digest, text, seed, to_plain(settings)]
         events = self._generation.generate(
             text,
             model=root,
             adapters=adapters,
-            seed=shot.seed + self._seed_offset,
+            seed=seed,
             steps=settings.steps,
             guidance=settings.guidance,
             scheduler=settings.scheduler,

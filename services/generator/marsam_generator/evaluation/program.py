@@ -21,7 +21,7 @@ from marsam.store.blobs import Blobs
 from marsam.store.cache import Cache
 from marsam.store.content import Digested, put_blob, read_blob
 from marsam_generator.evaluation.conclusion import JudgeInUse, Subject, conclude
-from marsam_generator.evaluation.drawing import IN_FLIGHT, Drawer, Shot, shots
+from marsam_generator.evaluation.drawing import IN_FLIGHT, Drawer, Shot, patiently, shots
 from marsam_generator.evaluation.journal import Journal, Kept, recall
 from marsam_generator.evaluation.judges import Judge
 from marsam_generator.evaluation.reading import Print, ReadingDesk
@@ -129,12 +129,13 @@ class Program:
         order = self._order
         names = [model.name for model in assignment.models]
         async with channel(order.generator or spec.generator_target, token=order.token) as link:
+            generation = Generation(link, project=order.project)
             drawer = Drawer(
-                Generation(link, project=order.project),
+                generation,
                 assignment.suite,
                 assignment.models,
                 seed_offset=spec.seed_offset,
-                scope=order.evaluation,
+                build=(await patiently(generation.capabilities)).fingerprint,
             )
 
             async def work(mine: Iterator[Shot]) -> None:

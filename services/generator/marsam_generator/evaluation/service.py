@@ -20,13 +20,13 @@ from marsam.jobs.states import State
 from marsam.jobs.store import JobStore
 from marsam.launch.supervisor import ask_to_cancel
 from marsam.rpc.server import current_principal
+from marsam.rpc.server.paging import page
 from marsam.store.blobs import Blobs
 from marsam.store.content import stream_blob
 from marsam_generator.evaluation.messages import evaluation_message, suite_message, suite_of
 from marsam_generator.evaluation.sources import load_assignment
 from marsam_generator.evaluation.suites import parse_suite, suite_digest
 from marsam_generator.evaluation.watching import watch_messages
-from marsam_generator.paging import page
 
 _REPORTS: Mapping[int, str] = {
     evaluation_pb2.REPORT_FORMAT_HTML: "report",
@@ -124,11 +124,11 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
         index = self._indexes.setdefault(project, Index(self._jobs(project)))
         await index.refresh()
         rows, _ = index.page(size=1 << 30)
-        ids, token = page(
-            [row.job_id for row in rows], size=request.page_size, token=request.page_token, parent=request.parent
-        )
+        asked = page(size=request.page_size, token=request.page_token, question=("ListEvaluations", request.parent))
+        ids, token = asked.cut([row.job_id for row in rows], descending=True)
         found = [await self._evaluation(project, job_id) for job_id in ids]
-        return evaluation_pb2.ListEvaluationsResponse(evaluations=found, next_page_token=token)
+        fitting, token = asked.fit(found, ids, token)
+        return evaluation_pb2.ListEvaluationsResponse(evaluations=fitting, next_page_token=token)
 
     async def WatchEvaluation(
         self, request: evaluation_pb2.WatchEvaluationRequest, context: grpc.aio.ServicerContext
