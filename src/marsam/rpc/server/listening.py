@@ -22,8 +22,7 @@ def bind(server: grpc.aio.Server, address: Address, *, setting: str) -> int:
     """Binds a gRPC server and gives the port; Precondition as for `claim`."""
     # gRPC reports every failure alike; a plain socket knows the reason. `so_reuseport` is off on our servers, so that
     # a port taken between the two lines still fails instead of being shared.
-    if address.port:
-        claim(address, setting=setting).close()
+    claim(address, setting=setting).close()
     try:
         port = server.add_insecure_port(str(address))
     except RuntimeError as error:
