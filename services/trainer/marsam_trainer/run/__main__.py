@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _train(options: argparse.Namespace, bridge: Bridge, stop: Stop) -> int:
-    from marsam_trainer.run.train import Stopped
+    from marsam_trainer.run.work import Stopped
 
     blobs: Blobs | None = None
     try:
@@ -117,7 +117,8 @@ def _attempt(options: argparse.Namespace, bridge: Bridge, stop: Stop, blobs: Blo
 
     from marsam_trainer.run import publish
     from marsam_trainer.run.reporter import Reporter
-    from marsam_trainer.run.train import Work, load_order, train
+    from marsam_trainer.run.train import train
+    from marsam_trainer.run.work import Work, load_order
 
     device = options.device or ("cuda:0" if torch.cuda.is_available() else "cpu")
     name = parse(options.run, "run")

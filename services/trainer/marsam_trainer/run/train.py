@@ -3,94 +3,37 @@
 import math
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file
 
-from marsam.catalog.datasets import DatasetVersion
-from marsam.catalog.files import FileRef
 from marsam.catalog.models import Model
-from marsam.catalog.repository import load_model, load_version
-from marsam.catalog.runs import RunSpec
-from marsam.core.errors import Invalid, MarsamError, Precondition
+from marsam.core.errors import Invalid, Precondition
 from marsam.core.ids import digest_of
-from marsam.core.records import dump, to_plain
+from marsam.core.records import dump
 from marsam.diffusion import registry
 from marsam.diffusion.lanes.net import Lanes
 from marsam.diffusion.nf4.net import quantised_share
-from marsam.diffusion.spec import Components, Conditioning, Family, Part, Precision
+from marsam.diffusion.spec import Components, Family, Part, Precision
 from marsam.diffusion.weights.net import bytes_at_rest
-from marsam.jobs.store import JobStore
-from marsam.store.blobs import Blobs
 from marsam.store.cache import Cache
 from marsam.telemetry import metrics
 from marsam.telemetry.logs import Log
-from marsam.telemetry.meter import Meter
-from marsam_trainer.run import checkpoint, codes, preview, publish
-from marsam_trainer.run.bridge import Bridge
+from marsam_trainer.run import checkpoint, codes, publish
 from marsam_trainer.run.data import Encoder, samples_of
+from marsam_trainer.run.drawing import Drawing, show
 from marsam_trainer.run.encoded import EncodedCache
 from marsam_trainer.run.feed import Feed, TrainingSet
 from marsam_trainer.run.loop import Loop, Plan
-from marsam_trainer.run.reporter import Reporter, device_memory
+from marsam_trainer.run.reporter import device_memory
+from marsam_trainer.run.work import Stopped, Work
 
 NOT_FINITE_LIMIT = 3
 """Steps in a row without a finite loss after which a run ends: it does not come back by itself."""
 
 SAMPLES = 4
-PREVIEW_BUDGET_S = 60.0
 _log = Log(__name__)
-
-
-class Stopped(Exception):
-    """The run was asked to stop, and is at a point where it can."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Work:
-    """What every part of an attempt needs."""
-
-    bridge: Bridge
-    jobs: JobStore
-    spec: RunSpec
-    base: Model
-    version: DatasetVersion
-    attempt: int
-    cache: Path
-    device: str
-    cores: int
-    lanes: int | None
-    meter: Meter
-    reporter: Reporter
-    stopping: Callable[[], bool]
-
-    @property
-    def place(self) -> checkpoint.Place:
-        """Where checkpoints are."""
-        return checkpoint.Place(blobs=self.jobs.blobs, project=self.spec.project, run=self.spec.id)
-
-    def stop_if_asked(self, *_: int) -> None:
-        """Raise `Stopped` when the run was asked to stop, or what makes it pointless to go on."""
-        if self.stopping():
-            raise Stopped
-        self.reporter.check()
-
-
-def load_order(bridge: Bridge, blobs: Blobs, run_spec: RunSpec) -> tuple[Model, DatasetVersion]:
-    """The base and the dataset version of a run. Raises `Invalid` (DIGEST_MISMATCH) when either is not what was
-    ordered."""
-    base = bridge.call(load_model(blobs, run_spec.base))
-    version = bridge.call(load_version(blobs, run_spec.dataset_version))
-    for field, wanted, found in (
-        ("base_digest", run_spec.base_digest, base.digest),
-        ("dataset_digest", run_spec.dataset_digest, version.digest),
-    ):
-        if wanted != found:
-            raise Invalid(f"{field} is {found}, {wanted} was ordered", field=field, reason="DIGEST_MISMATCH")
-    return base, version
 
 
 def train(work: Work) -> Model:
@@ -151,7 +94,8 @@ def _train(work: Work, scratch: Path, lanes: Lanes, found: tuple[checkpoint.Chec
     loop = _loop(work, family, parts, trained, samples, lanes, dropout=float(params.get("dropout", 0.0)) > 0.0)
     if found is not None:
         _resume(work, loop, *found)
-    drawing = _Drawing(
+    first = loop.position.step
+    drawing = Drawing(
         family=family,
         parts=parts,
         encoder=encoder,
@@ -178,7 +122,9 @@ def _train(work: Work, scratch: Path, lanes: Lanes, found: tuple[checkpoint.Chec
         samples=drawing.draw() or [],
         prompts=prompts,
         losses=loop.position.losses,
-        metrics=_metrics(work, loop, share=share, seconds=seconds, began=began, artifact=artifact, paths=paths),
+        metrics=_metrics(
+            work, loop, share=share, seconds=seconds, first=first, began=began, artifact=artifact, paths=paths
+        ),
         quantisation=quantisation.label() if quantisation else "",
         libraries=publish.libraries(),
     )
@@ -196,17 +142,15 @@ def _denoiser(parts: Components) -> Any:
 
 def _encode(work: Work, encoder: Encoder, cache: Cache) -> TrainingSet:
     """Every picture and caption of the version, encoded; from the cache where it was before."""
-    work.reporter.phase("caching")
     samples = samples_of(work.version, work.spec.languages)
     files: dict[str, Path] = {}
     for done, sample in enumerate(samples):
-        work.stop_if_asked()
-        work.reporter.phase("caching", done, len(samples))
+        work.caching(done, len(samples))
         if sample.image.digest not in files:
             files[sample.image.digest] = work.bridge.call(
                 cache.fetch(work.jobs.blobs, work.spec.project, sample.image.digest, sample.image.size)
             )
-    return encoder.training_set(samples, files, work.spec.resolution, progress=work.stop_if_asked)
+    return encoder.training_set(samples, files, work.spec.resolution, progress=work.caching)
 
 
 def _sample_prompts(work: Work) -> list[str]:
@@ -259,7 +203,7 @@ def _resume(work: Work, loop: Loop, mark: checkpoint.Checkpoint, state: Path) ->
     work.reporter.event("log", level="info", message=f"resumed at step {mark.step} of attempt {mark.attempt}")
 
 
-def _run(work: Work, loop: Loop, drawing: "_Drawing", scratch: Path) -> float:
+def _run(work: Work, loop: Loop, drawing: Drawing, scratch: Path) -> float:
     """Take every step that is left, and return the seconds that steps took. Raises `Stopped`, or when losses stay
     NaN."""
     spec, spent, saved = work.spec, 0.0, loop.position.step
@@ -288,7 +232,7 @@ def _run(work: Work, loop: Loop, drawing: "_Drawing", scratch: Path) -> float:
             _save(work, loop, scratch)
             saved = done
         if spec.preview and done % spec.preview.every == 0 and not loop.done:
-            _preview(work, drawing, done)
+            show(work, drawing, done)
     return spent
 
 
@@ -313,58 +257,21 @@ def _save(work: Work, loop: Loop, scratch: Path) -> None:
     work.reporter.event("checkpoint", step=mark.step, bytes=size)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Drawing:
-    """All that drawing the run's prompts takes; the image decoder is loaded on the first use."""
-
-    family: Family
-    parts: Components
-    encoder: Encoder
-    prompts: list[str]
-    texts: Conditioning
-    side: int
-    seed: int
-
-    def draw(self) -> list[bytes] | None:
-        """A PNG per prompt, or None; never raises."""
-        wanted = preview.pictures(self.prompts, side=self.side, seed=self.seed)
-        try:
-            coder = self.encoder.part(Part.IMAGE).image_coder
-        except (MarsamError, OSError, MemoryError, RuntimeError) as error:
-            _log.warning("preview.skipped", reason="DECODER", message=str(error))
-            return None
-        shown = Components(**{**vars(self.parts), "image_coder": coder})
-        return preview.draw(self.family, shown, wanted, self.texts, lanes=self.encoder.lanes, budget_s=PREVIEW_BUDGET_S)
-
-
-def _preview(work: Work, drawing: _Drawing, step: int) -> None:
-    work.reporter.phase("preview")
-    pictures = drawing.draw()
-    if pictures is None:
-        work.reporter.event("log", level="warning", message=f"the preview at step {step} was skipped")
-        return
-
-    async def store() -> list[FileRef]:
-        name = f"previews/{step:08d}"
-        return [
-            await publish.picture(work.jobs.blobs, work.spec.project, f"{name}/{row:03d}.png", data)
-            for row, data in enumerate(pictures)
-        ]
-
-    try:
-        files = work.bridge.call(store(), timeout_s=60.0)
-    except MarsamError as error:
-        _log.warning("preview.not_stored", reason=error.reason, message=error.message)
-        return
-    work.reporter.event("preview", step=step, files=[to_plain(file) for file in files], prompts=drawing.prompts)
-
-
 def _metrics(
-    work: Work, loop: Loop, *, share: float, seconds: float, began: float, artifact: Path, paths: tuple[str, ...]
+    work: Work,
+    loop: Loop,
+    *,
+    share: float,
+    seconds: float,
+    first: int,
+    began: float,
+    artifact: Path,
+    paths: tuple[str, ...],
 ) -> dict[str, float]:
     losses = [loss for loss in loop.position.losses if math.isfinite(loss)]
     last = losses[-max(1, len(losses) // 10) :]
-    taken = max(1, round(len(loop.position.losses)))
+    # Of this attempt: another one's steps took another time.
+    taken = loop.position.step - first
     return {
         "steps": float(loop.position.step),
         "samples": float(len(loop.feed.samples)),

@@ -1,0 +1,61 @@
+"""The pictures that a run is shown by: its prompts, drawn while it trains and when it is done."""
+
+from dataclasses import dataclass
+
+from marsam.catalog.files import FileRef
+from marsam.core.errors import MarsamError
+from marsam.core.records import to_plain
+from marsam.diffusion.spec import Components, Conditioning, Family, Part
+from marsam.telemetry.logs import Log
+from marsam_trainer.run import preview, publish
+from marsam_trainer.run.data import Encoder
+from marsam_trainer.run.work import Work
+
+PREVIEW_BUDGET_S = 60.0
+_log = Log(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """All that drawing the run's prompts takes; the image decoder is loaded on the first use."""
+
+    family: Family
+    parts: Components
+    encoder: Encoder
+    prompts: list[str]
+    texts: Conditioning
+    side: int
+    seed: int
+
+    def draw(self) -> list[bytes] | None:
+        """A PNG per prompt, or None; never raises."""
+        wanted = preview.pictures(self.prompts, side=self.side, seed=self.seed)
+        try:
+            coder = self.encoder.part(Part.IMAGE).image_coder
+        except (MarsamError, OSError, MemoryError, RuntimeError) as error:
+            _log.warning("preview.skipped", reason="DECODER", message=str(error))
+            return None
+        shown = Components(**{**vars(self.parts), "image_coder": coder})
+        return preview.draw(self.family, shown, wanted, self.texts, lanes=self.encoder.lanes, budget_s=PREVIEW_BUDGET_S)
+
+
+def show(work: Work, drawing: Drawing, step: int) -> None:
+    work.reporter.phase("preview")
+    pictures = drawing.draw()
+    if pictures is None:
+        work.reporter.event("log", level="warning", message=f"the preview at step {step} was skipped")
+        return
+
+    async def store() -> list[FileRef]:
+        name = f"previews/{step:08d}"
+        return [
+            await publish.picture(work.jobs.blobs, work.spec.project, f"{name}/{row:03d}.png", data)
+            for row, data in enumerate(pictures)
+        ]
+
+    try:
+        files = work.bridge.call(store(), timeout_s=60.0)
+    except MarsamError as error:
+        _log.warning("preview.not_stored", reason=error.reason, message=error.message)
+        return
+    work.reporter.event("preview", step=step, files=[to_plain(file) for file in files], prompts=drawing.prompts)

@@ -1,0 +1,70 @@
+"""What every part of an attempt needs, and how it learns that it should stop."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from marsam.catalog.datasets import DatasetVersion
+from marsam.catalog.models import Model
+from marsam.catalog.repository import load_model, load_version
+from marsam.catalog.runs import RunSpec
+from marsam.core.errors import Invalid
+from marsam.jobs.store import JobStore
+from marsam.store.blobs import Blobs
+from marsam.telemetry.meter import Meter
+from marsam_trainer.run import checkpoint
+from marsam_trainer.run.bridge import Bridge
+from marsam_trainer.run.reporter import Reporter
+
+
+class Stopped(Exception):
+    """The run was asked to stop, and is at a point where it can."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What every part of an attempt needs."""
+
+    bridge: Bridge
+    jobs: JobStore
+    spec: RunSpec
+    base: Model
+    version: DatasetVersion
+    attempt: int
+    cache: Path
+    device: str
+    cores: int
+    lanes: int | None
+    meter: Meter
+    reporter: Reporter
+    stopping: Callable[[], bool]
+
+    @property
+    def place(self) -> checkpoint.Place:
+        """Where checkpoints are."""
+        return checkpoint.Place(blobs=self.jobs.blobs, project=self.spec.project, run=self.spec.id)
+
+    def stop_if_asked(self) -> None:
+        """Raise `Stopped` when the run was asked to stop, or what makes it pointless to go on."""
+        if self.stopping():
+            raise Stopped
+        self.reporter.check()
+
+    def caching(self, done: int, of: int) -> None:
+        """Report that `done` of `of` are prepared, and stop if asked."""
+        self.stop_if_asked()
+        self.reporter.phase("caching", done, of)
+
+
+def load_order(bridge: Bridge, blobs: Blobs, run_spec: RunSpec) -> tuple[Model, DatasetVersion]:
+    """The base and the dataset version of a run. Raises `Invalid` (DIGEST_MISMATCH) when either is not what was
+    ordered."""
+    base = bridge.call(load_model(blobs, run_spec.base))
+    version = bridge.call(load_version(blobs, run_spec.dataset_version))
+    for field, wanted, found in (
+        ("base_digest", run_spec.base_digest, base.digest),
+        ("dataset_digest", run_spec.dataset_digest, version.digest),
+    ):
+        if wanted != found:
+            raise Invalid(f"{field} is {found}, {wanted} was ordered", field=field, reason="DIGEST_MISMATCH")
+    return base, version
