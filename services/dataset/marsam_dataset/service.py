@@ -18,6 +18,7 @@ from marsam.core.ids import new_ulid
 from marsam.core.names import ResourceName, format_name, parse
 from marsam.core.records import canonical
 from marsam.jobs.requests import remember
+from marsam.rpc.server.paging import page
 from marsam.store import keys
 from marsam.store.blobs import Blobs, names
 from marsam.store.content import stream_blob
@@ -27,7 +28,6 @@ from marsam_dataset.assess import assess
 from marsam_dataset.export import formats
 from marsam_dataset.ingest.imports import Imports
 from marsam_dataset.ingest.receive import Receiver
-from marsam_dataset.paging import fit, page
 from marsam_dataset.reviews import Decision, Reviews
 from marsam_dataset.watching import until
 
@@ -95,14 +95,16 @@ class DatasetService(dataset_pb2_grpc.DatasetServiceServicer):
     async def ListDatasets(self, request: pb.ListDatasetsRequest, context: Any) -> pb.ListDatasetsResponse:
         project = parse(request.parent, "project", field="parent").project
         ids = await names(self._blobs, keys.datasets(project), folders=True)
-        shown, token = page(ids, size=request.page_size, token=request.page_token, parent=request.parent)
-        found = []
+        asked = page(size=request.page_size, token=request.page_token, question=("ListDatasets", request.parent))
+        shown, token = asked.cut(ids)
+        found = {}
         for id_ in shown:
             try:
-                found.append(await self._dataset(format_name("dataset", project, id_)))
+                found[id_] = await self._dataset(format_name("dataset", project, id_))
             except Missing:  # deleted while we listed
                 continue
-        return pb.ListDatasetsResponse(datasets=found, next_page_token=token)
+        fitting, token = asked.fit(list(found.values()), list(found), token)
+        return pb.ListDatasetsResponse(datasets=fitting, next_page_token=token)
 
     async def DeleteDataset(self, request: pb.DeleteDatasetRequest, context: Any) -> pb.DeleteDatasetResponse:
         await repository.load_dataset(self._blobs, request.name)
@@ -164,13 +166,14 @@ class DatasetService(dataset_pb2_grpc.DatasetServiceServicer):
         standing = await Reviews(self._blobs, parent, self._clock).standing()
         stored = await names(self._blobs, keys.items(parent.project, parent.id), folders=False)
         ids = [id_ for n in stored if standing.verdicts.get(id_ := n.removesuffix(".json")) != "takedown"]
-        shown, token = page(ids, size=request.page_size, token=request.page_token, parent=request.parent)
+        asked = page(size=request.page_size, token=request.page_token, question=("ListItems", request.parent))
+        shown, token = asked.cut(ids)
         items = []
         for at in range(0, len(shown), _READ_AT_ONCE):
             some = [f"{request.parent}/items/{id_}" for id_ in shown[at : at + _READ_AT_ONCE]]
             items += await asyncio.gather(*(repository.load_item(self._blobs, name) for name in some))
         messages = [wire.item(request.parent, item, standing) for item in items]
-        fitting, token = fit(messages, shown, token, parent=request.parent)
+        fitting, token = asked.fit(messages, shown, token)
         return pb.ListItemsResponse(items=fitting, next_page_token=token)
 
     async def ReadItem(self, request: pb.ReadItemRequest, context: Any) -> AsyncIterator[pb.ReadItemResponse]:
@@ -230,9 +233,10 @@ class DatasetService(dataset_pb2_grpc.DatasetServiceServicer):
     async def ListVersions(self, request: pb.ListVersionsRequest, context: Any) -> pb.ListVersionsResponse:
         await repository.load_dataset(self._blobs, request.parent)
         stored = {v.version: v for v in await repository.list_versions(self._blobs, request.parent)}
-        shown, token = page(sorted(stored), size=request.page_size, token=request.page_token, parent=request.parent)
+        asked = page(size=request.page_size, token=request.page_token, question=("ListVersions", request.parent))
+        shown, token = asked.cut(sorted(stored))
         messages = [wire.version(stored[id_]) for id_ in shown]
-        fitting, token = fit(messages, shown, token, parent=request.parent)
+        fitting, token = asked.fit(messages, shown, token)
         return pb.ListVersionsResponse(versions=fitting, next_page_token=token)
 
     async def DiffVersions(self, request: pb.DiffVersionsRequest, context: Any) -> pb.DiffVersionsResponse:

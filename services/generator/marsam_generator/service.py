@@ -14,10 +14,10 @@ from marsam.core.errors import Invalid, Missing, Unsupported
 from marsam.core.names import parse
 from marsam.diffusion import registry
 from marsam.diffusion.sampling import SCHEDULERS
+from marsam.rpc.server.paging import page
 from marsam.store.blobs import Blobs
 from marsam_generator import wire
 from marsam_generator.models import Resident
-from marsam_generator.paging import page
 from marsam_generator.records import list_names, load_record
 from marsam_generator.requests import MAX_COUNT
 from marsam_generator.studio import Studio
@@ -56,17 +56,14 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
         self, request: generator_pb2.ListGenerationsRequest, context: grpc.aio.ServicerContext
     ) -> generator_pb2.ListGenerationsResponse:
         project = parse(request.parent, "project", field="parent").project
-        names, token = page(
-            await list_names(self._blobs, project),
-            size=request.page_size,
-            token=request.page_token,
-            parent=request.parent,
-        )
-        found = []
+        asked = page(size=request.page_size, token=request.page_token, question=("ListGenerations", request.parent))
+        names, token = asked.cut(await list_names(self._blobs, project), descending=True)
+        found = {}
         for name in names:
             with contextlib.suppress(Missing):  # taken down meanwhile
-                found.append(wire.generation(await load_record(self._blobs, name)))
-        return generator_pb2.ListGenerationsResponse(generations=found, next_page_token=token)
+                found[name] = wire.generation(await load_record(self._blobs, name))
+        fitting, token = asked.fit(list(found.values()), list(found), token)
+        return generator_pb2.ListGenerationsResponse(generations=fitting, next_page_token=token)
 
     async def CancelGeneration(
         self, request: generator_pb2.CancelGenerationRequest, context: grpc.aio.ServicerContext

@@ -9,7 +9,7 @@ from marsam.core.errors import Invalid, MarsamError, unknown_name
 from marsam.core.records import load
 from marsam.jobs.index import Row
 from marsam.jobs.states import State
-from marsam_trainer.paging import Page
+from marsam.rpc.server.paging import Page
 from marsam_trainer.runs import Runs, RunView
 
 _TERM = re.compile(r"(state|family|method|label\.[a-z0-9][a-z0-9._-]{0,62})\s*=\s*\"?([^\s\"=]+)\"?")
@@ -31,10 +31,9 @@ class Lister:
         rows, _ = index.page(size=1 << 30, before=page.last)
         if "family" in filter_:
             await self._learn_families(rows)
-        chosen = [row for row in rows if all(test(row.head.state, self._spec(row)) for test in tests)]
-        shown = chosen[: page.size]
-        token = page.token(shown[-1].job_id) if len(chosen) > page.size else ""
-        return [await self._runs.view(project, row.job_id) for row in shown], token
+        chosen = [row.job_id for row in rows if all(test(row.head.state, self._spec(row)) for test in tests)]
+        shown, token = page.cut(chosen, descending=True)
+        return [await self._runs.view(project, run_id) for run_id in shown], token
 
     def _spec(self, row: Row) -> RunSpec:
         return load(RunSpec, row.spec, what=f"spec of {row.job_id}")

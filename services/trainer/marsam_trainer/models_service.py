@@ -18,13 +18,14 @@ from marsam.core.errors import Invalid, Missing, Precondition
 from marsam.core.ids import new_ulid
 from marsam.core.names import format_name, parse
 from marsam.rpc.server import current_principal
+from marsam.rpc.server.paging import page
 from marsam.store import keys
 from marsam.store.blobs import Blobs, names
 from marsam.store.cache import Cache
 from marsam.store.content import STREAM_CHUNK, digest_file, stream_blob
+from marsam.store.staging import failure
 from marsam_trainer import convert, exports, hub, lineage
 from marsam_trainer.importing import Importer, ImportOrder
-from marsam_trainer.paging import page
 from marsam_trainer.runs import Runs
 from marsam_trainer.settings import TrainerSettings
 from marsam_trainer.uploads import Received, Upload
@@ -75,18 +76,19 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
 
     async def ListModels(self, request: model_pb2.ListModelsRequest, context: Any) -> model_pb2.ListModelsResponse:
         project = parse(request.parent, "project", field="parent").project
-        asked = page(size=request.page_size, token=request.page_token, question=(request.parent,))
+        asked = page(size=request.page_size, token=request.page_token, question=("ListModels", request.parent))
         ids, token = asked.cut(await self._ids(project))
         models = await asyncio.gather(
             *(load_model(self._blobs, format_name("model", project, id_)) for id_ in ids), return_exceptions=True
         )
-        shown = []
-        for model in models:
+        shown = {}
+        for id_, model in zip(ids, models, strict=True):
             if isinstance(model, Model):
-                shown.append(convert.model_message(model))
+                shown[id_] = convert.model_message(model)
             elif not isinstance(model, Missing):  # deleted since it was listed
                 raise model
-        return model_pb2.ListModelsResponse(models=shown, next_page_token=token)
+        fitting, token = asked.fit(list(shown.values()), list(shown), token)
+        return model_pb2.ListModelsResponse(models=fitting, next_page_token=token)
 
     async def DeleteModel(self, request: model_pb2.DeleteModelRequest, context: Any) -> model_pb2.DeleteModelResponse:
         name = parse(request.name, "model")
@@ -223,11 +225,13 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
 
     @asynccontextmanager
     async def _scratch(self) -> AsyncIterator[Path]:
-        """A folder of one call's own, gone with it."""
+        """A folder of one call's own, gone with it. What the disk says of it (that it is full) is a stated error."""
         folder = self._incoming / new_ulid(self._clock)
-        await asyncio.to_thread(folder.mkdir, parents=True)
         try:
+            await asyncio.to_thread(folder.mkdir, parents=True)
             yield folder
+        except OSError as error:
+            raise failure(error, "a file in the cache") from error
         finally:
             await asyncio.to_thread(shutil.rmtree, folder, True)
 

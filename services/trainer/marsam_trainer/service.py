@@ -8,11 +8,11 @@ from marsam.core.names import ResourceName, parse
 from marsam.diffusion import registry
 from marsam.jobs.states import State
 from marsam.rpc.server import current_principal
+from marsam.rpc.server.paging import page
 from marsam_trainer import convert
 from marsam_trainer.checkpoints import list_checkpoints
 from marsam_trainer.desk import Desk
 from marsam_trainer.listing import Lister
-from marsam_trainer.paging import page
 from marsam_trainer.queue import Queue
 from marsam_trainer.runs import Runs, RunView
 from marsam_trainer.watching import Watcher
@@ -62,11 +62,12 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
 
     async def ListRuns(self, request: trainer_pb2.ListRunsRequest, context: Any) -> trainer_pb2.ListRunsResponse:
         project = parse(request.parent, "project", field="parent").project
-        asked = page(size=request.page_size, token=request.page_token, question=(request.parent, request.filter))
+        question = ("ListRuns", request.parent, request.filter)
+        asked = page(size=request.page_size, token=request.page_token, question=question)
         views, token = await self._lister.page(project, asked, filter_=request.filter)
-        return trainer_pb2.ListRunsResponse(
-            runs=[self._message(project, view) for view in views], next_page_token=token
-        )
+        messages = [self._message(project, view) for view in views]
+        fitting, token = asked.fit(messages, [view.spec.id for view in views], token)
+        return trainer_pb2.ListRunsResponse(runs=fitting, next_page_token=token)
 
     async def CancelRun(self, request: trainer_pb2.CancelRunRequest, context: Any) -> trainer_pb2.CancelRunResponse:
         name = parse(request.name, "run")

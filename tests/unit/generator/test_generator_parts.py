@@ -1,4 +1,4 @@
-"""Streams that may be cancelled from elsewhere, the queue's bound, pages, the device, what a PNG carries."""
+"""Streams that may be cancelled from elsewhere, the queue's bound, the device, what a PNG carries."""
 
 import asyncio
 import io
@@ -11,7 +11,6 @@ from marsam_generator import attended as module
 from marsam_generator.attended import attended
 from marsam_generator.engine.admission import Admission
 from marsam_generator.hardware import choose
-from marsam_generator.paging import page
 from marsam_generator.pictures import encode
 from PIL import Image
 
@@ -87,19 +86,6 @@ def test_the_queue_is_bounded_and_says_how_long() -> None:
             assert (second.ahead, admission.waiting) == (3, 1)
             assert admission.seconds_of_work == pytest.approx(3.0)
     assert admission.pictures == 0
-
-
-def test_pages_do_not_shift_and_tokens_belong_to_their_list() -> None:
-    names = [f"n{number}" for number in range(9, 0, -1)]
-    shown, token = page(names, size=4, token="", parent="p")
-    assert list(shown) == ["n9", "n8", "n7", "n6"]
-    shown, token = page(["new", *names][1:], size=4, token=token, parent="p")
-    assert list(shown) == ["n5", "n4", "n3", "n2"]
-    shown, end = page(names, size=4, token=token, parent="p")
-    assert (list(shown), end) == (["n1"], "")
-    for wrong, parent in ((token, "q"), ("nonsense", "p")):
-        with pytest.raises(Invalid):
-            page(names, size=4, token=wrong, parent=parent)
 
 
 def test_a_missing_gpu_is_refused_by_name() -> None:

@@ -7,38 +7,11 @@ from marsam_trainer.environment import child_environment
 from marsam_trainer.hub import parse_ref, select
 from marsam_trainer.listing import parse_filter
 from marsam_trainer.orders import default_steps
-from marsam_trainer.paging import DEFAULT_SIZE, LARGEST_SIZE, page
 from marsam_trainer.settings import TrainerSettings
 
 from marsam.catalog.runs import RunSpec
 from marsam.core.errors import Invalid
 from marsam.jobs.states import State
-
-
-def test_pages_hold_every_id_once_and_tokens_belong_to_their_question() -> None:
-    ids = [f"m{n:02d}" for n in range(7)]
-    seen: list[str] = []
-    token = ""
-    while True:
-        got, token = page(size=3, token=token, question=("projects/a",)).cut(ids)
-        seen += got
-        if not token:
-            break
-    assert seen == ids
-    _, token = page(size=3, token="", question=("projects/a",)).cut(ids)
-    # What is added before or removed meanwhile shifts nothing.
-    assert page(size=3, token=token, question=("projects/a",)).cut(["m00", "m01x", *ids[4:]])[0] == ids[4:]
-    with pytest.raises(Invalid) as caught:
-        page(size=3, token=token, question=("projects/b",))
-    assert caught.value.reason == "PAGE_TOKEN"
-    assert page(size=0, token="", question=()).size == DEFAULT_SIZE
-    assert page(size=10**6, token="", question=()).size == LARGEST_SIZE
-
-
-@pytest.mark.parametrize("token", ["x", "bnVsbA==", "WzFd", "ÿ", "WyJhIiwgMV0="])
-def test_strange_tokens_are_refused(token: str) -> None:
-    with pytest.raises(Invalid):
-        page(size=1, token=token, question=())
 
 
 def spec(**changes: object) -> RunSpec:
