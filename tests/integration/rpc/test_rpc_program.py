@@ -1,4 +1,4 @@
-"""A service as a program: settings, refusals, exit codes, signals. The dataset service, the lightest, stands for all."""
+"""A service as a program: settings, refusals, exit codes, signals. The dataset service, the lightest, stands in."""
 
 import json
 import os
@@ -23,7 +23,14 @@ def ended(folder: Path, *words: str, **settings: str) -> tuple[int, str, list[An
     done = subprocess.run(
         [*COMMAND, *words], env=environment(folder, **settings), capture_output=True, text=True, timeout=60, check=False
     )
-    return done.returncode, done.stdout, [json.loads(line) for line in done.stderr.splitlines()]
+    return done.returncode, done.stdout, logged(done.stderr)
+
+
+def logged(text: str) -> list[Any]:
+    """The lines of a log, every one of which must be JSON."""
+    strange = [line for line in text.splitlines() if not line.startswith("{")]
+    assert strange == []
+    return [json.loads(line) for line in text.splitlines()]
 
 
 def test_check_config_prints_what_is_in_force(tmp_path: Path) -> None:
@@ -94,7 +101,7 @@ def test_a_signal_drains_and_ends_well(tmp_path: Path, number: signal.Signals) -
     process.send_signal(number)
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (0, "")
-    events = [json.loads(line)["event"] for line in err.splitlines()]
+    events = [line["event"] for line in logged(err)]
     assert events[-3:] == ["service.ready", "service.draining", "service.stopped"]
 
 
