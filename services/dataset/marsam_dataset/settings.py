@@ -1,8 +1,8 @@
 """What the dataset service can be told."""
 
-import os
 from dataclasses import dataclass
 
+from marsam.core.cores import available_cores
 from marsam.core.errors import Invalid
 from marsam.imaging.limits import Limits
 from marsam.rpc.server import ServerSettings
@@ -19,7 +19,7 @@ class Settings(ServerSettings):
     """Accepted for uniformity with the other services; this one reads from the store."""
 
     decode_workers: int = 0
-    """Decoding processes; 0 takes one per processor, at most eight."""
+    """Decoding processes; 0 takes one per available core, at most eight."""
 
     max_file_bytes: int = Limits.max_bytes
     max_pixels: int = Limits.max_pixels
@@ -36,7 +36,7 @@ class Settings(ServerSettings):
     @property
     def workers(self) -> int:
         """How many decoding processes to run."""
-        return self.decode_workers or min(8, len(os.sched_getaffinity(0)))
+        return self.decode_workers or min(8, available_cores())
 
     @property
     def limits(self) -> Limits:

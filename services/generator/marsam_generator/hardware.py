@@ -1,19 +1,16 @@
 """The device that draws: chosen, named and measured."""
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
-from pathlib import Path
 
 import torch
 
+from marsam.core.cores import computing_cores
 from marsam.core.errors import Precondition
 from marsam.diffusion.spec import Precision
 from marsam.telemetry import MemoryReading, process_memory
-
-_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,21 +58,7 @@ def choose(device: str, precision: str, threads: int) -> Hardware:
             )
         return Hardware(device=f"cuda:{index}", precision=Precision(precision), lanes=1)
     torch.set_num_threads(1)
-    return Hardware(device="cpu", precision=Precision(precision), lanes=threads or _cores())
-
-
-def _cores() -> int:
-    """Cores that this process may really use: OMP_NUM_THREADS, else the scheduler's mask within the control group's
-    quota."""
-    wish = os.environ.get("OMP_NUM_THREADS", "")
-    if wish.isdigit() and int(wish) > 0:
-        return int(wish)
-    cores = len(os.sched_getaffinity(0))
-    try:
-        quota, period = _QUOTA.read_text().split()
-    except (OSError, ValueError):
-        return cores  # cgroup v1, or the root group: the mask is the limit
-    return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
+    return Hardware(device="cpu", precision=Precision(precision), lanes=threads or computing_cores())
 
 
 def gpu_memory() -> Iterable[MemoryReading]:

@@ -16,6 +16,7 @@ from marsam.cli.session import Json, guarded, options
 from marsam.client import AsyncMarsam, Endpoints, find, health
 from marsam.client import endpoints as finding
 from marsam.client.endpoints import HOME
+from marsam.core.cores import available_cores
 from marsam.core.errors import MarsamError
 from marsam.store.open import open_store, prove
 
@@ -85,9 +86,8 @@ def _packages() -> list[Check]:
 
 
 def _machine() -> Check:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return Check(name="machine", state="ok", fact=f"{cores} cores, {console.size(memory)} of memory")
+    return Check(name="machine", state="ok", fact=f"{available_cores()} cores, {console.size(memory)} of memory")
 
 
 async def _store(home: Path) -> Check:

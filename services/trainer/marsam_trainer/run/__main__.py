@@ -13,6 +13,7 @@ from types import FrameType
 
 from marsam.catalog.runs import RunSpec
 from marsam.core.clock import SystemClock
+from marsam.core.cores import computing_cores
 from marsam.core.errors import MarsamError
 from marsam.core.names import parse
 from marsam.core.records import canonical, load
@@ -25,7 +26,6 @@ from marsam.telemetry.logs import Log, bind, configure
 from marsam.telemetry.meter import Meter
 from marsam_trainer.run import codes
 from marsam_trainer.run.bridge import Bridge
-from marsam_trainer.run.threads import available_cores
 
 _log = Log(__name__)
 
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     stop = Stop()
     stop.install()
     # Before torch is imported: OpenMP reads it once.
-    os.environ.setdefault("OMP_NUM_THREADS", str(options.cores or available_cores()))
+    os.environ.setdefault("OMP_NUM_THREADS", str(options.cores or computing_cores()))
     from marsam.diffusion.weights.net import quieten
 
     quieten()
@@ -151,7 +151,7 @@ def _attempt(options: argparse.Namespace, bridge: Bridge, stop: Stop, blobs: Blo
                 attempt=options.attempt,
                 cache=options.cache,
                 device=device,
-                cores=options.cores or available_cores(),
+                cores=options.cores or computing_cores(),
                 lanes=options.lanes,
                 meter=meter,
                 reporter=reporter,
@@ -167,7 +167,13 @@ def _scraped(meter: Meter, port: int) -> Iterator[None]:
     if not port:
         yield
         return
-    with serving_in_thread(application(meter, ready=lambda: True), listen("127.0.0.1", port)):
+    try:
+        listener = listen("127.0.0.1", port)
+    except OSError as error:  # taken since it was chosen: no reason to train nothing
+        _log.warning("run.not_scraped", message=str(error))
+        yield
+        return
+    with serving_in_thread(application(meter, ready=lambda: True), listener):
         yield
 
 

@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from marsam.catalog.models import Model
 from marsam.catalog.runs import RunSpec
+from marsam.core.cores import computing_cores
 from marsam.core.errors import Invalid, MarsamError
 from marsam.diffusion import registry
 from marsam.diffusion.spec import BaseFacts, Conditioning, Family, FamilyFacts, Method, Quantisation
@@ -26,7 +27,6 @@ from marsam.store.cache import Cache
 from marsam_trainer.run.bridge import Bridge
 from marsam_trainer.run.data import samples_of
 from marsam_trainer.run.reporter import device_memory
-from marsam_trainer.run.threads import available_cores
 from marsam_trainer.run.work import load_order
 
 LIBRARIES = {"cpu": 560 << 20, "cuda": 1200 << 20}
@@ -168,7 +168,7 @@ def _machine_flops(device: str) -> float:
     On a CPU one core is measured, as busy as it is, and counted as often as there are cores: lanes do not share work.
     """
     side = 1024
-    cores = available_cores() if device == "cpu" else 1
+    cores = computing_cores() if device == "cpu" else 1
     if device == "cpu":
         torch.set_num_threads(1)
     left = torch.randn(side, side, device=device)
