@@ -124,9 +124,12 @@ def _config(path: Path) -> Mapping[str, Any]:
 def _parameters(config: Mapping[str, Any], *, rank: int, count: int) -> dict[str, Any]:
     if config["r"] != rank:
         raise _layout(f"{CONFIG} says rank {config['r']}, the tensors say {rank}")
+    alpha = config.get("lora_alpha", rank)
+    if type(alpha) not in (int, float):
+        raise _layout(f"{CONFIG} gives no number as lora_alpha")
     return {
         "rank": rank,
-        "alpha": float(config.get("lora_alpha", rank)),
+        "alpha": float(alpha),
         "rank_stabilised": bool(config.get("use_rslora", False)),
         "modules": count,
     }

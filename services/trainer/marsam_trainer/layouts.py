@@ -181,6 +181,9 @@ def _weights_of(folder: Folder, name: str, inside: list[str]) -> list[Violation]
         if not path.endswith(".safetensors.index.json"):
             continue
         shards = folder.json(path).get("weight_map", {})
+        if not isinstance(shards, dict):
+            faults.append(_fault(f"{path} does not map tensors to files"))
+            continue
         absent = sorted({str(shard) for shard in shards.values()} - {PurePosixPath(p).name for p in inside})
         faults += [_fault(f"{name}/{shard}, which {PurePosixPath(path).name} names, is missing") for shard in absent]
     return faults

@@ -129,6 +129,16 @@ def test_another_familys_base_is_refused(unet: dict[str, object], words: str) ->
         registry.read_base("sd1", _configs(**unet))
 
 
+@pytest.mark.parametrize(
+    "unet",
+    [{"sample_size": [64, 64]}, {"sample_size": "big"}, {"block_out_channels": 4}, {"sample_size": float("inf")}],
+)
+def test_what_diffusers_never_writes_is_refused(unet: dict[str, object]) -> None:
+    with pytest.raises(Invalid) as caught:
+        registry.read_base("sd1", _configs(**unet))
+    assert caught.value.reason == "BASE_MALFORMED"
+
+
 def test_a_missing_file_is_named() -> None:
     configs = _configs()
     del configs["vae/config.json"]

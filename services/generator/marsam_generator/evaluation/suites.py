@@ -109,8 +109,8 @@ class Prompt:
         place = f"prompt '{self.id}'"
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise Invalid(f"{place} needs at least one seed, and each only once", field="prompts.seeds")
-        if any(not 0 <= seed < 2**63 for seed in self.seeds):
-            raise Invalid(f"{place}: a seed lies between 0 and 2^63 - 1", field="prompts.seeds")
+        if any(not 0 <= seed < 2**52 for seed in self.seeds):  # the generator's bound, with room for an offset
+            raise Invalid(f"{place}: a seed lies between 0 and 2^52 - 1", field="prompts.seeds")
         if not self.expect and not self.forbid:
             raise Invalid(f"{place} expects and forbids nothing, so it cannot be judged", field="prompts.expect")
         for name, values in (*self.expect.items(), *self.forbid.items()):

@@ -49,7 +49,24 @@ def read_base(configs: Mapping[str, Mapping[str, Any]]) -> BaseFacts:
             violations=[("base", f"{path} is missing", "BASE_INCOMPLETE") for path in absent],
             remedy="give a folder in diffusers layout with unet, vae, text_encoder, tokenizer and scheduler",
         )
-    unet, vae, text, scheduler, tokenizer = (configs[path] for path in FACTS.config_files)
+    try:
+        return _read(*(configs[path] for path in FACTS.config_files))
+    except (TypeError, ValueError, OverflowError, AttributeError) as error:
+        raise Invalid(
+            f"a JSON file of the base holds what diffusers never writes: {error}",
+            reason="BASE_MALFORMED",
+            field="base",
+            remedy="compare its JSON files with those of the pipeline it was made from",
+        ) from error
+
+
+def _read(
+    unet: Mapping[str, Any],
+    vae: Mapping[str, Any],
+    text: Mapping[str, Any],
+    scheduler: Mapping[str, Any],
+    tokenizer: Mapping[str, Any],
+) -> BaseFacts:
     prediction = scheduler.get("prediction_type", "epsilon")
     faults = []
     if unet.get("_class_name") != "UNet2DConditionModel":
