@@ -34,6 +34,7 @@ def commands(command: Any, words: tuple[str, ...] = ()) -> list[tuple[str, ...]]
 
 
 EVERY = commands(typer.main.get_command(app))
+KINDS = {kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, MarsamError)}
 
 
 def test_every_command_of_the_issue_is_there() -> None:
@@ -58,8 +59,7 @@ def test_help_fits_a_screen(words: tuple[str, ...]) -> None:
 
 
 def test_every_error_has_an_exit_code_of_its_kind() -> None:
-    kinds = {kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, MarsamError)}
-    codes = {kind.__name__: exits.code_for(kind("x")) for kind in kinds}
+    codes = {kind.__name__: exits.code_for(kind("x")) for kind in KINDS}
     assert codes.pop("MarsamError") == codes.pop("Internal") == exits.BUG
     assert exits.BUG not in codes.values()
     assert (codes["Invalid"], codes["Missing"], codes["Unavailable"], codes["Cancelled"]) == (3, 4, 7, 21)
@@ -194,3 +194,16 @@ def test_a_home_is_for_one(tmp_path: Path) -> None:
     os.close(lock)
     os.close(home.lock(note=notes.append))
     assert notes == []
+
+
+def test_the_page_on_the_command_line_lists_every_command_and_exit_code() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "command-line.md").read_text(encoding="utf-8")
+    for words in EVERY:
+        assert all(word in page for word in words)
+    codes = {
+        exits.code_for(kind(""))
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, MarsamError)
+    }
+    codes |= {exits.OK, exits.USAGE, exits.JOB_FAILED, exits.JOB_CANCELLED, exits.INTERRUPTED}
+    assert {code for code in range(200) if f"| {code} |" in page} == codes

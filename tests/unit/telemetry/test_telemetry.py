@@ -197,3 +197,10 @@ def test_whatever_is_declared_is_used_somewhere() -> None:
     assert [name for name in sorted(names) if f"metrics.{name}" not in code] == []
     assert [one.name for one in Span if f"Span.{one.name}" not in code] == []
     assert [field for field in Fields.__annotations__ if not re.search(rf"\b{field}=", code)] == []
+
+
+def test_the_operator_s_page_lists_every_metric() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "operations.md").read_text(encoding="utf-8")
+    rows = [f"| `{m.name}` | {', '.join(m.labels)} | {m.help} |" for m in DECLARED]
+    assert [row for row in rows if row not in page] == []
+    assert page.count("| `marsam_") == len(rows)
