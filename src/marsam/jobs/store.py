@@ -1,11 +1,12 @@
 """Jobs of one kind in one project: create, read, move on, and find those that may be alive."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from marsam.core.clock import Clock
-from marsam.core.errors import Conflict, Exists, Missing, Precondition, did_you_mean
+from marsam.core.errors import Conflict, Corrupt, Exists, Missing, Precondition, did_you_mean
 from marsam.core.ids import is_ulid, new_ulid
 from marsam.core.records import dump, load
 from marsam.jobs.requests import remember
@@ -15,6 +16,7 @@ from marsam.store.blobs import Blobs, names
 from marsam.store.keys import JobKind
 from marsam.store.numbered import NumberedLog
 
+_log = logging.getLogger(__name__)
 _TRIES = 20
 
 
@@ -182,7 +184,8 @@ class JobStore:
     async def live(self) -> dict[str, Transition]:
         """Return id → head of every job that is alive, oldest first, and mend what crashes left behind.
 
-        A job whose spec was written but not its first transition begins now; a mark left on a finished job goes.
+        A job whose spec was written but not its first transition begins now; a mark left on a finished job goes. One
+        whose log cannot be read is logged and left out: it must not hide the others.
         """
         found: dict[str, Transition] = {}
         for job_id in await self.open_ids():
@@ -193,6 +196,9 @@ class JobStore:
                     continue  # still being made, or never will be; its request id completes it
                 await self._begin(job_id)
                 head = await self.head(job_id)
+            except Corrupt as error:
+                _log.error("%s %s is passed over: %s", self.kind, job_id, error)
+                continue
             if head.state.terminal:
                 await self.close(job_id)
             else:

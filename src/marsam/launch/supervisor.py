@@ -11,7 +11,7 @@ import logging
 from dataclasses import dataclass
 
 from marsam.core.clock import Clock
-from marsam.core.errors import Conflict, Deadline, Exists, MarsamError, OutcomeUnknown, Unavailable
+from marsam.core.errors import Conflict, Deadline, Exists, Invalid, MarsamError, OutcomeUnknown, Unavailable
 from marsam.jobs.progress import read_heartbeat
 from marsam.jobs.states import State, Transition
 from marsam.jobs.store import JobStore
@@ -122,7 +122,12 @@ class Supervisor:
             if project not in self._stores:
                 self._stores[project] = JobStore(self._blobs, project, self._kind, self._clock)
             store = self._stores[project]
-            found += [(_Job(store=store, id=job_id), head) for job_id, head in (await store.live()).items()]
+            try:
+                live = await store.live()
+            except Invalid as error:  # a folder that is no project: other projects' jobs are attended all the same
+                _log.warning("cannot look for %s of project '%s': %s", self._kind, project, error)
+                continue
+            found += [(_Job(store=store, id=job_id), head) for job_id, head in live.items()]
         return sorted(found, key=lambda pair: (pair[1].state is State.PENDING, pair[0].id))
 
     async def _drive(self, job: _Job) -> None:

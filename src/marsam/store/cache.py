@@ -112,7 +112,11 @@ class Cache:
     @contextlib.asynccontextmanager
     async def _only_one(self, digest: str, timeout_s: float) -> AsyncIterator[None]:
         """Hold the digest's lock among all processes; the wait is polled so that no thread is held by it."""
-        descriptor = os.open(self.root / "locks" / digest_hex(digest), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        lock = self.root / "locks" / digest_hex(digest)
+        try:
+            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise failure(error, f"the lock of {digest} in the cache") from error
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout_s
         try:
@@ -139,17 +143,19 @@ def _hit(path: Path, size: int) -> bool:
         os.utime(path)
     except FileNotFoundError:
         return False
+    except OSError as error:
+        raise failure(error, f"{path.name} in the cache") from error
     return True
 
 
 def _link(cached: Path, place: Path) -> None:
     if place.is_dir():
         raise Precondition(f"{place.name} is a folder where a file belongs", reason="PATH_TAKEN")
-    place.parent.mkdir(parents=True, exist_ok=True)
-    if place.exists() and place.samefile(cached):
-        return
     aside = place.with_name(f".{place.name}.{secrets.token_hex(4)}")
     try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if place.exists() and place.samefile(cached):
+            return
         try:
             os.link(cached, aside)
         except OSError:

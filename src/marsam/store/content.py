@@ -112,6 +112,8 @@ async def stream_blob(
     at = start
     while at < size:
         piece = await blobs.get(key, start=at, length=chunk)
+        if not piece:
+            raise mismatch(f"blob {digest}", f"{size} bytes", f"{at} bytes")
         running.update(piece)
         at += len(piece)
         yield piece

@@ -120,6 +120,16 @@ async def test_jobs_that_waited_before_are_found(house: House) -> None:
         await house.until(job_id, State.SUCCEEDED)
 
 
+async def test_a_record_that_cannot_be_read_leaves_other_jobs_attended(house: House) -> None:
+    broken, sound = await house.job(""), await house.job("")
+    (entry,) = (house.root / "store").glob(f"p/p/evaluations/{broken}/log/*")
+    entry.chmod(0o644)
+    entry.write_text("{")
+    (house.root / "store" / "p" / "No Project").mkdir()
+    async with house.supervisor():
+        await house.until(sound, State.SUCCEEDED)
+
+
 async def test_a_failing_job_is_tried_again_and_given_up(house: House) -> None:
     async with house.supervisor():
         job_id = await house.job("raise SystemExit(70)")

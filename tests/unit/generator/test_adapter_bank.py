@@ -8,7 +8,7 @@ import pytest
 import torch
 from marsam_generator.engine.bank import AdapterBank
 
-from marsam.core.errors import Corrupt, Invalid, Missing
+from marsam.core.errors import Corrupt, Exhausted, Invalid, Missing
 from marsam.diffusion import registry
 from marsam.diffusion.adapter.net import Adapter, apply
 from marsam.diffusion.spec import Components, Conditioning, Precision, Quantisation
@@ -139,6 +139,17 @@ def test_eviction_frees_rank_for_the_next_and_leaves_others_alone(parts, adapter
     bank.evict("b")
     assert (bank.size_bytes, dict(bank.resident)) == (0, {})
     assert not any(module._forward_hooks for module in parts.denoiser.modules())
+
+
+def test_a_full_bank_says_so_and_is_as_it_was(parts, adapters, rows, monkeypatch) -> None:
+    monkeypatch.setattr("marsam_generator.engine.bank.MAX_ROWS_OF_RANK", adapters["a"].shape.rank + 1)
+    bank = filled(parts, {"a": adapters["a"]})
+    uses = [{"a": 1.0}] * 5
+    before = banked(bank, parts.denoiser, rows, uses)
+    with pytest.raises(Exhausted) as caught:
+        bank.install(bank.prepare("b", adapters["b"]))
+    assert caught.value.reason == "ADAPTER_BANK_FULL" and set(bank.resident) == {"a"}
+    assert torch.equal(banked(bank, parts.denoiser, rows, uses), before)
 
 
 def test_the_base_is_never_written(parts, adapters, rows) -> None:

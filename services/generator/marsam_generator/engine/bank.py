@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from marsam.core.errors import Corrupt, Internal, Invalid, Missing
+from marsam.core.errors import Corrupt, Exhausted, Internal, Invalid, Missing
 from marsam.diffusion.adapter.net import Adapter
 
 MAX_ROWS_OF_RANK = 4096
-"""The bank never grows beyond this total rank: a larger sum means that eviction does not work."""
+"""The bank never grows beyond this total rank."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,9 +235,13 @@ class AdapterBank:
                 return slice(start, start + rank)
             start = taken.stop
         if start + rank > self._capacity:
-            wanted = max(2 * self._capacity, start + rank)
-            if wanted > MAX_ROWS_OF_RANK:
-                raise Internal(f"the adapter bank would grow to rank {wanted}, above {MAX_ROWS_OF_RANK}")
+            if start + rank > MAX_ROWS_OF_RANK:
+                raise Exhausted(
+                    f"the adapters of one base make a rank of {start + rank} together; {MAX_ROWS_OF_RANK} are held",
+                    reason="ADAPTER_BANK_FULL",
+                    remedy="evict adapters that nobody draws with (EvictAdapter)",
+                )
+            wanted = min(max(2 * self._capacity, start + rank), MAX_ROWS_OF_RANK)
             for site in self._sites.values():
                 site.grow(wanted)
             self._capacity = wanted
