@@ -100,7 +100,7 @@ async def _follow(marsam: AsyncMarsam, begun: evaluation_pb2.Evaluation, *, as_j
                 elif event.HasField("progress"):
                     _show(bar, event.progress)
 
-    await attached(follow(), farewell=f"detached; the evaluation goes on. {_return_to(begun.name).capitalize()}")
+    await attached(follow(), farewell=f"detached; the evaluation goes on; {_return_to(begun.name)}")
     return last
 
 

@@ -7,7 +7,6 @@ type checker sees the same arguments and answers.
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from concurrent.futures import CancelledError
 from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
@@ -77,7 +76,7 @@ def _iterates(
             while True:
                 try:
                     yield self._loop.wait(anext(messages))
-                except (StopAsyncIteration, CancelledError):
+                except StopAsyncIteration:
                     return
         finally:
             self._loop.wait(messages.aclose())

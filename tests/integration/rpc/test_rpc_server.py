@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from marsam.api.dataset.v1 import dataset_pb2, dataset_pb2_grpc
 from marsam.api.trainer.v1 import trainer_pb2, trainer_pb2_grpc
-from marsam.core.errors import Denied, Invalid, MarsamError, Missing, Precondition, Unauthenticated
+from marsam.core.errors import Deadline, Denied, Invalid, MarsamError, Missing, Precondition, Unauthenticated
 from marsam.rpc.server import ServerSettings, current_principal
 from marsam.rpc.wire import channel, child_deadline, error_of
 from tests.integration.rpc.support import DATASETS, Served, serving
@@ -105,6 +105,24 @@ async def test_a_caller_that_goes_away_unwinds_the_handler(served: Served) -> No
     counted = {"method": WATCH, "code": "CANCELLED"}
     await eventually(lambda: served.meter.value("marsam_rpc_handled_total", **counted) == 1)
     assert served.meter.value("marsam_rpc_in_flight", method=WATCH) == 0
+
+
+async def test_a_call_that_runs_out_of_time_is_counted_as_such(served: Served, datasets: Any) -> None:
+    ended = asyncio.Event()
+
+    async def slow(request: Any, context: Any) -> Any:
+        try:
+            await asyncio.sleep(30)
+        finally:
+            ended.set()
+
+    served.datasets.get = slow
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await datasets.GetDataset(dataset_pb2.GetDatasetRequest(name=NAME), timeout=0.3)
+    assert type(error_of(caught.value)) is Deadline
+    await asyncio.wait_for(ended.wait(), timeout=2)
+    counted = {"method": GET, "code": "DEADLINE_EXCEEDED"}
+    await eventually(lambda: served.meter.value("marsam_rpc_handled_total", **counted) == 1)
 
 
 async def test_an_error_in_the_middle_of_a_stream_is_typed(served: Served) -> None:

@@ -82,7 +82,10 @@ async def error_table(call: Call) -> AsyncIterator[None]:
         call.code = code if isinstance(code, grpc.StatusCode) else grpc.StatusCode.UNKNOWN
         raise
     except asyncio.CancelledError:
-        call.code = grpc.StatusCode.CANCELLED
+        # gRPC cancels the handler both when the caller goes away and when the caller's time is over.
+        remaining = call.context.time_remaining()
+        late = remaining is not None and remaining <= 0
+        call.code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
         raise
     except Exception:
         _LOG.exception("rpc.bug", method=call.method)

@@ -89,11 +89,13 @@ async def serve(
     except BaseException:
         listener.close()
         raise
-    app = http.application(meter, ready=lambda: not lifecycle.draining.is_set(), routes=routes)
+    serving = asyncio.Event()
+    app = http.application(meter, ready=lambda: serving.is_set() and not lifecycle.draining.is_set(), routes=routes)
     async with http.serving(app, listener) as http_port, _lag_probe(meter):
         await server.start()
         for name in ("", *names):
             await checker.set(name, health_pb2.HealthCheckResponse.SERVING)
+        serving.set()
         where = lifecycle.address = str(Address(host=address.host, port=port))
         web = f"http://{Address(host=http_address.host, port=http_port)}"
         _LOG.info("service.ready", listen=where, http=web)
