@@ -1,5 +1,7 @@
 """A checkpoint counts when its manifest is there and its state is what the manifest says."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,9 @@ from marsam_trainer.run import checkpoint
 from marsam_trainer.run.encoded import EncodedCache
 from safetensors.torch import load_file
 
+from marsam.core.errors import Corrupt
 from marsam.core.ids import new_ulid
+from marsam.diffusion.weights.net import weight_files
 from marsam.store.folder import FolderBlobs
 
 
@@ -101,3 +105,28 @@ def test_a_cache_that_cannot_be_written_is_no_failure(tmp_path: Path) -> None:
     cache = EncodedCache(tmp_path)
     cache.put({"latent": torch.zeros(4)}, "k")
     assert cache.get("k") is None
+
+
+def test_a_full_disk_is_said_and_costs_no_encoding(tmp_path: Path) -> None:
+    code = (
+        "import resource, signal, sys, torch\nfrom pathlib import Path\n"
+        "from marsam.core.errors import Exhausted\nfrom marsam_trainer.run import checkpoint\n"
+        "from marsam_trainer.run.encoded import EncodedCache\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\nresource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "state, folder = {'x': torch.zeros(10_000)}, Path(sys.argv[1])\n"
+        "cache = EncodedCache(folder)\ncache.put(state, 'key')\nassert cache.get('key') is None\n"
+        "try:\n    checkpoint.write_state(state, folder / 'state')\n"
+        "except Exhausted as error:\n    assert error.reason == 'STORE_FULL', error.reason\n    print('said')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.stdout == "said\n", done.stderr[-2000:]
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    "content", ['{"weight_map": {"a": "../../stolen.safetensors"}}', '{"weight_map": 3}', "{}", "["]
+)
+def test_an_index_of_shards_leads_nowhere_else(tmp_path: Path, content: str) -> None:
+    (tmp_path / "diffusion_pytorch_model.safetensors.index.json").write_text(content)
+    with pytest.raises(Corrupt):
+        weight_files(tmp_path)

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from safetensors.torch import save_file
 
 from marsam.core.errors import Corrupt, Missing
 from marsam.core.records import dump, load
+from marsam.diffusion.weights.net import save as write
 from marsam.store import keys
 from marsam.store.blobs import Blobs, names
 from marsam.store.content import digest_file
@@ -113,7 +113,7 @@ async def _found(place: Place, before: int) -> list[tuple[int, int]]:
 
 
 def write_state(tensors: Mapping[str, torch.Tensor], path: Path) -> tuple[str, int]:
-    """Write a state to a local file and return its (digest, size)."""
-    save_file({name: value.to("cpu").contiguous() for name, value in tensors.items()}, path)
+    """Write a state to a local file and return its (digest, size). Raises Exhausted when the disk is full."""
+    write({name: value.to("cpu").contiguous() for name, value in tensors.items()}, path)
     found = digest_file(path)
     return found.digest, found.size

@@ -50,6 +50,6 @@ class EncodedCache:
             path.parent.mkdir(parents=True, exist_ok=True)
             save_file({name: value.detach().to("cpu").contiguous() for name, value in tensors.items()}, aside)
             os.replace(aside, path)
-        except OSError:
+        except (OSError, SafetensorError):
             with contextlib.suppress(OSError):
                 aside.unlink(missing_ok=True)

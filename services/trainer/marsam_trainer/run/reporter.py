@@ -58,6 +58,7 @@ class Reporter:
         self._steps, self._device, self._family, self._method = steps, device, family, method
         self._lock = threading.Lock()
         self._waiting: list[dict[str, Any]] = []
+        self._batch: list[dict[str, Any]] = []
         self._progress: dict[str, Any] = {"kind": "progress", "phase": "loading", "step": 0, "steps": steps}
         if metrics_port:
             self._progress["metrics_port"] = metrics_port
@@ -146,11 +147,13 @@ class Reporter:
                 at=format_time(self._jobs.clock.now()), memory_used_bytes=memory.used, memory_peak_bytes=memory.peak
             )
             payload = {key: value for key, value in self._progress.items() if value is not None}
-            events = [*self._waiting, payload]
+            if not self._batch:
+                # A segment whose write failed is sent again as it was: it may have been written all the same.
+                self._batch, self._waiting = [*self._waiting, payload], []
         self._bridge.call(self._jobs.check_fence(self._id, self._attempt), timeout_s=30.0)
-        self._bridge.call(append_events(self._jobs, self._id, self._attempt, self._segment, events), timeout_s=30.0)
-        with self._lock:
-            # More may have been said meanwhile; what was written is the front.
-            del self._waiting[: len(events) - 1]
-            self._segment += 1
+        self._bridge.call(
+            append_events(self._jobs, self._id, self._attempt, self._segment, self._batch), timeout_s=30.0
+        )
+        self._batch = []
+        self._segment += 1
         self._bridge.call(heartbeat(self._jobs, self._id, self._attempt, payload), timeout_s=30.0)

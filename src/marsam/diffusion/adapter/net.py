@@ -16,10 +16,10 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from safetensors import safe_open
-from safetensors.torch import save_file
 
 from marsam.core.errors import Corrupt, Invalid
 from marsam.diffusion.spec import FamilyFacts
+from marsam.diffusion.weights import net as weights
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -102,7 +102,7 @@ def save(denoiser: Any, folder: Path, *, metadata: Mapping[str, str], name: str 
         if f".lora_A.{name}." in path or f".lora_B.{name}." in path
     }
     header = {**metadata, "format": "pt", "rank": str(config["r"]), "alpha": str(config["lora_alpha"])}
-    save_file(tensors, folder / WEIGHTS, metadata=header)
+    weights.save(tensors, folder / WEIGHTS, metadata=header)
     config["target_modules"] = sorted(config["target_modules"])
     (folder / CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True, default=str) + "\n", encoding="utf-8")
     return (CONFIG, WEIGHTS)

@@ -39,11 +39,11 @@ class FullTuning:
         return dict(denoiser.named_parameters())
 
     def save(self, denoiser: "Module", folder: Path, *, metadata: Mapping[str, str]) -> tuple[str, ...]:
-        from safetensors.torch import save_file
+        from marsam.diffusion.weights.net import save
 
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: value.detach().to("cpu").contiguous() for name, value in denoiser.state_dict().items()}
-        save_file(tensors, folder / WEIGHTS, metadata={**metadata, "format": "pt"})
+        save(tensors, folder / WEIGHTS, metadata={**metadata, "format": "pt"})
         denoiser.save_config(folder)
         return ("config.json", WEIGHTS)
 

@@ -6,16 +6,20 @@ The whole fp32 original never exists in memory beside its quantised form: a tens
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 from marsam.core.errors import Corrupt, Invalid
 from marsam.diffusion.spec import Precision
+from marsam.store.staging import failure
 
 DTYPES = {Precision.FP32: torch.float32, Precision.BF16: torch.bfloat16}
 
@@ -32,6 +36,18 @@ def quieten() -> None:
     transformers.utils.logging.set_verbosity_error()
 
 
+def save(tensors: Mapping[str, torch.Tensor], path: Path, *, metadata: Mapping[str, str] | None = None) -> None:
+    """Write tensors as safetensors. Raises what the disk says: Exhausted (STORE_FULL), Denied, Unavailable."""
+    try:
+        save_file(dict(tensors), path, metadata=dict(metadata) if metadata is not None else None)
+    except SafetensorError as error:  # the library tells of the system's errors in words only
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        code = int(number.group(1))
+        raise failure(OSError(code, os.strerror(code)), path.name) from error
+
+
 def weight_files(folder: Path, *, stem: str = "diffusion_pytorch_model") -> list[Path]:
     """The safetensors files of one diffusers component, in reading order: a single file, its shards, or its fp16
     variant.
@@ -43,7 +59,7 @@ def weight_files(folder: Path, *, stem: str = "diffusion_pytorch_model") -> list
         return [single]
     index = folder / f"{stem}.safetensors.index.json"
     if index.is_file():
-        return [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+        return [folder / name for name in _shards(index)]
     variant = folder / f"{stem}.fp16.safetensors"
     if variant.is_file():
         return [variant]
@@ -57,6 +73,18 @@ def weight_files(folder: Path, *, stem: str = "diffusion_pytorch_model") -> list
     raise Invalid(
         f"{folder.name} holds no safetensors weights", reason="WEIGHTS_MISSING", remedy=f"expected {single.name}"
     )
+
+
+def _shards(index: Path) -> list[str]:
+    """The files that an index of shards names, all of them beside it. Raises `Corrupt`."""
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        beside = all(Path(name).name == name for name in names)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Corrupt(f"{index.name} does not map tensors to files", reason="WEIGHTS_UNREADABLE") from error
+    if not beside:
+        raise Corrupt(f"{index.name} names files outside of its folder", reason="WEIGHTS_UNREADABLE")
+    return names
 
 
 def stream(
