@@ -92,6 +92,7 @@ def test_what_is_declared_trains_and_nothing_else(bases: dict[str, Path], family
     assert all(torch.equal(named[name], value) and named[name].grad is None for name, value in frozen.items())
 
 
+@pytest.mark.slow
 @every_pair
 def test_one_batch_can_be_learnt_by_heart(bases: dict[str, Path], family: str, method: str) -> None:
     rig = rigs.load(bases[family], family, method, params={} if method == "full" else {"rank": 16, "alpha": 32.0})

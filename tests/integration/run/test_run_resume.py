@@ -62,8 +62,10 @@ def test_killed_and_resumed_is_bit_for_bit_the_uninterrupted_run(shelf: Shelf, c
     finally:
         first.kill()
     assert _ended(first) == -signal.SIGKILL
+    assert (cache / "runs" / killed / "1").is_dir()
     asyncio.run(shelf.begin(killed))
     assert _ended(shelf.start(killed, 2, cache)) == 0
+    assert not (cache / "runs" / killed).exists()
     resumed = [event for event in asyncio.run(shelf.events(killed, 2)) if event["kind"] == "log"]
     assert "resumed at step" in resumed[0]["message"]
     one, two = asyncio.run(shelf.model(calm)), asyncio.run(shelf.model(killed))

@@ -1,8 +1,10 @@
 """One attempt of a run, from its name to a published model."""
 
+import contextlib
 import math
-import tempfile
+import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +40,25 @@ _log = Log(__name__)
 
 def train(work: Work) -> Model:
     """Train, and publish what came out. Raises `Stopped` after a checkpoint when asked to stop."""
-    work.cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="run-", dir=work.cache) as folder:
-        scratch = Path(folder)
+    with _scratch(work) as scratch:
         found = work.bridge.call(checkpoint.newest(work.place, work.attempt, scratch))
         with _lanes(work, found[0] if found else None) as lanes:
             return _train(work, scratch, lanes, found)
+
+
+@contextlib.contextmanager
+def _scratch(work: Work) -> Iterator[Path]:
+    """A folder of the attempt's own, gone with it. What killed attempts left behind goes now."""
+    ours = work.cache / "runs" / work.spec.id / str(work.attempt)
+    for attempt in range(1, work.attempt + 1):
+        shutil.rmtree(ours.with_name(str(attempt)), ignore_errors=True)
+    ours.mkdir(parents=True)
+    try:
+        yield ours
+    finally:
+        shutil.rmtree(ours, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            ours.parent.rmdir()
 
 
 def _lanes(work: Work, mark: checkpoint.Checkpoint | None) -> Lanes:
