@@ -3,11 +3,11 @@
 A folder may bring it as `vocabulary.json`: {attribute: {value: {language: [phrase, …]}}}.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from marsam.core.errors import Invalid
+from marsam_dataset import foreign_json
 from marsam_dataset.captions.forms import matching_key
 from marsam_dataset.captions.language import primary
 
@@ -87,8 +87,8 @@ def of_values(items: Iterable[Mapping[str, str]]) -> Vocabulary:
 def parse_phrases(data: bytes) -> Phrases:
     """Return the content of a `vocabulary.json`, checked. Raises Invalid (VOCABULARY_INVALID)."""
     try:
-        raw = json.loads(data)
-    except (ValueError, UnicodeDecodeError) as error:
+        raw = foreign_json.read(data)
+    except ValueError as error:
         raise _invalid(f"not JSON: {error}") from error
     table: dict[str, dict[str, dict[str, tuple[str, ...]]]] = {}
     for attribute, values in _object(raw, "the file"):

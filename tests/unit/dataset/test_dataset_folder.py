@@ -74,6 +74,19 @@ def test_rights_of_the_file_before_rights_of_the_folder_before_those_of_the_impo
         ({"metadata.jsonl": line(file_name="a.png", text=3)}, "metadata.jsonl:1", "METADATA_LINE"),
         ({"metadata.jsonl": line(file_name="a.png", attributes={"k": []})}, "metadata.jsonl:1", "METADATA_LINE"),
         ({"metadata.jsonl": line(file_name="a.png", captions=[7])}, "metadata.jsonl:1", "METADATA_LINE"),
+        ({"metadata.jsonl": '{"file_name": "a.png", "text": "\\ud83d"}'}, "metadata.jsonl:1", "METADATA_LINE"),
+        ({"metadata.jsonl": '{"file_name": "\\udc00.png"}'}, "metadata.jsonl:1", "METADATA_LINE"),
+        ({"metadata.jsonl": "[" * 100_000}, "metadata.jsonl:1", "METADATA_LINE"),
+        (
+            {"metadata.jsonl": line(file_name="a.png", attributes={"k": "x" * 300_000})},
+            "metadata.jsonl:1",
+            "METADATA_LINE",
+        ),
+        ({"metadata.jsonl": line(file_name="a.png", split="../up")}, "metadata.jsonl:1", "METADATA_LINE"),
+        ({"rights.json": '{"holder": "\\ud83d"}'}, "rights.json", "RIGHTS_INVALID"),
+        ({"rights.json": json.dumps({"holder": "x" * 3000})}, "rights.json", "RIGHTS_INVALID"),
+        ({"rights.json": "[" * 100_000}, "rights.json", "RIGHTS_INVALID"),
+        ({"vocabulary.json": "[" * 100_000}, "vocabulary.json", "VOCABULARY_INVALID"),
         ({"metadata.jsonl": line(file_name="a.png") * 2}, "metadata.jsonl:2", "DESCRIBED_TWICE"),
         ({"metadata.jsonl": line(file_name="../a.png")}, "../a.png", "FILE_MISSING"),
         ({"metadata.jsonl": b"\xff\xfe"}, "metadata.jsonl", "TEXT_NOT_UTF8"),
@@ -116,3 +129,9 @@ def test_item_ids_are_ulids_in_the_order_of_the_folder_and_the_same_each_time() 
     assert len(set(ids)) == 300
     assert all(is_ulid(i) for i in ids)
     assert ids[7] == item_id(IMPORT, 7, "7.png") != item_id(IMPORT, 7, "8.png")
+
+
+def test_a_line_ends_where_json_says_and_splits_have_other_names_too() -> None:
+    rows = line(file_name="a.png", split="training", attributes={"k": "one\u2028two"})
+    (entry,) = planned({"metadata.jsonl": rows, "a.png": ""}).entries
+    assert (entry.split, entry.attributes) == ("train", {"k": "one\u2028two"})

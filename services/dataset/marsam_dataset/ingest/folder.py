@@ -160,7 +160,7 @@ def _entry(file: Received, records: Sequence[Record], rights: Rights) -> Entry:
         captions=tuple(_stored(written)),
         attributes=attributes,
         rights=next((record.rights for record in records if record.rights), rights),
-        split=declared or _SPLITS.get(first, "train"),
+        split=_SPLITS.get(declared, declared) or _SPLITS.get(first, "train"),
         findings=tuple(_cleaned(written)),
     )
 

@@ -1,14 +1,19 @@
 """What lies beside the pictures of a folder: captions, attributes, rights. Read strictly, refused by the line."""
 
-import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
 from marsam.catalog.datasets import Rights
+from marsam_dataset import foreign_json
 from marsam_dataset.captions.language import guess
 
+LONGEST_LINE = 256 * 1024
+"""Bytes: an item's manifest, which holds what its line says, must stay under the store's limit for a commit."""
+LONGEST_RIGHT = 2000
+_SPLIT = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 _RIGHTS_KEYS = {
     "licence": "licence",
     "license": "licence",
@@ -74,11 +79,14 @@ def metadata(path: str, data: bytes) -> Iterator[Described | Problem]:
     except Unusable as error:
         yield Problem(path=path, reason=error.reason, message=error.message)
         return
-    for number, line in enumerate(text.splitlines(), start=1):
+    # Not splitlines(): JSON texts may hold U+2028 and its kin as they are.
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
-            raw = json.loads(line)
+            if len(line.encode()) > LONGEST_LINE:
+                raise Unusable("METADATA_LINE", f"The line has more than {LONGEST_LINE:,} bytes.")
+            raw = foreign_json.read(line)
             if not isinstance(raw, dict) or not isinstance(raw.get("file_name"), str):
                 raise Unusable("METADATA_LINE", "The line needs a 'file_name'.")
             picture = str(folder / raw["file_name"])
@@ -96,7 +104,7 @@ def rights_file(data: bytes) -> tuple[Rights | None, Mapping[str, Rights]]:
     Either one rights object for all, or {"default": {…}, "files": {"path": {…}}}.
     """
     try:
-        raw = json.loads(text_of(data))
+        raw = foreign_json.read(text_of(data))
     except ValueError as error:
         raise Unusable("RIGHTS_INVALID", f"Not JSON: {error}") from error
     if not isinstance(raw, dict):
@@ -119,14 +127,16 @@ def rights(raw: object) -> Rights:
         if raw.get(key) is not None:
             if not isinstance(raw[key], str):
                 raise Unusable("RIGHTS_INVALID", f"Rights: '{key}' must be a text.")
+            if len(raw[key]) > LONGEST_RIGHT:
+                raise Unusable("RIGHTS_INVALID", f"Rights: '{key}' has more than {LONGEST_RIGHT:,} characters.")
             found[name] = raw[key].strip()
     return Rights(**found)
 
 
 def _record(raw: Mapping[str, Any]) -> Record:
     split = raw.get("split", "")
-    if not isinstance(split, str):
-        raise Unusable("METADATA_LINE", "'split' must be a text.")
+    if not isinstance(split, str) or (split and not _SPLIT.fullmatch(split)):
+        raise Unusable("METADATA_LINE", "'split' must be a word such as train, validation or test.")
     return Record(
         captions=tuple(_captions(raw)),
         attributes=_attributes(raw.get("attributes", {})),
