@@ -1,5 +1,6 @@
 """What an operator may set: `MARSAM_*` variables or a TOML file."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +58,7 @@ class GeneratorSettings(ServerSettings):
         if self.precision not in tuple(Precision):
             known = ", ".join(Precision)
             raise Invalid(f"precision must be one of {known}, got '{self.precision}'", field="precision")
-        if self.device not in ("auto", "cpu") and not self.device.startswith("cuda"):
+        if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", self.device):
             raise Invalid(f"device must be auto, cpu or cuda[:N], got '{self.device}'", field="device")
         for name, least in (
             ("threads", 0),

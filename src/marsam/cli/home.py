@@ -53,19 +53,17 @@ class Home:
             for folder in (self.store, self.cache, self.root / "logs"):
                 folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise Exhausted(
-                f"cannot make {self.root}: {error.strerror}",
-                reason="HOME_NOT_WRITABLE",
-                field="--store",
-                remedy="name a folder that you may write to",
-            ) from error
+            raise _unusable(self.root, error) from error
 
     def lock(self, *, note: Callable[[str], None]) -> int:
         """Takes the lock; gives its descriptor, to be inherited by the services: it is free when the last one is gone.
 
         Raises Precondition when another `marsam up` lives here. After one that was killed, waits for its services.
         """
-        descriptor = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            descriptor = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise _unusable(self.root, error) from error
         deadline = time.monotonic() + _PATIENCE_SECONDS
         said = False
         try:
@@ -91,8 +89,11 @@ class Home:
     def write_endpoints(self, services: Mapping[str, Mapping[str, Any]]) -> None:
         """Writes the file that clients read, at once or not at all."""
         aside = self.endpoints.with_suffix(".tmp")
-        aside.write_text(json.dumps({"pid": os.getpid(), **services}, indent=2) + "\n", encoding="utf-8")
-        aside.replace(self.endpoints)
+        try:
+            aside.write_text(json.dumps({"pid": os.getpid(), **services}, indent=2) + "\n", encoding="utf-8")
+            aside.replace(self.endpoints)
+        except OSError as error:
+            raise _unusable(self.root, error) from error
 
     def _taken(self, owner: str) -> Precondition:
         return Precondition(
@@ -101,6 +102,15 @@ class Home:
             field="--store",
             remedy="use that one, stop it with Ctrl-C in its terminal, or name another folder with --store",
         )
+
+
+def _unusable(root: Path, error: OSError) -> Exhausted:
+    return Exhausted(
+        f"cannot use {root}: {error.strerror}",
+        reason="HOME_NOT_WRITABLE",
+        field="--store",
+        remedy="name a folder that you may write to, on a disk with room",
+    )
 
 
 def _alive(owner: str) -> bool:

@@ -1,4 +1,4 @@
-"""A full disk, a forbidden folder, a folder that is taken: a stated error, nothing half-written, and on again after."""
+"""A full disk, a forbidden folder: a stated error, nothing half-written, and on again after."""
 
 import json
 import os
@@ -15,7 +15,6 @@ from marsam.store.blobs import walk
 from marsam.store.cache import Cache
 from marsam.store.content import put_blob
 from marsam.store.folder import FolderBlobs
-from marsam.store.lock import FolderLock
 
 _LIMITED = """
 import asyncio, json, resource, sys
@@ -114,36 +113,3 @@ async def test_a_key_is_never_object_and_folder(tmp_path: Path) -> None:
     assert [key async for key in walk(blobs, "")] == ["a/b"]
     with pytest.raises(Missing):
         await blobs.stat("a")
-
-
-def test_a_second_holder_is_refused_and_told_who_holds(tmp_path: Path) -> None:
-    with FolderLock(tmp_path):
-        with pytest.raises(Precondition) as caught, FolderLock(tmp_path):
-            pass
-        assert caught.value.reason == "STORE_IN_USE"
-        assert f"process {os.getpid()}" in caught.value.message
-        assert "marsam up" in caught.value.message
-    with FolderLock(tmp_path):
-        pass
-
-
-def test_the_lock_dies_with_its_holder_and_no_child_keeps_it(tmp_path: Path) -> None:
-    code = (
-        "import subprocess,sys,time\nfrom pathlib import Path\nfrom marsam.store.lock import FolderLock\n"
-        "FolderLock(Path(sys.argv[1])).acquire()\n"
-        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], stdout=subprocess.DEVNULL)\n"
-        "print(child.pid, flush=True); time.sleep(60)"
-    )
-    holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
-    assert holder.stdout is not None
-    child = int(holder.stdout.readline())
-    try:
-        with pytest.raises(Precondition) as caught:
-            FolderLock(tmp_path).acquire()
-        assert f"process {holder.pid}" in caught.value.message
-        holder.kill()
-        holder.wait()
-        with FolderLock(tmp_path):
-            pass
-    finally:
-        os.kill(child, 9)

@@ -207,3 +207,14 @@ def test_the_page_on_the_command_line_lists_every_command_and_exit_code() -> Non
     }
     codes |= {exits.OK, exits.USAGE, exits.JOB_FAILED, exits.JOB_CANCELLED, exits.INTERRUPTED}
     assert {code for code in range(200) if f"| {code} |" in page} == codes
+
+
+def test_a_home_that_cannot_be_locked_or_written_is_a_stated_error(tmp_path: Path) -> None:
+    home = Home(root=tmp_path)
+    (tmp_path / "lock").mkdir()
+    with pytest.raises(Exhausted) as caught:
+        home.lock(note=print)
+    assert caught.value.reason == "HOME_NOT_WRITABLE"
+    (tmp_path / "endpoints.tmp").mkdir()
+    with pytest.raises(Exhausted):
+        home.write_endpoints({})

@@ -4,6 +4,7 @@ import asyncio
 import io
 import os
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from marsam_generator.attended import attended
 from marsam_generator.engine.admission import Admission
 from marsam_generator.hardware import choose
 from marsam_generator.pictures import encode
+from marsam_generator.settings import GeneratorSettings
 from PIL import Image
 
 from marsam.core.errors import Cancelled, Exhausted, Invalid, Precondition
@@ -110,3 +112,10 @@ def test_a_picture_carries_its_request_in_any_script_and_the_same_bytes() -> Non
         assert image.tobytes() == pixels.numpy().tobytes()
         assert image.text["marsam:request"] == '{"prompt":"عالِمة في مختبر"}'
         assert image.text["Digital Source Type"].endswith("trainedAlgorithmicMedia")
+
+
+@pytest.mark.parametrize("device", ["cuda:one", "cudax", "cpu:0", "gpu", ""])
+def test_a_device_that_is_none_is_refused(device: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        GeneratorSettings(store="/s", cache=Path("/c"), device=device)
+    assert caught.value.field == "device"

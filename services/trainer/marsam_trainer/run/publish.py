@@ -14,7 +14,7 @@ from marsam.catalog.models import Lineage, Model
 from marsam.catalog.repository import load_model, save_model
 from marsam.catalog.runs import RunSpec
 from marsam.core.clock import Clock
-from marsam.core.errors import Corrupt, Exists, Precondition
+from marsam.core.errors import Corrupt, Exists, Invalid
 from marsam.core.names import format_name
 from marsam.core.records import canonical
 from marsam.diffusion import registry
@@ -71,7 +71,8 @@ async def publish(
 ) -> Model:
     """Store the artifact and publish the model; the attempt's `result.json` is written after it.
 
-    A crash in between is harmless: what is published already by this very run is found and taken.
+    A crash in between is harmless: what is published already by this very run is found and taken, whatever its bytes.
+    (On a GPU two attempts never give the same.)
 
     Raises `Exists` when the model's id holds something else.
     """
@@ -114,13 +115,13 @@ async def publish(
         await save_model(blobs, model)
     except Exists:
         there = await load_model(blobs, model.name)
-        if there.lineage.run != spec.name or there.digest != model.digest:
+        if there.lineage.run != spec.name:
             raise
         model = there
     result = {
         "model": model.name,
         "digest": model.digest,
-        "metrics": dict(outcome.metrics),
+        "metrics": dict(model.metrics),
         "loss_curve": points,
         "prompts": list(outcome.prompts),
         "libraries": dict(outcome.libraries),
@@ -142,7 +143,7 @@ def check_artifact(kind: Kind, folder: Path, trained: Mapping[str, Any]) -> None
             f"the adapter holds {2 * len(adapter.pairs)} of {len(trained)} tensors", reason="ARTIFACT_INCOMPLETE"
         )
     if not any(bool(up.any()) for _, up in adapter.pairs.values()):
-        raise Precondition("training changed nothing", reason="TRAINED_NOTHING", remedy="look at the learning rate")
+        raise Invalid("training changed nothing", reason="TRAINED_NOTHING", remedy="look at the learning rate")
 
 
 def _order(spec: RunSpec) -> dict[str, Any]:
