@@ -13,7 +13,7 @@ from marsam.core.clock import Clock
 from marsam.core.errors import Cancelled, Deadline, MarsamError, Missing, Unavailable
 from marsam.core.ids import new_ulid
 from marsam.core.names import format_name, parse
-from marsam.jobs.requests import remember
+from marsam.jobs.requests import recall, remember
 from marsam.store.blobs import Blobs
 from marsam.store.content import put_blob, stream_blob
 from marsam.telemetry import Meter, Span, metrics
@@ -26,6 +26,7 @@ from marsam_generator.records import DrawnPicture, GenerationRecord, Timings, lo
 from marsam_generator.requests import Wanted, check
 
 _QUEUE = "pictures"
+_SCOPE = "Generate"
 
 
 @dataclass(eq=False, kw_only=True)
@@ -66,13 +67,12 @@ class Studio:
         same name, hence the same seed. Raises what is wrong with the request, `Exhausted`, `Deadline`, `Cancelled`.
         """
         began = time.monotonic()
+        if (made := await self._made(request)) is not None:
+            async for message in self._repeat(made):
+                yield message
+            return
         wanted = await check(request, blobs=self._blobs, library=self.library, max_steps=self.max_steps)
-        name, is_new = await self._name(request, wanted)
-        if not is_new:
-            with contextlib.suppress(Missing):
-                async for message in self._repeat(await load_record(self._blobs, name)):
-                    yield message
-                return
+        name = await self._name(request, wanted)
         wanted = wanted if request.HasField("seed") else wanted.with_seed_of(name)
         outcome = "failed"
         try:
@@ -159,21 +159,33 @@ class Studio:
         await save(self._blobs, record)
         yield generator_pb2.GenerateResponse(done=wire.done(record))
 
-    async def _name(self, request: generator_pb2.GenerateRequest, wanted: Wanted) -> tuple[str, bool]:
-        """The generation's name and whether it is new: a request id stands for the first call's name for ever."""
+    async def _made(self, request: generator_pb2.GenerateRequest) -> GenerationRecord | None:
+        """What the request's id stands for, if that was finished. Asked first: its models may be gone by now."""
+        project = parse(request.parent, "project", field="parent").project
+        ulid = await recall(
+            self._blobs, project, scope=_SCOPE, request_id=request.request_id, content=_content(request)
+        )
+        if ulid is None:
+            return None
+        try:
+            return await load_record(self._blobs, format_name("generation", project, ulid))
+        except Missing:
+            return None
+
+    async def _name(self, request: generator_pb2.GenerateRequest, wanted: Wanted) -> str:
+        """The generation's name: a request id stands for the first call's name for ever."""
         ulid = new_ulid(self._clock)
-        is_new = True
         if request.request_id:
-            ulid, is_new = await remember(
+            ulid, _ = await remember(
                 self._blobs,
                 wanted.project,
-                scope="Generate",
+                scope=_SCOPE,
                 request_id=request.request_id,
-                content=wire.without_id(request).SerializeToString(deterministic=True),
+                content=_content(request),
                 result=ulid,
                 clock=self._clock,
             )
-        return format_name("generation", wanted.project, ulid), is_new
+        return format_name("generation", wanted.project, ulid)
 
     @contextlib.contextmanager
     def _registered(self, name: str, wanted: Wanted) -> Iterator[Live]:
@@ -228,3 +240,8 @@ class Studio:
             yield wire.image_header(picture)
             async for chunk in stream_blob(self._blobs, project, picture.file.digest, chunk=wire.CHUNK):
                 yield chunk
+
+
+def _content(request: generator_pb2.GenerateRequest) -> bytes:
+    """What is asked, as a request id is compared by."""
+    return wire.without_id(request).SerializeToString(deterministic=True)

@@ -4,14 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from marsam.catalog.runs import RunSpec
-from marsam.core.errors import Exists, Invalid, MarsamError, Missing, Precondition
-from marsam.core.ids import digest_of, new_ulid
+from marsam.core.errors import Invalid, MarsamError, Precondition
+from marsam.core.ids import new_ulid
 from marsam.core.names import format_name
-from marsam.core.records import canonical, dump, load, to_plain
-from marsam.jobs.requests import Remembered
+from marsam.core.records import canonical, dump, to_plain
 from marsam.jobs.states import State
 from marsam.launch.supervisor import ask_to_cancel
-from marsam.store import keys
 from marsam.telemetry import Log
 from marsam_trainer.admission import Admission
 from marsam_trainer.orders import Fault, Order, as_error
@@ -19,8 +17,6 @@ from marsam_trainer.plans import Plan, Planner
 from marsam_trainer.runs import Runs
 
 _LOG = Log(__name__)
-# The scope under which `JobStore.create` keeps request ids of this kind.
-_SCOPE = "create runs"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +60,9 @@ class Desk:
             request = canonical(to_plain(order))
         except Invalid:  # NaN and infinities: no run was ever made of such an order, and its faults are told below
             request = b""
-        if request_id and (known := await self._known(project, request_id, request)) is not None:
+        # Asked first: its model's id is taken by now.
+        known = await store.known(request=request, request_id=request_id)
+        if known is not None:
             return known
         admitted = await self._admission.check(order, project=project, run=self._new_name(project))
         if admitted.spec is None:
@@ -109,33 +107,6 @@ class Desk:
             )
         await store.append(run_id, head, State.PENDING, reason="RESUMED", message=f"by {by}")
         self._wake()
-
-    async def _known(self, project: str, request_id: str, request: bytes) -> str | None:
-        """The run that `request_id` stands for, if it has its spec; asked first, since its model's id is taken by now.
-
-        Raises Exists (REQUEST_ID_REUSED) when the id stands for another order.
-        """
-        try:
-            record = await self._runs.blobs.get(keys.request(project, _SCOPE, request_id))
-        except Missing:
-            return None
-        first = load(Remembered, record, what=f"request '{request_id}'")
-        if first.content != digest_of(request):
-            raise Exists(
-                f"request_id '{request_id}' was used for another order",
-                reason="REQUEST_ID_REUSED",
-                field="request_id",
-                resource=format_name("run", project, first.result),
-                remedy="use a fresh request_id for a new run",
-            )
-        store = self._runs.store(project)
-        try:
-            spec = await store.spec(first.result)
-        except Missing:
-            return None
-        # Completes what a crash may have left half-made.
-        await store.create(request=request, request_id=request_id, spec_for=lambda _: spec)
-        return first.result
 
     def _new_name(self, project: str) -> str:
         return format_name("run", project, new_ulid(self._runs.clock))

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import ClassVar
 
 from marsam.core.clock import Clock
-from marsam.core.errors import Exists, Invalid
+from marsam.core.errors import Exists, Invalid, Missing
 from marsam.core.ids import digest_of, new_ulid
 from marsam.core.records import dump, load
 from marsam.store import keys
@@ -52,13 +52,30 @@ async def remember(
         await blobs.create(key, dump(record))
         return result, True
     except Exists:
-        first = load(Remembered, await blobs.get(key), what=f"request '{request_id}'")
-    if first.content != record.content:
+        return await _bound(blobs, key, record.content, request_id), False
+
+
+async def recall(blobs: Blobs, project: str, *, scope: str, request_id: str, content: bytes) -> str | None:
+    """Return what `request_id` is bound to within `scope`, None when it is free or empty. Changes nothing.
+
+    Ask before checking a request against things that may be gone when it comes again. Raises Exists as `remember`.
+    """
+    if not request_id:
+        return None
+    try:
+        return await _bound(blobs, keys.request(project, scope, request_id), digest_of(content), request_id)
+    except Missing:
+        return None
+
+
+async def _bound(blobs: Blobs, key: str, content: str, request_id: str) -> str:
+    first = load(Remembered, await blobs.get(key), what=f"request '{request_id}'")
+    if first.content != content:
         raise Exists(
-            f"request_id '{request_id}' was used for another {scope} at {first.at:%Y-%m-%d %H:%M:%S} UTC",
+            f"request_id '{request_id}' was used for another {first.scope} at {first.at:%Y-%m-%d %H:%M:%S} UTC",
             reason="REQUEST_ID_REUSED",
             field="request_id",
             resource=first.result,
             remedy="use a fresh request_id for a new request",
         )
-    return first.result, False
+    return first.result

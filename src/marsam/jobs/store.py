@@ -9,7 +9,7 @@ from marsam.core.clock import Clock
 from marsam.core.errors import Conflict, Corrupt, Exists, Missing, Precondition, did_you_mean
 from marsam.core.ids import is_ulid, new_ulid
 from marsam.core.records import dump, load
-from marsam.jobs.requests import remember
+from marsam.jobs.requests import recall, remember
 from marsam.jobs.states import State, Transition, check_move
 from marsam.store import keys
 from marsam.store.blobs import Blobs, names
@@ -46,7 +46,7 @@ class JobStore:
         job_id, new = await remember(
             self.blobs,
             self.project,
-            scope=f"create {self.kind}",
+            scope=self._scope,
             request_id=request_id or new_ulid(self.clock),
             content=request,
             result=new_ulid(self.clock),
@@ -61,6 +61,19 @@ class JobStore:
             new = False
         await self._begin(job_id)
         return job_id, new
+
+    async def known(self, *, request: bytes, request_id: str) -> str | None:
+        """Return the job that `request_id` stands for, completed if a crash left it half-made; None when there is none.
+
+        To be asked before a request is checked against things that may be gone, or taken, when it comes again. Raises
+        Exists (REQUEST_ID_REUSED).
+        """
+        scope = self._scope
+        job_id = await recall(self.blobs, self.project, scope=scope, request_id=request_id, content=request)
+        if job_id is None or not await self._has_spec(job_id):
+            return None
+        spec = await self.spec(job_id)
+        return (await self.create(request=request, request_id=request_id, spec_for=lambda _: spec))[0]
 
     async def spec(self, job_id: str) -> bytes:
         """Return what the job was asked to do. Raises Missing (JOB_NOT_FOUND)."""
@@ -210,6 +223,11 @@ class JobStore:
         await self.blobs.delete([keys.open_job(self.project, self.kind, job_id)])
         if not (await self.head(job_id)).state.terminal:
             await self._mark(job_id)
+
+    @property
+    def _scope(self) -> str:
+        """The scope of this kind's request ids."""
+        return f"create {self.kind}"
 
     def _log(self, job_id: str) -> NumberedLog:
         return NumberedLog(self.blobs, keys.job_log(self.project, self.kind, job_id))

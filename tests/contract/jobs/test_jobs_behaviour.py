@@ -66,6 +66,17 @@ async def test_the_same_request_gives_the_same_job_for_ever(reopen: Callable[[],
     assert await reopen().open_ids() == []
 
 
+async def test_what_a_request_id_stands_for_can_be_asked(store: JobStore) -> None:
+    assert await store.known(request=b"train", request_id="r-1") is None
+    assert await store.known(request=b"train", request_id="") is None
+    job_id = await made(store, "r-1")
+    await drive(store, job_id, State.STARTING, State.RUNNING, State.SUCCEEDED)
+    assert await store.known(request=b"train", request_id="r-1") == job_id
+    with pytest.raises(Exists):
+        await store.known(request=b"train something else", request_id="r-1")
+    assert await store.ids() == [job_id]
+
+
 async def test_another_request_under_the_same_id_is_refused(store: JobStore) -> None:
     job_id = await made(store, "r-1")
     with pytest.raises(Exists) as caught:

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -10,9 +11,11 @@ import pytest
 from PIL import Image
 
 from marsam.api.generator.v1 import generator_pb2
+from marsam.catalog.repository import load_model, save_model
 from marsam.core.errors import Cancelled, Deadline, Exhausted, Exists
 from marsam.core.ids import digest_of
 from marsam.rpc.wire import error_of
+from marsam.store import keys
 from tests.integration.generator.support import PROJECT, Served, generate, model, request, serving
 
 
@@ -210,3 +213,13 @@ async def test_capabilities(served: Served) -> None:
     told = await served.stub.ListCapabilities(generator_pb2.ListCapabilitiesRequest(), timeout=20)
     assert "ddim" in told.schedulers and "sd1" in told.families
     assert (told.device, told.max_count) == ("cpu", 16)
+
+
+async def test_a_request_id_gives_its_pictures_when_the_model_is_gone(served: Served) -> None:
+    await save_model(served.blobs, replace(await load_model(served.blobs, model("a")), name=model("brief")))
+    wanted = request(adapters={"brief": 1.0}, request_id="brief")
+    first = await generate(served.stub, wanted)
+    await served.blobs.delete([keys.model("default", "brief")])
+    again = await generate(served.stub, wanted)
+    assert again.accepted.name == first.accepted.name
+    assert [data for _, data in again.images] == [data for _, data in first.images]

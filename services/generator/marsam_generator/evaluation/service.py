@@ -84,7 +84,12 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
         self, request: evaluation_pb2.CreateEvaluationRequest, context: grpc.aio.ServicerContext
     ) -> evaluation_pb2.CreateEvaluationResponse:
         project = parse(request.parent, "project", field="parent").project
-        asked = request.spec
+        asked, jobs = request.spec, self._jobs(project)
+        content = records.canonical(json_format.MessageToDict(asked))
+        # Asked first: what it names may be gone when it comes again.
+        if (known := await jobs.known(request=content, request_id=request.request_id)) is not None:
+            self._wake()
+            return evaluation_pb2.CreateEvaluationResponse(evaluation=await self._evaluation(project, known))
         models = [(await resolve(self._blobs, name)).name for name in asked.models]
         judge = (await resolve(self._blobs, asked.judge)).name
 
@@ -103,8 +108,8 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
 
         # Whatever the program would refuse is refused now, while somebody is there to hear it.
         await load_assignment(self._blobs, spec_for("0" * 26))
-        job_id, _ = await self._jobs(project).create(
-            request=records.canonical(json_format.MessageToDict(asked)),
+        job_id, _ = await jobs.create(
+            request=content,
             request_id=request.request_id,
             spec_for=lambda job_id: records.dump(spec_for(job_id)),
         )
