@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from datetime import datetime
 
+from marsam.core.errors import Missing
 from marsam.store import keys
 from marsam.store.blobs import Blobs, names
 
@@ -27,9 +28,13 @@ async def list_checkpoints(blobs: Blobs, project: str, run_id: str, *, attempts:
         folder = keys.attempt_file(project, "runs", run_id, attempt, "checkpoints")
         for step in await names(blobs, folder, folders=True):
             async for entry in blobs.children(f"{folder}/{step}"):
-                if entry.name == _MARK and entry.modified is not None:
+                if entry.name != _MARK or entry.modified is None:
+                    continue
+                try:
                     mark = json.loads(await blobs.get(f"{folder}/{step}/{_MARK}"))
-                    found.append(
-                        CheckpointInfo(attempt=attempt, step=mark["step"], size=mark["state_size"], at=entry.modified)
-                    )
+                except Missing:  # the run has dropped it since it was listed
+                    continue
+                found.append(
+                    CheckpointInfo(attempt=attempt, step=mark["step"], size=mark["state_size"], at=entry.modified)
+                )
     return sorted(found, key=lambda checkpoint: (checkpoint.step, checkpoint.attempt))

@@ -98,7 +98,11 @@ class Planner:
 
     async def _learn(self, key: bytes, spec: RunSpec) -> Plan:
         async with self._turn:
-            plan = await self._ask(spec)
+            try:
+                plan = await self._ask(spec)
+            except OSError as error:
+                why = error.strerror or str(error)
+                raise Unavailable(f"the run program cannot be asked: {why}", reason="PLAN_FAILED") from error
         while len(self._known) >= _KEPT:
             del self._known[next(iter(self._known))]
         self._known[key] = (spec.steps, plan)
