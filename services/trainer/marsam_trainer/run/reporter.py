@@ -21,6 +21,9 @@ TICK_S = 1.0
 SILENCE_S = 120.0
 """After this long without a successful write the run gives up: it would work on for nobody."""
 
+LAST_TRIES = 5
+"""How often the last words of a run are tried."""
+
 SMOOTH = 0.9
 _log = Log(__name__)
 
@@ -63,6 +66,7 @@ class Reporter:
         if metrics_port:
             self._progress["metrics_port"] = metrics_port
         self._segment = 1
+        self._sending: list[dict[str, Any]] = []
         self._told = time.monotonic()
         self._ended = threading.Event()
         self._failure: MarsamError | None = None
@@ -128,8 +132,8 @@ class Reporter:
             raise self._failure
 
     def _work(self) -> None:
-        ended = False
-        while not ended:
+        left = LAST_TRIES
+        while left:
             ended = self._ended.wait(TICK_S)
             try:
                 self._tell()
@@ -139,21 +143,30 @@ class Reporter:
                     self._failure = error
                     return
                 _log.warning("report.delayed", reason=error.reason, message=error.message)
+                if ended:
+                    left -= 1
+                    time.sleep(TICK_S)
+                continue
+            # A repeated segment may have gone out instead of the last words.
+            if ended and not self._waiting:
+                return
 
     def _tell(self) -> None:
+        # What is being sent stays as it is until it is known to be there: writing the same bytes twice is harmless.
+        sending = self._sending or self._collect()
+        self._sending = sending
+        self._bridge.call(self._jobs.check_fence(self._id, self._attempt), timeout_s=30.0)
+        self._bridge.call(append_events(self._jobs, self._id, self._attempt, self._segment, sending), timeout_s=30.0)
+        self._segment += 1
+        self._sending = []
+        self._bridge.call(heartbeat(self._jobs, self._id, self._attempt, sending[-1]), timeout_s=30.0)
+
+    def _collect(self) -> list[dict[str, Any]]:
+        """All that was said since, and how far the run is."""
         memory = device_memory(self._device)
         with self._lock:
             self._progress.update(
                 at=format_time(self._jobs.clock.now()), memory_used_bytes=memory.used, memory_peak_bytes=memory.peak
             )
-            payload = {key: value for key, value in self._progress.items() if value is not None}
-            if not self._batch:
-                # A segment whose write failed is sent again as it was: it may have been written all the same.
-                self._batch, self._waiting = [*self._waiting, payload], []
-        self._bridge.call(self._jobs.check_fence(self._id, self._attempt), timeout_s=30.0)
-        self._bridge.call(
-            append_events(self._jobs, self._id, self._attempt, self._segment, self._batch), timeout_s=30.0
-        )
-        self._batch = []
-        self._segment += 1
-        self._bridge.call(heartbeat(self._jobs, self._id, self._attempt, payload), timeout_s=30.0)
+            said, self._waiting = self._waiting, []
+            return [*said, {key: value for key, value in self._progress.items() if value is not None}]

@@ -1,0 +1,152 @@
+"""What the world learns of a run: events without loss or repetition, a heartbeat, and an end when there is no use in
+going on."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from marsam_trainer.run import codes
+from marsam_trainer.run.bridge import Bridge
+from marsam_trainer.run.reporter import Reporter
+
+from marsam.core.clock import SystemClock
+from marsam.core.errors import Deadline, Precondition, Unavailable
+from marsam.core.ids import new_ulid
+from marsam.jobs.progress import read_events, read_heartbeat
+from marsam.jobs.states import State
+from marsam.jobs.store import JobStore
+from marsam.store.folder import FolderBlobs
+from marsam.telemetry import metrics
+from marsam.telemetry.meter import Meter
+
+
+@pytest.fixture
+def bridge() -> Iterator[Bridge]:
+    with Bridge() as made:
+        yield made
+
+
+@pytest.fixture
+def jobs(tmp_path: Path) -> JobStore:
+    return JobStore(FolderBlobs(tmp_path / "store"), "hayy", "runs", SystemClock())
+
+
+@pytest.fixture
+def job_id(jobs: JobStore, bridge: Bridge) -> str:
+    async def make() -> str:
+        made, _ = await jobs.create(request=new_ulid().encode(), request_id="", spec_for=lambda _: b"{}")
+        await jobs.append(made, await jobs.head(made), State.STARTING)
+        return made
+
+    return bridge.call(make())
+
+
+def _reporter(bridge: Bridge, jobs: JobStore, job_id: str, meter: Meter | None = None) -> Reporter:
+    meter = meter or Meter(service="run", version="0")
+    return Reporter(bridge, jobs, job_id, 1, meter, steps=10, device="cpu", family="sd1", method="lora")
+
+
+def _until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_everything_said_arrives_once_and_in_order(bridge: Bridge, jobs: JobStore, job_id: str) -> None:
+    meter = Meter(service="run", version="0")
+    with _reporter(bridge, jobs, job_id, meter) as reporter:
+        reporter.phase("caching", 3, 9)
+        for step in (1, 2, 3):
+            reporter.step(step, loss=1.0 / step, images=4, seconds=0.5, learning_rate=1e-3)
+            reporter.event("checkpoint", step=step)
+    events, _ = bridge.call(read_events(jobs, job_id, 1))
+    assert [event["step"] for event in events if event["kind"] == "checkpoint"] == [1, 2, 3]
+    last = events[-1]
+    assert (last["kind"], last["phase"], last["step"], last["steps"]) == ("progress", "training", 3, 10)
+    assert last["images_per_second"] == pytest.approx(8.0)
+    assert last["eta_seconds"] == pytest.approx(3.5)
+    beat = bridge.call(read_heartbeat(jobs, job_id, 1))
+    assert beat is not None
+    assert beat.payload["step"] == 3
+    assert meter.value("marsam_training_images_total", family="sd1", method="lora") == 12
+    assert meter.value(metrics.TRAINING_PROGRESS.name) == pytest.approx(0.3)
+
+
+def test_a_loss_that_is_no_number_does_not_spoil_the_curve(bridge: Bridge, jobs: JobStore, job_id: str) -> None:
+    with _reporter(bridge, jobs, job_id) as reporter:
+        reporter.step(1, loss=2.0, images=1, seconds=0.1, learning_rate=1.0)
+        reporter.step(2, loss=float("nan"), images=1, seconds=0.1, learning_rate=1.0)
+    events, _ = bridge.call(read_events(jobs, job_id, 1))
+    assert events[-1]["loss"] == 2.0
+
+
+def test_an_answer_that_was_lost_makes_no_second_copy(bridge: Bridge, jobs: JobStore, job_id: str) -> None:
+    """The store writes a segment and the answer is lost: it is sent again as it was, though more was said meanwhile."""
+    real, lost = jobs.blobs.create, []
+
+    async def create(key: str, data: bytes) -> None:
+        await real(key, data)
+        if "/events/" in key and not lost:
+            lost.append(key)
+            raise Unavailable("the answer was lost")
+
+    jobs.blobs.create = create  # type: ignore[method-assign]
+    with _reporter(bridge, jobs, job_id) as reporter:
+        reporter.event("log", message="one")
+        _until(lambda: bool(lost))
+        reporter.event("log", message="two")
+    events, _ = bridge.call(read_events(jobs, job_id, 1))
+    assert [event["message"] for event in events if event["kind"] == "log"] == ["one", "two"]
+
+
+def test_a_newer_attempt_ends_this_one(bridge: Bridge, jobs: JobStore, job_id: str) -> None:
+    async def again() -> None:
+        head = await jobs.append(job_id, await jobs.head(job_id), State.PENDING)
+        await jobs.append(job_id, head, State.STARTING)
+
+    bridge.call(again())
+    with _reporter(bridge, jobs, job_id) as reporter:
+
+        def fenced() -> bool:
+            try:
+                reporter.check()
+            except Precondition as error:
+                return error.reason == "JOB_FENCED"
+            return False
+
+        _until(fenced)
+
+
+def test_the_bridge_has_deadlines_and_hands_on_errors(bridge: Bridge) -> None:
+    async def fail() -> None:
+        raise Unavailable("no")
+
+    with pytest.raises(Unavailable):
+        bridge.call(fail())
+    with pytest.raises(Deadline):
+        bridge.call(asyncio.sleep(30), timeout_s=0.05)
+    assert bridge.call(asyncio.sleep(0, result=7)) == 7
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (MemoryError(), codes.OUT_OF_MEMORY),
+        (Unavailable("x"), codes.STORE),
+        (Deadline("x"), codes.STORE),
+        (Precondition("x", reason=codes.NOT_FINITE_REASON), codes.NOT_FINITE),
+        (OSError("disk"), codes.STORE),
+        (ZeroDivisionError(), codes.INTERNAL),
+    ],
+)
+def test_every_error_has_its_code(error: BaseException, code: int) -> None:
+    assert codes.code_of(error) == code
+
+
+def test_torchs_own_out_of_memory_is_out_of_memory() -> None:
+    import torch
+
+    assert codes.code_of(torch.OutOfMemoryError("x")) == codes.OUT_OF_MEMORY
