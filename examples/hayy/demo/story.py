@@ -32,6 +32,8 @@ class Recipe:
     params: Mapping[str, str | float]
     steps: int = 200
     batch_size: int = 16
+    #: off: with it a 150-step LoRA left the keffiyeh in 3 of 12 pictures where without it left none
+    snr_gamma: float = 0.0
 
 
 RECIPES = {
@@ -158,6 +160,7 @@ async def tune(
         steps=recipe.steps if steps is None else steps,
         batch_size=recipe.batch_size,
         learning_rate=recipe.learning_rate,
+        snr_gamma=recipe.snr_gamma,
         seed=20,
         display_name=f"Hayy {variant.name}",
     )
