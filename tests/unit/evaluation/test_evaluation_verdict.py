@@ -70,7 +70,10 @@ def test_a_model_that_learned_only_what_it_was_shown_worked_in_part() -> None:
     found, _ = results(BASE, {**TUNED, "unseen_roles": 0.03})
     assert found.verdict.status == "partly"
     assert found.verdict.sentence["en"].startswith("Tuning worked in part: on roles it was tuned on, ")
-    assert "on roles it was never tuned on, " in found.verdict.sentence["en"]
+    # What was named once is not named again.
+    assert "on roles it was never tuned on, the former " in found.verdict.sentence["en"]
+    assert found.verdict.sentence["en"].count("a keffiyeh or a desert") == 1
+    assert "الأولى" in found.verdict.sentence["ar"] and "الثانية" in found.verdict.sentence["ar"]
 
 
 def test_the_best_of_several_is_named() -> None:

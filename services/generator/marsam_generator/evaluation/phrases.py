@@ -19,6 +19,8 @@ class Wording:
     on: str
     with_stereotype: str
     as_asked: str
+    former: str
+    latter: str
     fell: str
     rose: str
     unchanged: str
@@ -76,9 +78,11 @@ _ENGLISH = Wording(
     on="on {group}, {changes}",
     with_stereotype="pictures with {what}",
     as_asked="pictures with everything as asked",
+    former="the former",
+    latter="the latter",
     fell="{what} fell from {before} to {after}",
     rose="{what} rose from {before} to {after}",
-    unchanged="{what} did not clearly change ({before} to {after})",
+    unchanged="{what} moved from {before} to {after} (not certain)",
     same="{what} stayed at {after}",
     join=" and ",
     semicolon="; ",
@@ -112,9 +116,11 @@ _ARABIC = Wording(
     on="في {group} {changes}",
     with_stereotype="نسبة الصور التي فيها {what}",
     as_asked="نسبة الصور المطابقة للطلب كله",
+    former="الأولى",
+    latter="الثانية",
     fell="تراجعت {what} من {before} إلى {after}",
     rose="ارتفعت {what} من {before} إلى {after}",
-    unchanged="لم تتغيّر بوضوح {what} (من {before} إلى {after})",
+    unchanged="انتقلت {what} من {before} إلى {after} (غير مؤكد)",
     same="بقيت {what} عند {after}",
     join=" و",
     semicolon="؛ ",
@@ -159,6 +165,7 @@ class _Writer:
         self.suite = suite
         self.stereotype = next((m.title for m in measures if m.name == STEREOTYPE), {})
         self.findings = findings
+        self._told: list[str] = []  # measures that were named in full, in that order
 
     def write(self, status: Status, *, of: int, name: str) -> str:
         words = self.words
@@ -180,9 +187,14 @@ class _Writer:
 
     def _change(self, finding: Finding) -> str:
         words = self.words
-        what = words.as_asked
-        if finding.measure == STEREOTYPE:
+        if finding.measure in self._told and len(self._told) == 2:
+            what = words.former if finding.measure == self._told[0] else words.latter
+        elif finding.measure == STEREOTYPE:
             what = words.with_stereotype.format(what=_in(self.stereotype, self.language))
+        else:
+            what = words.as_asked
+        if finding.measure not in self._told:
+            self._told.append(finding.measure)
         pattern = words.unchanged if finding.outcome == "unclear" else words.same
         if finding.outcome in ("better", "worse"):
             pattern = words.rose if finding.after > finding.before else words.fell
@@ -204,13 +216,13 @@ class _Writer:
         parts = []
         if worst:
             items = [self._lost(group, finding) for group, finding in worst.items()]
-            parts.append(words.lost.format(items=words.comma.join(items)))
+            parts.append(words.lost.format(items=self._list(items)))
         if unclear:
             bound = max(f.interval.high if f.measure == STEREOTYPE else -f.interval.low for f in unclear)
             named = {f.group for f in unclear}
             items = [self._name(group) for group in self.suite.groups if group.name in named]
             margin = words.points.format(round(bound * 100))
-            parts.append(words.undecided.format(margin=margin, items=words.comma.join(items)))
+            parts.append(words.undecided.format(margin=margin, items=self._list(items)))
         return parts or [words.all_kept]
 
     def _lost(self, group: str, finding: Finding) -> str:
@@ -221,6 +233,10 @@ class _Writer:
             before=self._percent(finding.before),
             after=self._percent(finding.after),
         )
+
+    def _list(self, items: Sequence[str]) -> str:
+        *some, last = items
+        return self.words.comma.join(some) + self.words.join + last if some else last
 
     def _name(self, group: Group) -> str:
         phrase = _in(group.phrase, self.language)

@@ -161,7 +161,6 @@ class Program:
 
     async def _conclude(self, spec: EvaluationSpec, assignment: Assignment, judge: Judge, desk: ReadingDesk) -> Results:
         order = self._order
-        began = time.monotonic()
         results = await asyncio.to_thread(
             conclude,
             assignment.suite,
@@ -179,7 +178,7 @@ class Program:
             seed_offset=spec.seed_offset,
             notes=spec.notes,
             fingerprint=" + ".join(name for name in self._fingerprints if name),
-            seconds={**self._seconds, "computing": round(time.monotonic() - began, 2)},
+            seconds=self._seconds,
         )
         sources = Sources(
             models=assignment.models,

@@ -14,7 +14,7 @@ from marsam.core import records
 from marsam_generator.evaluation.report import formats
 from marsam_generator.evaluation.report.candour import judge_rows, limits
 from marsam_generator.evaluation.report.pictures import SHOWN_AT_ONCE, Album, thumbnail
-from marsam_generator.evaluation.report.plots import bar, curve, thin_out
+from marsam_generator.evaluation.report.plots import bar, curve, smooth, thin_out
 from marsam_generator.evaluation.report.provenance import Sources, data_facts, lineage, model_facts
 from marsam_generator.evaluation.report.view import (
     LANGUAGE_NAMES,
@@ -114,7 +114,7 @@ def _curves(results: Results, sources: Sources) -> list[_Curve]:
             high=high,
             first_step=points[0][0],
             last_step=points[-1][0],
-            last_loss=points[-1][1],
+            last_loss=smooth([loss for _, loss in points])[-1],
         )
         for i, points in known
     ]

@@ -53,22 +53,39 @@ def bar(share: float, *, mark: float | None = None, kind: str = "after") -> Mark
     )
 
 
-def curve(points: Sequence[tuple[int, float]], *, low: float, high: float) -> Markup:
-    """A loss curve between the losses `low` and `high`. Axis labels are the page's matter.
+def smooth(values: Sequence[float], keep: float = 0.9) -> list[float]:
+    """An exponential moving average, corrected for its start."""
+    average, weight, out = 0.0, 0.0, []
+    for value in values:
+        average = keep * average + (1 - keep) * value
+        weight = keep * weight + (1 - keep)
+        out.append(average / weight)
+    return out
 
-    Drawn in a box of 100 × 100 that is stretched to its place; strokes keep their width.
+
+def curve(points: Sequence[tuple[int, float]], *, low: float, high: float) -> Markup:
+    """A loss curve between the losses `low` and `high`: every point thin, their moving average bold.
+
+    Axis labels are the page's matter. Drawn in a box of 100 × 100 that is stretched to its place; strokes keep their
+    width.
     """
     first, last = points[0][0], points[-1][0]
     span, height = max(1, last - first), max(1e-12, high - low)
-    path = " ".join(
-        f"{'M' if i == 0 else 'L'}{(step - first) / span * 100:.2f} {(high - loss) / height * 100:.2f}"
-        for i, (step, loss) in enumerate(points)
-    )
-    label = f"loss {points[0][1]:.3f} at step {first}, {points[-1][1]:.3f} at step {last}"
+
+    def path(losses: Sequence[float]) -> str:
+        return " ".join(
+            f"{'M' if i == 0 else 'L'}{(step - first) / span * 100:.2f} {(high - loss) / height * 100:.2f}"
+            for i, ((step, _), loss) in enumerate(zip(points, losses, strict=True))
+        )
+
+    raw = [loss for _, loss in points]
+    averaged = smooth(raw)
+    label = f"loss {averaged[0]:.3f} at step {first}, {averaged[-1]:.3f} at step {last} (moving average)"
     grid = "".join(f'<line class="tick" x1="0" x2="100" y1="{y}" y2="{y}"/>' for y in (0, 50, 100))
     return Markup(
         f'<svg class="curve" role="img" aria-label="{label}" viewBox="0 0 100 100" preserveAspectRatio="none">'
-        f'<title>{label}</title>{grid}<path d="{path}"/></svg>'
+        f'<title>{label}</title>{grid}<path class="raw" d="{path(raw)}"/>'
+        f'<path class="average" d="{path(averaged)}"/></svg>'
     )
 
 
