@@ -197,7 +197,7 @@ def _complete(
 ) -> RunSpec:
     """The spec with every default filled in. The defaults are the recipes that published trainers agree on."""
     steps = order.steps or default_steps(sum(item.split == "train" for item in version.items))
-    snr_gamma = 5.0 if order.snr_gamma is None and facts.objective in ("epsilon", "v") else order.snr_gamma
+    snr_gamma = _snr_gamma(facts) if order.snr_gamma is None else order.snr_gamma
     return RunSpec(
         name=run,
         base=model.name,
@@ -223,6 +223,16 @@ def _complete(
         warmup_steps=min(100, steps // 20) if order.warmup_steps is None else order.warmup_steps,
         labels=order.labels,
     )
+
+
+def _snr_gamma(facts: BaseFacts) -> float | None:
+    """Min-SNR weighting for the objectives it was made for, but not for bases with zero terminal SNR.
+
+    Those decide what a picture shows at times when hardly any signal is left, and there it weighs next to nothing: 150
+    steps with γ = 5 left Hayy's base drawing a keffiyeh in 3 of 12 pictures, and without it in none.
+    """
+    noisy_to_the_end = bool(facts.scheduler.get("rescale_betas_zero_snr", False))
+    return 5.0 if facts.objective in ("epsilon", "v") and not noisy_to_the_end else None
 
 
 def _within(name: str, project: str, *, field: str) -> str:

@@ -61,7 +61,6 @@ class Reporter:
         self._steps, self._device, self._family, self._method = steps, device, family, method
         self._lock = threading.Lock()
         self._waiting: list[dict[str, Any]] = []
-        self._batch: list[dict[str, Any]] = []
         self._progress: dict[str, Any] = {"kind": "progress", "phase": "loading", "step": 0, "steps": steps}
         if metrics_port:
             self._progress["metrics_port"] = metrics_port
