@@ -8,7 +8,7 @@ Time has one convention everywhere outside a family: `t` is a float64 tensor of 
 float64 so that a family recovers its own integer or fractional timestep exactly.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -211,9 +211,6 @@ class Objective(Protocol):
 
     def target(self, clean: "Tensor", noise: "Tensor", signal: "Tensor", noise_level: "Tensor") -> "Tensor": ...
 
-    def clean(self, prediction: "Tensor", noisy: "Tensor", signal: "Tensor", noise_level: "Tensor") -> "Tensor":
-        """The clean latent that the prediction implies."""
-
     def weight(self, signal: "Tensor", noise_level: "Tensor", gamma: float | None) -> "Tensor":
         """Loss weight, shaped as `signal`; min-SNR-γ (arXiv 2303.09556), or ones for None."""
 
@@ -240,14 +237,13 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MethodFacts:
-    """What is true of a method. `learning_rate`, `ema` are the defaults a run takes when it names none."""
+    """What is true of a method. `learning_rate` is what a run takes when it names none."""
 
     name: str
     title: str
     kind: Kind
     settings: tuple[Setting, ...]
     learning_rate: float
-    quantised: bool = False
 
 
 class Method(Protocol):
@@ -272,7 +268,3 @@ class Method(Protocol):
     def save(self, denoiser: "Module", folder: Path, *, metadata: Mapping[str, str]) -> tuple[str, ...]:
         """Write the artifact under `folder` and return its relative paths. `metadata` goes into the safetensors
         header."""
-
-
-Progress = Callable[[int, int], None]
-"""Called between steps with (done, of)."""

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from marsam.diffusion.spec import FamilyFacts, Kind, MethodFacts, Quantisation, Setting
+from marsam.diffusion.adapter.facts import LOW_RANK
+from marsam.diffusion.spec import FamilyFacts, Kind, MethodFacts, Quantisation
 
 if TYPE_CHECKING:
     from torch.nn import Module, Parameter
@@ -13,20 +14,7 @@ FACTS = MethodFacts(
     name="lora",
     title="LoRA: low-rank matrices beside frozen layers",
     kind=Kind.ADAPTER,
-    settings=(
-        Setting(name="rank", type=int, default=16, minimum=1, maximum=512, help="inner size r of the two matrices"),
-        Setting(name="alpha", type=float, default=16.0, minimum=0.001, maximum=4096.0, help="scale is alpha / rank"),
-        Setting(name="targets", type=str, default="", help="which layers: a preset of the family"),
-        Setting(
-            name="dropout",
-            type=float,
-            default=0.0,
-            minimum=0.0,
-            maximum=0.9,
-            help="share of the adapter's inputs dropped",
-        ),
-        Setting(name="rank_stabilised", type=bool, default=False, help="scale is alpha / √rank"),
-    ),
+    settings=LOW_RANK,
     learning_rate=1e-4,
 )
 

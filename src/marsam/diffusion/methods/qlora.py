@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from marsam.diffusion.adapter.facts import LOW_RANK
 from marsam.diffusion.spec import FamilyFacts, Kind, MethodFacts, Quantisation, Setting
 
 if TYPE_CHECKING:
@@ -18,22 +19,10 @@ FACTS = MethodFacts(
     title="QLoRA: LoRA on a base held in 4 bits",
     kind=Kind.ADAPTER,
     settings=(
-        Setting(name="rank", type=int, default=16, minimum=1, maximum=512, help="inner size r of the two matrices"),
-        Setting(name="alpha", type=float, default=16.0, minimum=0.001, maximum=4096.0, help="scale is alpha / rank"),
-        Setting(name="targets", type=str, default="", help="which layers: a preset of the family"),
-        Setting(
-            name="dropout",
-            type=float,
-            default=0.0,
-            minimum=0.0,
-            maximum=0.9,
-            help="share of the adapter's inputs dropped",
-        ),
-        Setting(name="rank_stabilised", type=bool, default=False, help="scale is alpha / √rank"),
+        *LOW_RANK,
         Setting(name="double_quantisation", type=bool, default=True, help="quantise the quantisation constants too"),
     ),
     learning_rate=1e-4,
-    quantised=True,
 )
 
 

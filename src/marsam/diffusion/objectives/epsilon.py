@@ -17,9 +17,6 @@ class Epsilon:
     def target(self, clean: "Tensor", noise: "Tensor", signal: "Tensor", noise_level: "Tensor") -> "Tensor":
         return noise
 
-    def clean(self, prediction: "Tensor", noisy: "Tensor", signal: "Tensor", noise_level: "Tensor") -> "Tensor":
-        return (noisy - noise_level * prediction) / signal
-
     def weight(self, signal: "Tensor", noise_level: "Tensor", gamma: float | None) -> "Tensor":
         """min(SNR, γ) / SNR, written so that SNR = 0 gives its limit, 1."""
         if gamma is None:

@@ -17,9 +17,6 @@ class Velocity:
     def target(self, clean: "Tensor", noise: "Tensor", signal: "Tensor", noise_level: "Tensor") -> "Tensor":
         return signal * noise - noise_level * clean
 
-    def clean(self, prediction: "Tensor", noisy: "Tensor", signal: "Tensor", noise_level: "Tensor") -> "Tensor":
-        return signal * noisy - noise_level * prediction
-
     def weight(self, signal: "Tensor", noise_level: "Tensor", gamma: float | None) -> "Tensor":
         """min(SNR, γ) / (SNR + 1). With signal² + noise_level² = 1 that is min(signal², γ·noise_level²): finite
         everywhere."""
