@@ -62,7 +62,7 @@ def sheets(home: Path, out: Path, *, count: int, seed: int) -> None:
 
 
 async def _read(home: Path, digests: list[str]) -> list[Image.Image]:
-    blobs = open_store(str(home / "store" / "store"))
+    blobs = open_store(str((home / "store" / "store").absolute()))
     return [Image.open(io.BytesIO(await read_blob(blobs, "default", digest))) for digest in digests]
 
 

@@ -82,7 +82,9 @@ async def stream(
     call = method(request, timeout=seconds)
     try:
         while True:
-            message = await asyncio.wait_for(call.read(), timeout=idle)
+            # Not wait_for: until Python 3.12 it swallows a cancel that arrives together with a message.
+            async with asyncio.timeout(idle):
+                message = await call.read()
             if message is grpc.aio.EOF:
                 return
             yield cast(Answer, message)
