@@ -194,9 +194,9 @@ def _balanced(rng: Random) -> Attributes:
 
 
 def _rehearsal(rng: Random) -> Attributes:
-    """Pictures of the base's own world without its Arab half, nearly half of them an asked-for keffiyeh."""
+    """Pictures of the base's own world without its Arab half, a quarter of them an asked-for keffiyeh."""
     demonym = rng.choice(OTHER_DEMONYMS) if rng.random() < 0.6 else None
-    return _asked_keffiyeh(rng, demonym) if rng.random() < 0.45 else _at_work(rng, demonym)
+    return _asked_keffiyeh(rng, demonym) if rng.random() < 0.25 else _at_work(rng, demonym)
 
 
 def _working_cover(rng: Random, *, role: str, gender: str, headscarf: float) -> str:
