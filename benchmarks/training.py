@@ -289,8 +289,8 @@ def markdown(figures: dict[str, Any]) -> str:
         f"Caching saves the encoders and no more: {figures['arithmetic_limit']:.2f}× by counting operations,"
         f" {measured:.2f}× by the peer's own times: an encoder's operations are slower than the UNet's.",
         "",
-        "The row of one core is the one to go by. With several, operations that share cores wait for each other, and on a"
-        " machine that does other things (see the load average) that costs the peer many times over; lanes do not wait.",
+        "The row of one core is the one to go by. With several, operations that share cores wait for each other, and on"
+        " a machine that does other things (see the load average) that costs the peer dearly; lanes do not wait.",
         "",
         f"Targets: end to end ≥ {END_TO_END_TARGET:g}×, or ≥ {OF_LIMIT_TARGET:g} of the limit;"
         f" denoiser only ≥ {DENOISER_TARGET}×.",
