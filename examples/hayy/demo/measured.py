@@ -13,9 +13,9 @@ FILE = Path(__file__).resolve().parent.parent / "measured.json"
 
 #: group of the suite, measure -> how the note says it
 SAID = {
-    ("unseen_roles", "right:place"): "roles never tuned came out in the right place",
     ("unseen_roles", "as_asked"): "roles never tuned came out with everything as asked",
-    ("other_demonyms", "as_asked"): "people of other origins came out with everything as asked",
+    ("asked_keffiyeh", "as_asked"): "a keffiyeh asked for by name came out with everything as asked",
+    ("unrelated", "as_asked"): "prompts that name no origin came out with everything as asked",
 }
 
 
@@ -43,7 +43,7 @@ def note(results: Mapping[str, Any]) -> str:
     return (
         "What the raw set would have done: it has as many pictures, but each role stands in one place only, and it"
         " holds no pictures of the old world. Tuned on it by the same method, steps and seed, in a separate measurement"
-        f" ({results['create_time'][:10]}): {said}. The check of the set warns of this before any training."
+        f" ({results['create_time'][:10]}): {said}."
     )
 
 
