@@ -84,6 +84,14 @@ def test_the_best_of_several_is_named() -> None:
     assert "balanced-qlora" in found.verdict.sentence["ar"]
 
 
+def test_learning_more_by_forgetting_more_is_not_best() -> None:
+    eraser = {**FORGETFUL, "unseen_roles": 0.75}
+    gentle = {**TUNED, "unseen_roles": 0.5, "asked_keffiyeh": 0.6}
+    found, _ = results(BASE, eraser, gentle)
+    assert found.verdict.statuses[1:] == ("improved_with_loss", "improved_with_loss")
+    assert found.verdict.model == 2
+
+
 def test_a_baseline_alone_gets_numbers_and_no_verdict() -> None:
     found, _ = results(BASE)
     assert (found.verdict.status, found.changes) == ("baseline", ())

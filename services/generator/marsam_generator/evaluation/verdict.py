@@ -90,21 +90,18 @@ def status_of(suite: Suite, findings: Sequence[Finding]) -> Status:
 _RANK: tuple[Status, ...] = ("improved", "improved_with_loss", "partly", "unclear", "failed", "baseline")
 
 
-def best_model(suite: Suite, statuses: Sequence[Status], cells: Sequence[Cell]) -> int:
-    """The model that the verdict speaks about: the best status, then most pictures as asked where nothing was taught.
+def best_model(statuses: Sequence[Status], cells: Sequence[Cell]) -> int:
+    """The model that the verdict speaks about: the best status, then most pictures as asked, each group alike.
 
-    `statuses[i]` is that of model i; the baseline's own is not considered.
+    All groups count: a model that learns the most by forgetting what it knew is not the best one. `statuses[i]` is that
+    of model i; the baseline's own is not considered.
     """
-    held_out = {g.name for g in suite.groups if g.asks == "held_out"} or {g.name for g in suite.groups}
 
     def merit(model: int) -> float:
         rates = [
             cell.best
             for cell in cells
-            if cell.model == model
-            and cell.group in held_out
-            and cell.measure == AS_ASKED
-            and cell.language == ALL_LANGUAGES
+            if cell.model == model and cell.measure == AS_ASKED and cell.language == ALL_LANGUAGES
         ]
         return sum(rates) / len(rates) if rates else 0.0
 
@@ -130,7 +127,7 @@ def reach_verdict(
         return Verdict(status="baseline", model=0, sentence=Wording.baseline_only(), findings=(), statuses=statuses)
     if not measures:
         return Verdict(status="unclear", model=1, sentence=Wording.nothing_readable(), findings=(), statuses=statuses)
-    model = best_model(suite, statuses, cells)
+    model = best_model(statuses, cells)
     text = {
         language: sentence(
             suite,
