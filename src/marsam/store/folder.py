@@ -122,15 +122,13 @@ class FolderBlobs:
 
     @_stated
     def _create(self, key: str, data: bytes) -> None:
-        path = self.root / key
         staging = self._stage(key)
         try:
             staging.write(data)
             staging.seal()
             try:
-                self._into_folder(path, lambda: os.link(staging.path, path))
-            except FileExistsError as error:
-                self._settle_taken(key, data, error)
+                while not self._linked(key, data, staging.path):
+                    pass
             except OSError as error:
                 if error.errno in (errno.EPERM, errno.EXDEV, errno.ENOTSUP, errno.EMLINK):
                     raise Precondition(
@@ -143,15 +141,23 @@ class FolderBlobs:
         finally:
             staging.discard()
 
-    def _settle_taken(self, key: str, data: bytes, error: FileExistsError) -> None:
-        """Decide what a taken name means: the same bytes are the caller's own, others are somebody else's."""
+    def _linked(self, key: str, data: bytes, sealed: Path) -> bool:
+        """Give sealed bytes their name. A taken name that holds the same bytes is the caller's own; False when the name
+        was taken and has been deleted since: it is free again.
+        """
         path = self.root / key
-        if path.is_dir():
-            raise Precondition(f"'{key}' is a folder", reason="KEY_LAYOUT") from error
-        with contextlib.suppress(FileNotFoundError):
-            if path.read_bytes() == data:
-                return
-        raise Exists(f"object '{key}' already exists", reason="OBJECT_EXISTS") from error
+        try:
+            self._into_folder(path, lambda: os.link(sealed, path))
+        except FileExistsError as error:
+            if path.is_dir():
+                raise Precondition(f"'{key}' is a folder", reason="KEY_LAYOUT") from error
+            try:
+                held = path.read_bytes()
+            except FileNotFoundError:
+                return False
+            if held != data:
+                raise Exists(f"object '{key}' already exists", reason="OBJECT_EXISTS") from error
+        return True
 
     def _make_durable(self, key: str) -> None:
         try:
