@@ -36,11 +36,10 @@ def test_a_stale_endpoints_file_says_so_too(tmp_path: Path) -> None:
 
 def test_a_port_in_use_is_named_before_anything_starts(tmp_path: Path) -> None:
     with socket.socket() as taken:
+        # Linux gives free ports up to 60999, which leaves room for the six in a row.
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        if port > 65000:
-            pytest.skip("the system gave a port too high for six in a row")
         said = marsam("up", "--port", str(port), "--json", folder=tmp_path)
     assert said.code == 6
     assert said.error["reason"] == "PORT_IN_USE"
