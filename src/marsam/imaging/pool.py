@@ -21,6 +21,8 @@ from marsam.imaging.measures import Measures
 from marsam.imaging.provenance import Provenance
 
 _START_S = 60.0
+_STARTS = 3
+"""A process that is killed while it comes up says nothing about its file: another is started, this many in all."""
 _CRASHES_TO_CONVICT = 2
 """A worker may be killed by someone else (the kernel's OOM killer, an operator). A file that takes two down is the
 cause.
@@ -148,6 +150,14 @@ class _Worker:
 
     @classmethod
     async def start(cls, limits: Limits) -> Self:
+        """A worker that has greeted. Raises Internal when none comes up."""
+        for _ in range(_STARTS - 1):
+            with contextlib.suppress(Internal):
+                return await cls._start_once(limits)
+        return await cls._start_once(limits)
+
+    @classmethod
+    async def _start_once(cls, limits: Limits) -> Self:
         argv = [sys.executable, "-m", "marsam.imaging.worker", json.dumps(limits.as_dict())]
         kept = {k: os.environ[k] for k in ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "HOME") if k in os.environ}
         # One thread each: the pool is the parallelism, and every thread's stack counts against the address space.

@@ -1,6 +1,7 @@
 """Imports over gRPC against a real service: verdicts, resumption, repetition."""
 
 import asyncio
+import contextlib
 import io
 import signal
 import urllib.request
@@ -139,19 +140,22 @@ async def test_an_import_goes_on_after_the_service_was_killed(start: Start) -> N
 
 @pytest.mark.slow
 async def test_killed_decoders_cost_nothing(start: Start) -> None:
-    files = {f"{n:03d}.png": saved(scene(n, 700)) for n in range(60)}
+    files = {f"{n:03d}.png": saved(scene(n, 700)) for n in range(120)}
     async with start() as running:
         await create(running)
         started = await send(running, files)
         service = psutil.Process(running.process.pid)
-        killed = 0
-        async for update in running.stub.WatchImport(pb.WatchImportRequest(name=started.name), timeout=120):
-            done = getattr(update, "import")
-            if killed < 2 and done.files_done >= 5 * killed + 1:
-                service.children()[0].kill()
-                killed += 1
-        assert killed == 2
-        assert (done.items_accepted, list(done.refused)) == (60, [])
+        killed: set[int] = set()
+        # The processes are watched, not the progress: a quick machine tells of few steps, or of the end alone.
+        while len(killed) < 2:
+            for decoder in service.children():
+                await asyncio.sleep(0.3 * len(killed))  # the first dies as it comes up, the second with a picture
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    decoder.kill()
+                    killed.add(decoder.pid)
+            await asyncio.sleep(0.001)
+        done = (await follow(running, started.name))[-1]
+        assert (done.items_accepted, list(done.refused)) == (120, [])
 
 
 @pytest.mark.slow
