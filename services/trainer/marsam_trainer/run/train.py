@@ -8,34 +8,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
-
 from marsam.catalog.models import Model
-from marsam.core.errors import Invalid, Precondition
-from marsam.core.ids import digest_of
-from marsam.core.records import dump
 from marsam.diffusion import registry
 from marsam.diffusion.lanes.net import Lanes
 from marsam.diffusion.nf4.net import quantised_share
 from marsam.diffusion.spec import Components, Family, Part, Precision
 from marsam.diffusion.weights.net import bytes_at_rest
 from marsam.store.cache import Cache
-from marsam.telemetry import metrics
-from marsam.telemetry.logs import Log
-from marsam_trainer.run import checkpoint, codes, publish
+from marsam_trainer.run import checkpoint, publish
 from marsam_trainer.run.data import Encoder, samples_of
-from marsam_trainer.run.drawing import Drawing, show
+from marsam_trainer.run.drawing import Drawing
 from marsam_trainer.run.encoded import EncodedCache
 from marsam_trainer.run.feed import Feed, TrainingSet
 from marsam_trainer.run.loop import Loop, Plan
 from marsam_trainer.run.reporter import device_memory
-from marsam_trainer.run.work import Stopped, Work
-
-NOT_FINITE_LIMIT = 3
-"""Steps in a row without a finite loss after which a run ends: it does not come back by itself."""
+from marsam_trainer.run.stepping import resume, take_steps
+from marsam_trainer.run.work import Work
 
 SAMPLES = 4
-_log = Log(__name__)
 
 
 def train(work: Work) -> Model:
@@ -108,7 +98,7 @@ def _train(work: Work, scratch: Path, lanes: Lanes, found: tuple[checkpoint.Chec
     trained = method.attach(_denoiser(parts), family.facts, params, seed=spec.seed)
     loop = _loop(work, family, parts, trained, samples, lanes, dropout=float(params.get("dropout", 0.0)) > 0.0)
     if found is not None:
-        _resume(work, loop, *found)
+        resume(work, loop, *found)
     first = loop.position.step
     drawing = Drawing(
         family=family,
@@ -119,7 +109,7 @@ def _train(work: Work, scratch: Path, lanes: Lanes, found: tuple[checkpoint.Chec
         side=spec.resolution,
         seed=spec.seed,
     )
-    seconds = _run(work, loop, drawing, scratch)
+    seconds = take_steps(work, loop, drawing, scratch)
     work.reporter.phase("publishing")
     loop.settle()
     artifact = scratch / "artifact"
@@ -202,74 +192,6 @@ def _loop(
     return Loop(
         family, parts, registry.objective(parts.facts.objective), trained, feed, plan, lanes=lanes, reseed=dropout
     )
-
-
-def _spec_digest(work: Work) -> str:
-    return digest_of(dump(work.spec))
-
-
-def _resume(work: Work, loop: Loop, mark: checkpoint.Checkpoint, state: Path) -> None:
-    """Continue from a checkpoint of the attempts before."""
-    if mark.spec_digest != _spec_digest(work):
-        raise Invalid("the checkpoint is of another order", reason="CHECKPOINT_MISMATCH", remedy="start a new run")
-    loop.restore(load_file(state), mark.step)
-    state.unlink()
-    _log.info("run.resumed", step=mark.step, attempt=mark.attempt)
-    work.reporter.event("log", level="info", message=f"resumed at step {mark.step} of attempt {mark.attempt}")
-
-
-def _run(work: Work, loop: Loop, drawing: Drawing, scratch: Path) -> float:
-    """Take every step that is left, and return the seconds that steps took. Raises `Stopped`, or when losses stay
-    NaN."""
-    spec, spent, saved = work.spec, 0.0, loop.position.step
-    while not loop.done:
-        if work.stopping():
-            if loop.position.step > saved:
-                _save(work, loop, scratch)
-            raise Stopped
-        work.reporter.check()
-        began = time.monotonic()
-        loss = loop.step()
-        seconds = time.monotonic() - began
-        spent += seconds
-        done = loop.position.step
-        work.reporter.step(
-            done, loss=loss, images=spec.batch_size, seconds=seconds, learning_rate=loop.plan.rate(done - 1)
-        )
-        if loop.position.unlearnt() >= NOT_FINITE_LIMIT:
-            raise Precondition(
-                f"{NOT_FINITE_LIMIT} steps in a row, up to step {done}, gave no finite loss",
-                reason=codes.NOT_FINITE_REASON,
-                remedy="lower the learning rate, or train in fp32; the last good checkpoint was kept",
-            )
-        # While losses are not finite there is nothing worth keeping: the checkpoint before is the good one.
-        if done % spec.checkpoint_every == 0 and not loop.done and math.isfinite(loss):
-            _save(work, loop, scratch)
-            saved = done
-        if spec.preview and done % spec.preview.every == 0 and not loop.done:
-            show(work, drawing, done)
-    return spent
-
-
-def _save(work: Work, loop: Loop, scratch: Path) -> None:
-    began = time.monotonic()
-    path = scratch / "checkpoint.safetensors"
-    digest, size = checkpoint.write_state(loop.state(), path)
-    mark = checkpoint.Checkpoint(
-        attempt=work.attempt,
-        step=loop.position.step,
-        spec_digest=_spec_digest(work),
-        state_digest=digest,
-        state_size=size,
-        cores=loop.lanes.cores,
-        lanes=loop.lanes.count,
-        code_version=publish.code_version(),
-        libraries=publish.libraries(),
-    )
-    work.bridge.call(checkpoint.save(work.place, mark, path))
-    path.unlink()
-    work.meter.observe(metrics.CHECKPOINT_SECONDS, time.monotonic() - began)
-    work.reporter.event("checkpoint", step=mark.step, bytes=size)
 
 
 def _metrics(
