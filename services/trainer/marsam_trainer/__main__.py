@@ -45,7 +45,7 @@ async def assemble(settings: TrainerSettings, meter: Meter, lifecycle: Lifecycle
     cache = await asyncio.to_thread(Cache, settings.cache)
     # Uploads that a crash left behind: nobody can finish them.
     await asyncio.to_thread(shutil.rmtree, settings.cache / "incoming", True)
-    runs = Runs(blobs, clock)
+    runs = Runs(blobs, clock, meter=meter)
     planner = Planner(settings)
     launcher = ProcessLauncher(settings.cache / "programs", base_env=child_environment(os.environ))
     supervisor = Supervisor(
@@ -57,6 +57,7 @@ async def assemble(settings: TrainerSettings, meter: Meter, lifecycle: Lifecycle
         # The same after a restart on the same machine: its runs are found again, not waited for.
         owner=f"{socket.gethostname()}:{settings.cache}",
         clock=clock,
+        meter=meter,
     )
     async with Queue(runs, meter=meter).kept() as queue, supervisor:
         try:

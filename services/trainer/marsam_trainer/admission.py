@@ -12,6 +12,7 @@ from marsam.catalog.models import Model
 from marsam.catalog.repository import load_version
 from marsam.catalog.runs import RunSpec
 from marsam.core.errors import Invalid, Missing, did_you_mean
+from marsam.core.memory import make_room
 from marsam.core.names import format_name, parse
 from marsam.diffusion import registry
 from marsam.diffusion.spec import BaseFacts
@@ -69,8 +70,7 @@ class Admission:
             bodies = await asyncio.gather(*(read_blob(self._blobs, model.project, file.digest) for file in files))
             configs = {file.path: json.loads(body) for file, body in zip(files, bodies, strict=True)}
             known = registry.read_base(model.family, configs)
-            while len(self._facts) >= _FACTS_KEPT:
-                del self._facts[next(iter(self._facts))]
+            make_room(self._facts, _FACTS_KEPT)
             self._facts[model.digest] = known
         return known
 

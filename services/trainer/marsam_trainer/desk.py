@@ -8,8 +8,8 @@ from marsam.core.errors import Invalid, MarsamError, Precondition
 from marsam.core.ids import new_ulid
 from marsam.core.names import format_name
 from marsam.core.records import canonical, dump, to_plain
+from marsam.jobs.cancel import ask_to_cancel
 from marsam.jobs.states import State
-from marsam.launch.supervisor import ask_to_cancel
 from marsam.telemetry import Log
 from marsam_trainer.admission import Admission
 from marsam_trainer.orders import Fault, Order, as_error

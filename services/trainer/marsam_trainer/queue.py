@@ -1,6 +1,7 @@
 """Who waits, in which place, and how many runs are in which state: a picture of all open runs, renewed now and then.
 
-For showing only. Who starts next is the supervisor's business; it takes the oldest first, as this does.
+For showing only. Who starts next is the supervisor's business; it goes by the order of creation, as this does: a run
+that was tried or resumed keeps its place.
 """
 
 import asyncio

@@ -8,6 +8,7 @@ from typing import Any
 from marsam.catalog.runs import RunSpec
 from marsam.core.clock import Clock
 from marsam.core.errors import Missing
+from marsam.core.memory import make_room
 from marsam.core.names import format_name
 from marsam.core.records import load
 from marsam.jobs.index import Index
@@ -17,6 +18,7 @@ from marsam.jobs.store import JobStore, gather_heads
 from marsam.store import keys
 from marsam.store.blobs import Blobs, names
 from marsam.store.numbered import NumberedLog
+from marsam.telemetry import Meter
 
 _SPECS_KEPT = 4096
 
@@ -43,9 +45,10 @@ class RunView:
 class Runs:
     """The runs of every project in one store."""
 
-    def __init__(self, blobs: Blobs, clock: Clock) -> None:
+    def __init__(self, blobs: Blobs, clock: Clock, *, meter: Meter | None = None) -> None:
         self.blobs = blobs
         self.clock = clock
+        self._meter = meter
         self._stores: dict[str, JobStore] = {}
         self._indexes: dict[str, Index] = {}
         self._specs: dict[str, RunSpec] = {}
@@ -54,7 +57,7 @@ class Runs:
     def store(self, project: str) -> JobStore:
         """The jobs of one project."""
         if project not in self._stores:
-            self._stores[project] = JobStore(self.blobs, project, "runs", self.clock)
+            self._stores[project] = JobStore(self.blobs, project, "runs", self.clock, meter=self._meter)
         return self._stores[project]
 
     async def projects(self) -> list[str]:
@@ -73,7 +76,7 @@ class Runs:
         """What the run was asked to do. Raises Missing (JOB_NOT_FOUND)."""
         name = format_name("run", project, run_id)
         if name not in self._specs:
-            _make_room(self._specs)
+            make_room(self._specs, _SPECS_KEPT)
             self._specs[name] = load(RunSpec, await self.store(project).spec(run_id), what=name)
         return self._specs[name]
 
@@ -86,7 +89,7 @@ class Runs:
         if not known and not new:
             await self.store(project).head(run_id)  # says what is missing, with the nearest ids
         if new:
-            _make_room(self._histories)
+            make_room(self._histories, _SPECS_KEPT)
             known = self._histories[name] = (*known, *new)
         return known
 
@@ -142,9 +145,3 @@ class Runs:
         except (Missing, ValueError):
             return None
         return found if isinstance(found, dict) else None
-
-
-def _make_room(kept: dict[str, Any]) -> None:
-    """Drop the oldest entries of a full memory; whoever asks for one again reads it again."""
-    while len(kept) >= _SPECS_KEPT:
-        del kept[next(iter(kept))]

@@ -9,7 +9,7 @@ from marsam.core.errors import Exists, Invalid, Missing
 from marsam.core.ids import digest_of, new_ulid
 from marsam.core.records import dump, load
 from marsam.store import keys
-from marsam.store.blobs import Blobs
+from marsam.store.blobs import Blobs, create_surely
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ async def remember(
     )
     key = keys.request(project, scope, request_id)
     try:
-        await blobs.create(key, dump(record))
+        await create_surely(blobs, key, dump(record))
         return result, True
     except Exists:
         return await _bound(blobs, key, record.content, request_id), False

@@ -8,16 +8,20 @@ from typing import Any
 from marsam.core.clock import Clock
 from marsam.core.errors import Conflict, Corrupt, Exists, Missing, Precondition, did_you_mean
 from marsam.core.ids import is_ulid, new_ulid
+from marsam.core.memory import make_room
 from marsam.core.records import dump, load
 from marsam.jobs.requests import recall, remember
 from marsam.jobs.states import State, Transition, check_move
 from marsam.store import keys
-from marsam.store.blobs import Blobs, names
+from marsam.store.blobs import Blobs, create_surely, names
 from marsam.store.keys import JobKind
 from marsam.store.numbered import NumberedLog
+from marsam.telemetry import Meter, metrics
 
 _log = logging.getLogger(__name__)
 _TRIES = 20
+_SEEN_KEPT = 4096
+"""Jobs of which the number of the last known transition is remembered; of others it is listed, which costs one call."""
 
 
 class JobStore:
@@ -25,13 +29,18 @@ class JobStore:
 
     A job's mark under `open/` is made before its first transition and removed after its last, so the marks are always a
     superset of the jobs that are alive, and a restarted service finds its work by listing a handful of names.
+
+    Waiting jobs are taken in the order of their ids, which is that of their creation: a job that is tried again or
+    resumed is as old as it was, so it goes before every job that was created after it. `meter` counts the transitions
+    that are written here.
     """
 
-    def __init__(self, blobs: Blobs, project: str, kind: JobKind, clock: Clock) -> None:
+    def __init__(self, blobs: Blobs, project: str, kind: JobKind, clock: Clock, *, meter: Meter | None = None) -> None:
         self.blobs = blobs
         self.project = project
         self.kind: JobKind = kind
         self.clock = clock
+        self._meter = meter
         self._seen: dict[str, int] = {}
 
     async def create(self, *, request: bytes, request_id: str, spec_for: Callable[[str], bytes]) -> tuple[str, bool]:
@@ -56,7 +65,7 @@ class JobStore:
             return job_id, False
         await self._mark(job_id)
         try:
-            await self.blobs.create(keys.job_spec(self.project, self.kind, job_id), spec_for(job_id))
+            await create_surely(self.blobs, keys.job_spec(self.project, self.kind, job_id), spec_for(job_id))
         except Exists:  # another caller of the same request came first; its spec holds
             new = False
         await self._begin(job_id)
@@ -87,7 +96,7 @@ class JobStore:
         found = await self._log(job_id).head(self._seen.get(job_id, 0))
         if found is None:
             raise await self._missing(job_id)
-        self._seen[job_id] = found[0]
+        self._remember(job_id, found[0])
         return load(Transition, found[1], what=f"transition {found[0]} of {job_id}")
 
     async def history(self, job_id: str) -> list[Transition]:
@@ -132,11 +141,10 @@ class JobStore:
         if reopened:
             await self._mark(job_id)
         try:
-            await self._log(job_id).append(previous.seq, dump(entry))
+            await self._write(job_id, entry)
         except Conflict as error:
             raise Conflict(f"{self.kind} {job_id} was moved on by somebody else", reason="JOB_MOVED",
                            resource=job_id, remedy="read its state and decide again") from error  # fmt: skip
-        self._seen[job_id] = entry.seq
         if reopened:  # whoever closed it may have removed the mark in between
             await self._mark(job_id)
         if state.terminal:
@@ -233,16 +241,28 @@ class JobStore:
         return NumberedLog(self.blobs, keys.job_log(self.project, self.kind, job_id))
 
     async def _mark(self, job_id: str) -> None:
-        await self.blobs.create(keys.open_job(self.project, self.kind, job_id), job_id.encode())
+        await create_surely(self.blobs, keys.open_job(self.project, self.kind, job_id), job_id.encode())
 
     async def _begin(self, job_id: str) -> None:
         first = Transition(
             seq=1, state=State.PENDING, attempt=0, writer_id=new_ulid(self.clock), at=self.clock.now(), reason="CREATED"
         )
         try:
-            await self._log(job_id).append(0, dump(first))
+            await self._write(job_id, first)
         except Conflict:  # another caller of the same request, or `live`, began it
             return
+
+    async def _write(self, job_id: str, entry: Transition) -> None:
+        """Write a transition: the one place where a job moves. Raises Conflict when its number is taken."""
+        await self._log(job_id).append(entry.seq - 1, dump(entry))
+        self._remember(job_id, entry.seq)
+        if self._meter is not None:
+            self._meter.inc(metrics.JOB_TRANSITIONS, kind=self.kind, state=entry.state)
+
+    def _remember(self, job_id: str, seq: int) -> None:
+        if self._seen.pop(job_id, None) is None:
+            make_room(self._seen, _SEEN_KEPT)
+        self._seen[job_id] = seq
 
     async def _exists(self, job_id: str) -> bool:
         try:

@@ -14,8 +14,8 @@ from marsam.launch.launcher import Exit, Program
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """How patient a supervisor is. `slots` programs run at once; waiting jobs are taken oldest first, and keep their
-    slot between attempts.
+    """How patient a supervisor is. `slots` programs run at once; waiting jobs are taken in the order in which they were
+    created, however often they were tried or resumed since, and keep their slot between attempts.
 
     A program must show a first heartbeat within `start_s` seconds and later ones within `silence_s`, or it is stopped;
     with `silence_s` None it shows none. A program that is asked to stop gets `grace_s` seconds. `backoff_s` passes

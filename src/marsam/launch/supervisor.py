@@ -20,6 +20,7 @@ from marsam.launch.launcher import Cause, Exit, Handle, Launcher
 from marsam.store import keys
 from marsam.store.blobs import Blobs, names
 from marsam.store.keys import JobKind
+from marsam.telemetry import Meter
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +44,16 @@ class Supervisor:
     """
 
     def __init__(
-        self, blobs: Blobs, kind: JobKind, *, launcher: Launcher, work: Work, policy: Policy, owner: str, clock: Clock
+        self,
+        blobs: Blobs,
+        kind: JobKind,
+        *,
+        launcher: Launcher,
+        work: Work,
+        policy: Policy,
+        owner: str,
+        clock: Clock,
+        meter: Meter | None = None,
     ) -> None:
         self._blobs = blobs
         self._kind: JobKind = kind
@@ -52,6 +62,7 @@ class Supervisor:
         self._policy = policy
         self._owner = owner
         self._clock = clock
+        self._meter = meter
         self._stores: dict[str, JobStore] = {}
         self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._handles: dict[tuple[str, str], Handle] = {}
@@ -120,7 +131,7 @@ class Supervisor:
         found: list[tuple[_Job, Transition]] = []
         for project in await names(self._blobs, keys.projects(), folders=True):
             if project not in self._stores:
-                self._stores[project] = JobStore(self._blobs, project, self._kind, self._clock)
+                self._stores[project] = JobStore(self._blobs, project, self._kind, self._clock, meter=self._meter)
             store = self._stores[project]
             try:
                 live = await store.live()
@@ -277,19 +288,3 @@ class Supervisor:
             await job.store.append(job.id, head, state, owner=self._owner, reason="OWNER_LOST",
                                    message=f"'{head.owner}' gave no sign of life for {quiet_s:.0f} s")  # fmt: skip
         self.wake()
-
-
-async def ask_to_cancel(store: JobStore, job_id: str, *, owner: str = "", message: str = "") -> Transition:
-    """Cancel a job: at once while it waits, through its supervisor while it runs; asking again changes nothing.
-
-    Raises Missing (JOB_NOT_FOUND), Precondition (JOB_STATE) when it ended otherwise.
-    """
-
-    def decide(head: Transition) -> State | None:
-        if head.state is State.PENDING:
-            return State.CANCELLED
-        if head.state in (State.CANCELLING, State.CANCELLED):
-            return None
-        return State.CANCELLING
-
-    return await store.move(job_id, decide, owner=owner, reason="CANCEL_ASKED", message=message)

@@ -1,13 +1,19 @@
 """The interface of the object store, and what can be said with it alone."""
 
+import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal, Protocol
 
+from marsam.core.errors import OutcomeUnknown
+
 # What `create` takes: commits are small. Larger data goes by `put` under its content address first.
 CREATE_LIMIT = 1 << 20
+
+_UNCLEAR_TRIES = 3
+_UNCLEAR_PAUSE_S = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +91,20 @@ class Blobs(Protocol):
     def describe(self) -> str:
         """Return a short description for messages: kind and place, without secrets."""
         ...
+
+
+async def create_surely(blobs: Blobs, key: str, data: bytes) -> None:
+    """`Blobs.create`, asked again while its outcome is unknown: the same bytes once more either find themselves there,
+    or are written now. Nobody else writes them, for they name their writer.
+
+    Raises as `Blobs.create`; OutcomeUnknown only when the store stays unclear.
+    """
+    for _ in range(_UNCLEAR_TRIES - 1):
+        try:
+            return await blobs.create(key, data)
+        except OutcomeUnknown:
+            await asyncio.sleep(_UNCLEAR_PAUSE_S)
+    await blobs.create(key, data)
 
 
 async def names(blobs: Blobs, prefix: str, *, folders: bool) -> list[str]:

@@ -5,7 +5,7 @@ and decides again. No locks, no lost updates, and history comes free.
 """
 
 from marsam.core.errors import Conflict, Exists, Missing
-from marsam.store.blobs import Blobs, names
+from marsam.store.blobs import Blobs, create_surely, names
 from marsam.store.keys import number
 
 
@@ -43,10 +43,10 @@ class NumberedLog:
     async def append(self, expected: int, data: bytes) -> int:
         """Write entry `expected + 1` and return its number. `data` must hold a random id of its writer.
 
-        Raises Conflict (LOG_MOVED) when that entry exists already.
+        Raises Conflict (LOG_MOVED) when that entry is another's; OutcomeUnknown when the store stays unclear about it.
         """
         try:
-            await self._blobs.create(f"{self._prefix}/{number(expected + 1)}", data)
+            await create_surely(self._blobs, f"{self._prefix}/{number(expected + 1)}", data)
         except Exists as error:
             raise Conflict(
                 f"entry {expected + 1} of '{self._prefix}' was written by somebody else", reason="LOG_MOVED"

@@ -16,6 +16,7 @@ from marsam.jobs.requests import remember
 from marsam.jobs.states import State, Transition
 from marsam.jobs.store import JobStore
 from marsam.jobs.watch import Update, watch
+from marsam.telemetry import Meter
 from tests.contract.store.stores import STORES, open_named
 
 CLOCK = SystemClock()
@@ -339,6 +340,31 @@ async def test_a_token_from_the_future(store: JobStore) -> None:
     for token in ("9.0.1", "1.1.1"):
         with pytest.raises(Expired):
             await collect(store, job_id, token)
+
+
+async def test_every_transition_written_is_counted_and_no_other(tmp_path: Path) -> None:
+    meter = Meter(service="test", version="0")
+    store = JobStore(open_named("folder", tmp_path), "p", "runs", CLOCK, meter=meter)
+    job_id = await made(store, "r-1")
+    await made(store, "r-1")
+    head = await store.head(job_id)
+    await drive(store, job_id, State.STARTING, State.PENDING, State.STARTING, State.SUCCEEDED)
+    with pytest.raises(Conflict):
+        await store.append(job_id, head, State.STARTING)
+    counted = {
+        state: meter.value("marsam_job_transitions_total", kind="runs", state=state)
+        for state in (State.PENDING, State.STARTING, State.RUNNING, State.SUCCEEDED)
+    }
+    assert counted == {State.PENDING: 2, State.STARTING: 2, State.RUNNING: None, State.SUCCEEDED: 1}
+
+
+async def test_what_is_remembered_of_jobs_is_bounded(store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("marsam.jobs.store._SEEN_KEPT", 2)
+    ids = [await made(store) for _ in range(5)]
+    await drive(store, ids[0], State.STARTING)
+    for job_id in ids:
+        assert (await store.head(job_id)).seq == (2 if job_id == ids[0] else 1)
+    assert list(store._seen) == ids[-2:]
 
 
 def test_transitions_keep_their_bounds() -> None:

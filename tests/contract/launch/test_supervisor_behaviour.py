@@ -9,13 +9,14 @@ import pytest
 
 from marsam.core.clock import SystemClock
 from marsam.core.errors import Invalid, Precondition
+from marsam.jobs.cancel import ask_to_cancel
 from marsam.jobs.progress import heartbeat
 from marsam.jobs.states import State, Transition
 from marsam.jobs.store import JobStore
 from marsam.launch.attempt import Ended, Outcome, Policy
 from marsam.launch.launcher import Cause, Program
 from marsam.launch.process import ProcessLauncher
-from marsam.launch.supervisor import Supervisor, ask_to_cancel
+from marsam.launch.supervisor import Supervisor
 from marsam.store.folder import FolderBlobs
 
 CLOCK = SystemClock()
@@ -155,6 +156,40 @@ async def test_slots_are_kept_and_the_oldest_goes_first(house: House) -> None:
         heads = [await house.until(job_id, State.SUCCEEDED) for job_id in ids]
     assert (house.root / "order").read_text() == "<><><>"
     assert [h.at for h in heads] == sorted(h.at for h in heads)
+
+
+async def test_a_job_tried_again_or_resumed_keeps_its_place(house: House) -> None:
+    """Waiting jobs go in the order of their creation, whenever they came to wait."""
+    fails_once = (
+        "import os,sys; open('order','a').write(NAME); "
+        "seen = os.path.exists(NAME); open(NAME,'w'); sys.exit(0 if seen else CODE)"
+    )
+    ids = {}
+    for name, code in (("a", 9), ("b", 75), ("c", 0)):
+        ids[name] = await house.job(fails_once.replace("NAME", repr(name)).replace("CODE", str(code)))
+        await asyncio.sleep(0.002)
+    house.work.tries = 1
+    async with house.supervisor():
+        await house.until(ids["a"], State.FAILED)
+        # "b" waits between two attempts while this one is resumed; "c" has not begun.
+        await house.jobs.append(ids["a"], await house.jobs.head(ids["a"]), State.PENDING, reason="RESUMED")
+        for job_id in ids.values():
+            await house.until(job_id, State.SUCCEEDED)
+    order = (house.root / "order").read_text()
+    assert order in ("aabbc", "abbac")  # resumed in time to go before "b", or else before "c"
+
+
+async def test_after_a_restart_what_is_tried_again_goes_before_what_came_later(house: House) -> None:
+    note = "open('order','a').write({!r})"
+    old = await house.job(note.format("old"))
+    head = await house.jobs.append(old, await house.jobs.head(old), State.STARTING, owner="there")
+    await asyncio.sleep(0.002)
+    young = await house.job(note.format("young"))
+    await house.jobs.append(old, head, State.PENDING, reason="RETRY")
+    async with house.supervisor():
+        for job_id in (old, young):
+            await house.until(job_id, State.SUCCEEDED)
+    assert (house.root / "order").read_text() == "oldyoung"
 
 
 async def test_cancelling_a_waiting_job_is_immediate(house: House) -> None:

@@ -150,10 +150,17 @@ async def hosted(
     work = EvaluationWork(hosting, address=address, meter=meter)
     policy = Policy(slots=hosting.slots, grace_s=10.0, poll_s=0.5)
     supervisor = Supervisor(
-        blobs, "evaluations", launcher=launcher, work=work, policy=policy, owner="generator", clock=clock
+        blobs,
+        "evaluations",
+        launcher=launcher,
+        work=work,
+        policy=policy,
+        owner="generator",
+        clock=clock,
+        meter=meter,
     )
     servicer = EvaluationServicer(
-        blobs, clock=clock, wake=supervisor.wake, address=address, draining=lifecycle.draining
+        blobs, clock=clock, meter=meter, wake=supervisor.wake, address=address, draining=lifecycle.draining
     )
     async with supervisor, counted(blobs, meter=meter, clock=clock):
         try:

@@ -14,15 +14,16 @@ from marsam.core import records
 from marsam.core.clock import Clock
 from marsam.core.errors import Exists, Precondition, Unsupported
 from marsam.core.names import format_name, parse
+from marsam.jobs.cancel import ask_to_cancel
 from marsam.jobs.index import Index
 from marsam.jobs.progress import read_heartbeat
 from marsam.jobs.states import State
 from marsam.jobs.store import JobStore
-from marsam.launch.supervisor import ask_to_cancel
 from marsam.rpc.server import current_principal
 from marsam.rpc.server.paging import page
 from marsam.store.blobs import Blobs
 from marsam.store.content import stream_blob
+from marsam.telemetry import Meter
 from marsam_generator.evaluation.messages import evaluation_message, suite_message, suite_of
 from marsam_generator.evaluation.sources import load_assignment
 from marsam_generator.evaluation.suites import parse_suite, suite_digest
@@ -42,12 +43,14 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
         blobs: Blobs,
         *,
         clock: Clock,
+        meter: Meter,
         wake: Callable[[], None],
         address: Callable[[], str],
         draining: asyncio.Event,
     ) -> None:
         self._blobs = blobs
         self._clock = clock
+        self._meter = meter
         self._wake = wake
         self._address = address
         self._draining = draining
@@ -183,7 +186,7 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
         )
 
     def _jobs(self, project: str) -> JobStore:
-        return JobStore(self._blobs, project, "evaluations", self._clock)
+        return JobStore(self._blobs, project, "evaluations", self._clock, meter=self._meter)
 
     async def _evaluation(self, project: str, job_id: str) -> evaluation_pb2.Evaluation:
         jobs = self._jobs(project)
