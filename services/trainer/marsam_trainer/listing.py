@@ -31,7 +31,7 @@ class Lister:
         rows, _ = index.page(size=1 << 30, before=page.last)
         if "family" in filter_:
             await self._learn_families(rows)
-        chosen = [row.job_id for row in rows if all(test(row.head.state, self._spec(row)) for test in tests)]
+        chosen = [row.job_id for row in rows if all(test(row.state, self._spec(row)) for test in tests)]
         shown, token = page.cut(chosen, descending=True)
         return [await self._runs.view(project, run_id) for run_id in shown], token
 

@@ -1,6 +1,8 @@
 """A job's life, over every store."""
 
 import asyncio
+import gc
+import tracemalloc
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -285,13 +287,33 @@ async def test_the_index_sees_what_other_services_did(reopen: Callable[[], JobSt
     await drive(reopen(), job_id, State.STARTING, State.FAILED)
     second = await made(reopen())
     await index.refresh()
-    assert {row.job_id: row.head.state for row in index.page(size=9)[0]} == {
+    assert {row.job_id: row.state for row in index.page(size=9)[0]} == {
         job_id: State.FAILED,
         second: State.PENDING,
     }
     await drive(reopen(), job_id, State.PENDING, State.STARTING)
     await index.refresh()
-    assert {row.job_id: row.head.state for row in index.page(size=9)[0]}[job_id] is State.STARTING
+    assert {row.job_id: row.state for row in index.page(size=9)[0]}[job_id] is State.STARTING
+
+
+async def test_the_index_keeps_little_of_each_job(store: JobStore) -> None:
+    curve = {"loss_curve": [[float(step), 1 / step] for step in range(1, 501)]}
+    for _ in range(20):
+        job_id = await made(store)
+        await store.append(job_id, await drive(store, job_id, State.STARTING), State.SUCCEEDED, detail=curve)
+    index = Index(store)
+    await index.refresh()  # once, so that what the process keeps besides is there already
+    fresh = Index(store)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        await fresh.refresh()
+        gc.collect()
+        held = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert fresh.count(states=[State.SUCCEEDED]) == 20
+    assert held < 20 * 4096
 
 
 async def collect(store: JobStore, job_id: str, token: str = "") -> list[Update]:
