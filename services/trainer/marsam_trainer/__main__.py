@@ -3,7 +3,6 @@
 import asyncio
 import os
 import shutil
-import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -17,6 +16,7 @@ from marsam.api.trainer.v1 import trainer_pb2_grpc
 from marsam.core.clock import SystemClock
 from marsam.launch.attempt import Policy
 from marsam.launch.process import ProcessLauncher
+from marsam.launch.seat import Seat, seated
 from marsam.launch.supervisor import Supervisor
 from marsam.rpc.server import Assembly, Lifecycle, Registration, run
 from marsam.store.cache import Cache
@@ -29,6 +29,7 @@ from marsam_trainer.environment import child_environment
 from marsam_trainer.models_service import ModelService, Parts
 from marsam_trainer.plans import Planner
 from marsam_trainer.queue import Queue
+from marsam_trainer.reservations import Reservations
 from marsam_trainer.runs import Runs
 from marsam_trainer.service import TrainerService
 from marsam_trainer.settings import TrainerSettings
@@ -39,6 +40,17 @@ from marsam_trainer.work import KIND, RunWork
 @asynccontextmanager
 async def assemble(settings: TrainerSettings, meter: Meter, lifecycle: Lifecycle) -> AsyncIterator[Assembly]:
     """The service, built; runs that were under way are carried on from here."""
+    async with (
+        seated(settings.cache / "seats" / KIND) as seat,
+        _assembled(settings, meter, lifecycle, seat) as assembly,
+    ):
+        yield assembly
+
+
+@asynccontextmanager
+async def _assembled(
+    settings: TrainerSettings, meter: Meter, lifecycle: Lifecycle, seat: Seat
+) -> AsyncIterator[Assembly]:
     clock = SystemClock()
     blobs = MeteredBlobs(await asyncio.to_thread(open_store, settings.store), meter)
     await prove(blobs)
@@ -46,16 +58,16 @@ async def assemble(settings: TrainerSettings, meter: Meter, lifecycle: Lifecycle
     # Uploads that a crash left behind: nobody can finish them.
     await asyncio.to_thread(shutil.rmtree, settings.cache / "incoming", True)
     runs = Runs(blobs, clock, meter=meter)
+    reservations = Reservations(runs)
     planner = Planner(settings)
-    launcher = ProcessLauncher(settings.cache / "programs", base_env=child_environment(os.environ))
+    launcher = ProcessLauncher(seat.folder, base_env=child_environment(os.environ))
     supervisor = Supervisor(
         blobs,
         KIND,
         launcher=launcher,
-        work=RunWork(runs, settings, meter=meter),
+        work=RunWork(runs, reservations, settings, meter=meter),
         policy=_policy(settings),
-        # The same after a restart on the same machine: its runs are found again, not waited for.
-        owner=f"{socket.gethostname()}:{settings.cache}",
+        owner=seat.owner,
         clock=clock,
         meter=meter,
     )
@@ -66,10 +78,12 @@ async def assemble(settings: TrainerSettings, meter: Meter, lifecycle: Lifecycle
                 supervisor.wake()
                 queue.wake()
 
-            desk = Desk(runs, Admission(runs), planner, wake=wake)
+            desk = Desk(runs, Admission(runs, reservations), planner, reservations, wake=wake)
             watcher = Watcher(runs, queue, draining=lifecycle.draining, poll_s=min(0.5, settings.poll_s))
             trainer = TrainerService(runs, desk, queue, watcher)
-            models = ModelService(Parts(blobs=blobs, clock=clock, cache=cache, runs=runs, settings=settings))
+            models = ModelService(
+                Parts(blobs=blobs, clock=clock, cache=cache, runs=runs, reservations=reservations, settings=settings)
+            )
             yield Assembly(
                 registrations=[
                     Registration(

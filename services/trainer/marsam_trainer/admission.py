@@ -11,18 +11,19 @@ from marsam.catalog.datasets import DatasetVersion
 from marsam.catalog.models import Model
 from marsam.catalog.repository import load_version
 from marsam.catalog.runs import RunSpec
-from marsam.core.errors import Invalid, Missing, did_you_mean
+from marsam.core.errors import Exists, Invalid, Missing, Precondition, did_you_mean
 from marsam.core.memory import make_room
-from marsam.core.names import format_name, parse
+from marsam.core.names import parse
 from marsam.diffusion import registry
 from marsam.diffusion.spec import BaseFacts
-from marsam.store import keys
 from marsam.store.content import read_blob
 from marsam_trainer.orders import Fault, Order, default_steps, faults_of, range_faults
+from marsam_trainer.reservations import Reservations
 from marsam_trainer.runs import Runs
 
 _PRECISIONS = ("fp32", "bf16")
 _FACTS_KEPT = 64
+OUTPUT = "output_model_id"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +38,8 @@ class Admitted:
 class Admission:
     """Checks orders against the catalog and the declared facts of families and methods. Holds the facts of bases."""
 
-    def __init__(self, runs: Runs) -> None:
-        self._runs = runs
+    def __init__(self, runs: Runs, reservations: Reservations) -> None:
+        self._reservations = reservations
         self._blobs = runs.blobs
         self._facts: dict[str, BaseFacts] = {}
 
@@ -127,31 +128,12 @@ class Admission:
         return version, faults
 
     async def _output(self, output: str, project: str) -> list[Fault]:
-        """Faults of the id of the model to be: it must be free, and no open run may be about to take it."""
-        name = format_name("model", project, output)
-        for run_id in await self._runs.store(project).open_ids():
-            try:
-                spec = await self._runs.spec(project, run_id)
-            except Missing:  # being made this very moment
-                continue
-            if spec.output_model_id == output:
-                return [_taken("MODEL_ID_RESERVED", f"{spec.name} will publish {name}")]
-        if await self._is_there(keys.model(project, output)):
-            return [_taken("MODEL_EXISTS", f"{name} exists already")]
-        if await self._is_there(keys.tombstone(project, "models", output)):
-            return [_taken("MODEL_DELETED", f"{name} was deleted, and ids are not used twice")]
-        return []
-
-    async def _is_there(self, key: str) -> bool:
+        """Faults of the id of the model to be: it must be free, and no other run may be about to publish it."""
         try:
-            await self._blobs.stat(key)
-        except Missing:
-            return False
-        return True
-
-
-def _taken(reason: str, message: str) -> Fault:
-    return Fault(field="output_model_id", reason=reason, message=message, remedy="choose another id, or leave it empty")
+            await self._reservations.check(project, output)
+        except (Exists, Precondition) as error:
+            return faults_of(error, field=OUTPUT)
+        return []
 
 
 def _method(order: Order, *, family: str | None) -> tuple[Mapping[str, Any], list[Fault]]:

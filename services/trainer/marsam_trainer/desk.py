@@ -4,16 +4,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from marsam.catalog.runs import RunSpec
-from marsam.core.errors import Invalid, MarsamError, Precondition
+from marsam.core.errors import Exists, Invalid, MarsamError, Precondition
 from marsam.core.ids import new_ulid
 from marsam.core.names import format_name
 from marsam.core.records import canonical, dump, to_plain
 from marsam.jobs.cancel import ask_to_cancel
 from marsam.jobs.states import State
 from marsam.telemetry import Log
-from marsam_trainer.admission import Admission
-from marsam_trainer.orders import Fault, Order, as_error
+from marsam_trainer.admission import OUTPUT, Admission
+from marsam_trainer.orders import Fault, Order, as_error, faults_of
 from marsam_trainer.plans import Plan, Planner
+from marsam_trainer.reservations import Reservations
 from marsam_trainer.runs import Runs
 
 _LOG = Log(__name__)
@@ -31,8 +32,17 @@ class Examined:
 class Desk:
     """Places orders. `wake` tells whoever starts runs that there is news."""
 
-    def __init__(self, runs: Runs, admission: Admission, planner: Planner, *, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        runs: Runs,
+        admission: Admission,
+        planner: Planner,
+        reservations: Reservations,
+        *,
+        wake: Callable[[], None],
+    ) -> None:
         self._runs = runs
+        self._reservations = reservations
         self._admission = admission
         self._planner = planner
         self._wake = wake
@@ -53,7 +63,8 @@ class Desk:
     async def create(self, order: Order, *, project: str, request_id: str) -> str:
         """Record a run and return its id. The same `request_id` again returns the same run, whatever has become of it.
 
-        Raises Invalid with every fault, Exists (REQUEST_ID_REUSED).
+        The id of the model to be is the run's from here on. Raises Invalid with every fault, Exists
+        (REQUEST_ID_REUSED).
         """
         store = self._runs.store(project)
         try:
@@ -76,7 +87,15 @@ class Desk:
             name = format_name("run", project, run_id)
             return dump(replace(spec, name=name, output_model_id=order.output_model_id or run_id))
 
-        run_id, new = await store.create(request=request, request_id=request_id, spec_for=spec_for)
+        async def reserve(run_id: str) -> None:
+            try:
+                await self._reservations.take(
+                    project, order.output_model_id or run_id, holder=format_name("run", project, run_id)
+                )
+            except (Exists, Precondition) as error:  # somebody came first since the order was checked
+                raise as_error(faults_of(error, field=OUTPUT)) from error
+
+        run_id, new = await store.create(request=request, request_id=request_id, spec_for=spec_for, reserve=reserve)
         if new:
             _LOG.info("run.created", run=run_id, project=project, training_method=spec.method, steps=spec.steps)
         self._wake()
@@ -95,7 +114,8 @@ class Desk:
     async def resume(self, project: str, run_id: str, *, by: str) -> None:
         """Let a failed or cancelled run go on from its newest checkpoint, with a fresh allowance of attempts.
 
-        Raises Missing, Precondition (RUN_NOT_RESUMABLE) when it has succeeded or has not ended.
+        Raises Missing, Precondition (RUN_NOT_RESUMABLE) when it has succeeded or has not ended, Exists
+        (MODEL_ID_RESERVED, MODEL_EXISTS) when the id of its model is another's since it ended.
         """
         store = self._runs.store(project)
         head = await store.head(run_id)
@@ -105,6 +125,8 @@ class Desk:
                 reason="RUN_NOT_RESUMABLE",
                 resource=format_name("run", project, run_id),
             )
+        spec = await self._runs.spec(project, run_id)
+        await self._reservations.take(project, spec.output_model_id, holder=spec.name, attempt=head.attempt)
         await store.append(run_id, head, State.PENDING, reason="RESUMED", message=f"by {by}")
         self._wake()
 

@@ -9,23 +9,25 @@ from marsam.catalog.aliases import resolve
 from marsam.catalog.files import FileRef
 from marsam.catalog.models import Lineage, Model, ModelKind
 from marsam.catalog.repository import load_model, save_model
-from marsam.core.clock import Clock
-from marsam.core.errors import Exists, Invalid
+from marsam.core.clock import Clock, format_time, parse_time
+from marsam.core.errors import Invalid, Missing
 from marsam.core.ids import check_slug
 from marsam.core.names import format_name
 from marsam.core.records import canonical, to_plain
 from marsam.diffusion import registry
-from marsam.jobs.requests import remember
+from marsam.jobs.requests import recall, remember
 from marsam.store import keys
 from marsam.store.blobs import Blobs
 from marsam.store.content import put_blob
 from marsam.telemetry import Log
 from marsam_trainer import layouts
 from marsam_trainer.layouts import Base, Folder, Found
+from marsam_trainer.reservations import Reservations
 from marsam_trainer.uploads import Received
 from marsam_trainer.weights import MEDIA_TYPES, Tensor, header_length, inspect, parse_header
 
 _LOG = Log(__name__)
+_SCOPE = "import model"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,29 +66,52 @@ class ImportOrder:
 class Importer:
     """Takes models in. Nothing of a refused one stays but unreferenced blobs, which are collected."""
 
-    def __init__(self, blobs: Blobs, clock: Clock) -> None:
+    def __init__(self, blobs: Blobs, clock: Clock, reservations: Reservations) -> None:
         self._blobs = blobs
         self._clock = clock
+        self._reservations = reservations
+
+    async def known(self, order: ImportOrder, received: Sequence[Received] = ()) -> Model | None:
+        """Return the model that this very order made before, whatever has become of what it names; None when none was.
+
+        Asked before anything is checked or fetched. Raises Exists (REQUEST_ID_REUSED), Precondition (MODEL_DELETED).
+        """
+        at = await recall(
+            self._blobs, order.project, scope=_SCOPE, request_id=order.request_id, content=_content(order, received)
+        )
+        if at is None:
+            return None
+        try:
+            model = await load_model(self._blobs, order.name)
+        except Missing:
+            await self._reservations.check(order.project, order.model_id, holder=order.name)  # says if it was deleted
+            return None
+        return model if format_time(model.create_time) == at else None
 
     async def take(self, order: ImportOrder, received: Sequence[Received], *, source: str, scratch: Path) -> Model:
         """Check the files, store them, publish the model and return it.
 
-        The same request id with the same files returns the model that the first call made. Raises `Invalid`, Exists
-        (MODEL_EXISTS, REQUEST_ID_REUSED), Precondition (MODEL_DELETED).
+        The same request id with the same files returns the model that the first call made, for ever. Raises `Invalid`,
+        Exists (MODEL_EXISTS, MODEL_ID_RESERVED, REQUEST_ID_REUSED), Precondition (MODEL_DELETED).
         """
+        if (known := await self.known(order, received)) is not None:
+            return known
         if not received:
             raise Invalid("no file was sent", field="files", reason="NO_FILES", remedy="send the model's files")
         base = await resolve(self._blobs, order.base) if order.base else None
         folder = await asyncio.to_thread(_inspect, received)
         found = await self._classify(order, folder, base, scratch)
+        create_time = format_time(self._clock.now())
         if order.request_id:
-            await remember(
+            # The time tells this order's model from another's under the same id, and lets an order that was cut off
+            # make the same model again.
+            create_time, _ = await remember(
                 self._blobs,
                 order.project,
-                scope="import model",
+                scope=_SCOPE,
                 request_id=order.request_id,
-                content=canonical([to_plain(order), [[entry.path, entry.digest] for entry in received]]),
-                result=order.model_id,
+                content=_content(order, received),
+                result=create_time,
                 clock=self._clock,
             )
         files = await self._store(order, found.rewrite or folder.files)
@@ -96,7 +121,7 @@ class Importer:
         model = Model(
             name=order.name,
             kind=order.kind,
-            create_time=self._clock.now(),
+            create_time=parse_time(create_time),
             files=tuple(sorted(files, key=lambda file: file.path)),
             family=found.family,
             method=found.method,
@@ -108,17 +133,8 @@ class Importer:
             licence=order.licence or (base.licence if base else ""),
             labels=order.labels,
         )
-        return await self._publish(order, model)
-
-    async def _publish(self, order: ImportOrder, model: Model) -> Model:
-        try:
-            await save_model(self._blobs, model)
-        except Exists:
-            there = await load_model(self._blobs, model.name)
-            # The same request came before and only its answer was lost.
-            if not order.request_id or (there.digest, there.kind) != (model.digest, model.kind):
-                raise
-            return there
+        await self._reservations.take(order.project, order.model_id, holder=order.name)
+        await save_model(self._blobs, model)
         _LOG.info("model.imported", model=model.name, kind=model.kind, family=model.family, bytes=model.size)
         return model
 
@@ -172,6 +188,12 @@ class Importer:
             media_type = MEDIA_TYPES[await asyncio.to_thread(inspect, file, name=path)]
             stored.append(FileRef(path=path, digest=digested.digest, size=digested.size, media_type=media_type))
         return stored
+
+
+def _content(order: ImportOrder, received: Sequence[Received]) -> bytes:
+    """What is asked, as a request id is compared by: files where the caller sent them, not where a ref led to them."""
+    sent = [] if order.ref else [[entry.path, entry.digest] for entry in received]
+    return canonical([to_plain(order), sent])
 
 
 def _inspect(received: Sequence[Received]) -> Folder:

@@ -26,6 +26,7 @@ from marsam.store.content import STREAM_CHUNK, digest_file, stream_blob
 from marsam.store.staging import failure
 from marsam_trainer import convert, exports, hub, lineage
 from marsam_trainer.importing import Importer, ImportOrder
+from marsam_trainer.reservations import Reservations
 from marsam_trainer.runs import Runs
 from marsam_trainer.settings import TrainerSettings
 from marsam_trainer.uploads import Received, Upload
@@ -39,6 +40,7 @@ class Parts:
     clock: Clock
     cache: Cache
     runs: Runs
+    reservations: Reservations
     settings: TrainerSettings
 
 
@@ -51,7 +53,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         self._cache = parts.cache
         self._runs = parts.runs
         self._settings = parts.settings
-        self._importer = Importer(parts.blobs, parts.clock)
+        self._importer = Importer(parts.blobs, parts.clock, parts.reservations)
         self._incoming = parts.settings.cache / "incoming"
 
     async def ImportModel(
@@ -63,6 +65,8 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         order = _order(first.header)
         async with self._scratch() as scratch:
             if order.ref:
+                if (known := await self._importer.known(order)) is not None:
+                    return model_pb2.ImportModelResponse(model=convert.model_message(known))
                 received, source = await self._fetched(order)
                 if await anext(request_iterator, None) is not None:
                     raise Invalid("a ref was given, and files too", field="file", reason="STREAM_ORDER")

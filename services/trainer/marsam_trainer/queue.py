@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import AsyncIterator
 
 from marsam.core.errors import MarsamError
+from marsam.jobs.heads import gather_heads
 from marsam.jobs.states import State
-from marsam.jobs.store import gather_heads
 from marsam.telemetry import Log, Meter, metrics
 from marsam_trainer.runs import Runs
 from marsam_trainer.work import KIND

@@ -11,10 +11,11 @@ from marsam.core.errors import Missing
 from marsam.core.memory import make_room
 from marsam.core.names import format_name
 from marsam.core.records import load
+from marsam.jobs.heads import gather_heads
 from marsam.jobs.index import Index
 from marsam.jobs.progress import read_events, read_heartbeat
 from marsam.jobs.states import Transition
-from marsam.jobs.store import JobStore, gather_heads
+from marsam.jobs.store import JobStore
 from marsam.store import keys
 from marsam.store.blobs import Blobs, names
 from marsam.store.numbered import NumberedLog

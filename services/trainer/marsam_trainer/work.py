@@ -14,6 +14,7 @@ from marsam.store.keys import JobKind
 from marsam.telemetry import Log, Meter, metrics
 from marsam_trainer.environment import free_port
 from marsam_trainer.outcomes import Ending, Next, Verdict, judge
+from marsam_trainer.reservations import Reservations
 from marsam_trainer.runs import Runs
 from marsam_trainer.settings import TrainerSettings
 
@@ -25,14 +26,19 @@ _TAIL = 16 * 1024
 class RunWork:
     """See `marsam.launch.attempt.Work`."""
 
-    def __init__(self, runs: Runs, settings: TrainerSettings, *, meter: Meter) -> None:
+    def __init__(self, runs: Runs, reservations: Reservations, settings: TrainerSettings, *, meter: Meter) -> None:
         self._runs = runs
+        self._reservations = reservations
         self._settings = settings
         self._meter = meter
 
     async def program(self, store: JobStore, job_id: str, attempt: int) -> Program:
-        """See `Work.program`."""
+        """See `Work.program`. The attempt's own reservation comes first: without its model's id it would work in
+        vain.
+        """
         settings = self._settings
+        spec = await self._runs.spec(store.project, job_id)
+        await self._reservations.take(store.project, spec.output_model_id, holder=spec.name, attempt=attempt)
         history = await self._runs.history(store.project, job_id)
         waits = [entry for entry in history if entry.state is State.PENDING]
         waited = (store.clock.now() - waits[-1].at).total_seconds()

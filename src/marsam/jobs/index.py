@@ -9,8 +9,9 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from marsam.core.errors import Missing
+from marsam.jobs.heads import gather_heads
 from marsam.jobs.states import State
-from marsam.jobs.store import JobStore, gather_heads
+from marsam.jobs.store import JobStore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +64,7 @@ class Index:
         chosen = [
             row
             for job_id, row in sorted(self._rows.items(), reverse=True)
-            if (not before or job_id < before)
-            and (not states or row.state in states)
-            and (keep is None or keep(row))
+            if (not before or job_id < before) and (not states or row.state in states) and (keep is None or keep(row))
         ]
         page = chosen[:size]
         return page, page[-1].job_id if len(chosen) > size else ""

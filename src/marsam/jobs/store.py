@@ -1,8 +1,7 @@
 """Jobs of one kind in one project: create, read, move on, and find those that may be alive."""
 
-import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from marsam.core.clock import Clock
@@ -43,12 +42,20 @@ class JobStore:
         self._meter = meter
         self._seen: dict[str, int] = {}
 
-    async def create(self, *, request: bytes, request_id: str, spec_for: Callable[[str], bytes]) -> tuple[str, bool]:
+    async def create(
+        self,
+        *,
+        request: bytes,
+        request_id: str,
+        spec_for: Callable[[str], bytes],
+        reserve: Callable[[str], Awaitable[None]] | None = None,
+    ) -> tuple[str, bool]:
         """Make a PENDING job and return (its ULID, whether it is new).
 
         `request` is what the caller asked, in canonical bytes without anything the service chose; `spec_for(ulid)`
         gives the spec to store. The same `request_id` again returns the first job; if a crash left that half-made, it
-        is completed. An empty `request_id` means that the caller will not ask again.
+        is completed. An empty `request_id` means that the caller will not ask again. `reserve(ulid)` takes what the job
+        must have for itself before it is there; what it raises, this raises, and no job is made.
 
         Raises Exists (REQUEST_ID_REUSED) when the id stands for another request.
         """
@@ -63,6 +70,8 @@ class JobStore:
         )
         if not new and await self._exists(job_id):
             return job_id, False
+        if reserve is not None:
+            await reserve(job_id)
         await self._mark(job_id)
         try:
             await create_surely(self.blobs, keys.job_spec(self.project, self.kind, job_id), spec_for(job_id))
@@ -283,17 +292,3 @@ class JobStore:
         return Missing(f"no {singular} '{job_id}' in project '{self.project}'", reason="JOB_NOT_FOUND",
                        resource=f"projects/{self.project}/{self.kind}/{job_id}",
                        remedy=did_you_mean(job_id, (await self.ids())[-100:]))  # fmt: skip
-
-
-async def gather_heads(store: JobStore, job_ids: list[str], *, batch: int = 32) -> dict[str, Transition]:
-    """Return id → head of the given jobs, `batch` reads at a time; jobs without a first transition are left out."""
-    found: dict[str, Transition] = {}
-    for at in range(0, len(job_ids), batch):
-        some = job_ids[at : at + batch]
-        outcomes = await asyncio.gather(*(store.head(job_id) for job_id in some), return_exceptions=True)
-        for job_id, outcome in zip(some, outcomes, strict=True):
-            if isinstance(outcome, Transition):
-                found[job_id] = outcome
-            elif not isinstance(outcome, Missing):
-                raise outcome
-    return found

@@ -107,6 +107,11 @@ def model(project_id: str, model_id: str) -> str:
     return f"{models(project_id)}/{check_slug(model_id, field='model')}.json"
 
 
+def reservation(project_id: str, model_id: str) -> str:
+    """The numbered log of who was to publish a model under this id."""
+    return f"{project(project_id)}/reservations/{check_slug(model_id, field='model')}"
+
+
 def tombstone(project_id: str, collection: str, name: str) -> str:
     """The mark, kept for ever, that an id was deleted and is not to be used again."""
     return f"{project(project_id)}/tombstones/{check_slug(collection)}/{check_slug(name)}"

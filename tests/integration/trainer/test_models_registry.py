@@ -14,6 +14,8 @@ from marsam.api.model.v1 import model_pb2
 from marsam.core.errors import Conflict, Exists, Missing, Precondition
 from marsam.core.ids import digest_of
 from marsam.rpc.wire import error_of
+from marsam.store import keys
+from marsam.store.open import open_store
 from tests.integration.trainer.harness import BASE, LAYER, PARENT, VERSION, Service, base_files
 from tests.integration.trainer.samples import CONFIG, PEFT, A, B, adapter_files, exported, header, refused
 
@@ -44,6 +46,17 @@ async def test_one_request_id_imports_once(service: Service) -> None:
     error = await refused(service, header("adapter", "one", base=BASE), adapter_files())
     assert isinstance(error, Exists)
     assert error.reason == "MODEL_EXISTS"
+
+
+async def test_an_import_said_again_is_answered_when_what_it_named_is_gone(service: Service) -> None:
+    await service.send(header("base", "brief"), base_files())
+    head = header("adapter", "one", base=f"{PARENT}/models/brief", request_id="r")
+    first = await service.send(head, adapter_files())
+    blobs = open_store(str(service.store))
+    await blobs.delete([keys.model("default", "brief")])
+    assert await service.send(head, adapter_files()) == first
+    await service.models.DeleteModel(model_pb2.DeleteModelRequest(name=first.name))
+    assert (await refused(service, head, adapter_files())).reason == "MODEL_DELETED"
 
 
 async def test_an_adapter_in_pefts_layout(service: Service) -> None:
@@ -191,7 +204,8 @@ async def test_a_base_comes_from_the_hubs_local_cache(tmp_path: Path) -> None:
     (root / "refs").mkdir()
     (root / "refs" / "main").write_text(revision)
     async with Service(tmp_path, hub_cache=tmp_path / "hub") as service:
-        model = await service.send(header("base", "hayy", ref="hub:quarter/hayy"), {})
+        head = header("base", "hayy", ref="hub:quarter/hayy", request_id="r")
+        model = await service.send(head, {})
         assert {file.path for file in model.files} == set(base_files())
         nodes = (await service.models.TraceLineage(model_pb2.TraceLineageRequest(name=model.name))).nodes
         assert nodes[0].summary == f"licence: not stated; from hub:quarter/hayy@{revision}"
@@ -199,3 +213,5 @@ async def test_a_base_comes_from_the_hubs_local_cache(tmp_path: Path) -> None:
         assert error.reason == "HUB_UNREACHABLE"
         both = await refused(service, header("base", "both", ref="hub:quarter/hayy"), {"a.json": b"{}"})
         assert both.reason == "STREAM_ORDER"
+        (root / "refs" / "main").unlink()
+        assert await service.send(head, {}) == model

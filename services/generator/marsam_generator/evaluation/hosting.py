@@ -18,6 +18,7 @@ from marsam.jobs.store import JobStore
 from marsam.launch.attempt import Ended, Outcome, Policy
 from marsam.launch.launcher import Cause, Program
 from marsam.launch.process import ProcessLauncher, read_tail
+from marsam.launch.seat import seated
 from marsam.launch.supervisor import Supervisor
 from marsam.rpc.server import Lifecycle, Registration
 from marsam.store import keys
@@ -146,27 +147,22 @@ async def hosted(
     # The program knows none of the service's own settings, and some of them are secret.
     env = {name: value for name, value in os.environ.items() if not name.startswith("MARSAM_")}
     env.setdefault("OMP_NUM_THREADS", "1")
-    launcher = ProcessLauncher(hosting.cache / "launched" / KIND, base_env=env)
     work = EvaluationWork(hosting, address=address, meter=meter)
     policy = Policy(slots=hosting.slots, grace_s=10.0, poll_s=0.5)
-    supervisor = Supervisor(
-        blobs,
-        "evaluations",
-        launcher=launcher,
-        work=work,
-        policy=policy,
-        owner="generator",
-        clock=clock,
-        meter=meter,
-    )
-    servicer = EvaluationServicer(
-        blobs, clock=clock, meter=meter, wake=supervisor.wake, address=address, draining=lifecycle.draining
-    )
-    async with supervisor, counted(blobs, meter=meter, clock=clock):
-        try:
-            yield Registration(
-                service=SERVICE,
-                add=lambda server: evaluation_pb2_grpc.add_EvaluationServiceServicer_to_server(servicer, server),
-            )
-        finally:
-            await supervisor.close(stop_programs=True)
+    async with seated(hosting.cache / "seats" / KIND) as seat:
+        launcher = ProcessLauncher(seat.folder, base_env=env)
+        supervisor = Supervisor(
+            blobs, "evaluations", launcher=launcher, work=work, policy=policy, owner=seat.owner, clock=clock,
+            meter=meter,
+        )  # fmt: skip
+        servicer = EvaluationServicer(
+            blobs, clock=clock, meter=meter, wake=supervisor.wake, address=address, draining=lifecycle.draining
+        )
+        async with supervisor, counted(blobs, meter=meter, clock=clock):
+            try:
+                yield Registration(
+                    service=SERVICE,
+                    add=lambda server: evaluation_pb2_grpc.add_EvaluationServiceServicer_to_server(servicer, server),
+                )
+            finally:
+                await supervisor.close(stop_programs=True)
