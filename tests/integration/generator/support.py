@@ -3,11 +3,14 @@
 import asyncio
 import contextlib
 import json
+import os
+import sys
+import urllib.request
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import grpc.aio
 from marsam_generator.assembly import assemble
@@ -113,6 +116,31 @@ async def serving(store: str, cache: Path, **settings: Any) -> AsyncIterator[Ser
             yield Served(stub=stub, blobs=open_store(store), meter=meter, channel=opened)
         lifecycle.stop()
         await asyncio.wait_for(task, 20)
+
+
+async def start_process(
+    *, log: int | IO[bytes] = asyncio.subprocess.PIPE, **variables: str
+) -> asyncio.subprocess.Process:
+    """A generator as a process of its own; its first line on stdout says where it is, its log goes to `log`."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MARSAM_")}
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "marsam_generator",
+        stdout=asyncio.subprocess.PIPE,
+        stderr=log,
+        env={**environment, "OMP_NUM_THREADS": "1", **variables},
+    )
+
+
+async def page_of(http: str) -> str:
+    """The metrics page of the service at `http`."""
+
+    def read() -> str:
+        with urllib.request.urlopen(f"{http}/metrics", timeout=20) as answer:
+            return str(answer.read().decode())
+
+    return await asyncio.to_thread(read)
 
 
 def request(**fields: Any) -> generator_pb2.GenerateRequest:

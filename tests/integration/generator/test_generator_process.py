@@ -2,39 +2,19 @@
 
 import asyncio
 import json
-import os
 import signal
-import sys
-import urllib.request
 from pathlib import Path
 
 import pytest
 
 from marsam.api.generator.v1 import generator_pb2, generator_pb2_grpc
 from marsam.rpc.wire import channel
-from tests.integration.generator.support import generate, request
-
-
-async def start(**variables: str) -> asyncio.subprocess.Process:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MARSAM_")}
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "marsam_generator",
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={**environment, "OMP_NUM_THREADS": "1", **variables},
-    )
-
-
-def read(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=20) as answer:
-        return str(answer.read().decode())
+from tests.integration.generator.support import generate, page_of, request, start_process
 
 
 @pytest.mark.slow
 async def test_a_process_serves_measures_and_drains(store: str, tmp_path: Path) -> None:
-    process = await start(MARSAM_STORE=store, MARSAM_CACHE=str(tmp_path))
+    process = await start_process(MARSAM_STORE=store, MARSAM_CACHE=str(tmp_path))
     assert process.stdout is not None
     ready = json.loads(await asyncio.wait_for(process.stdout.readline(), 60))
     async with channel(ready["grpc"]) as opened:
@@ -43,9 +23,7 @@ async def test_a_process_serves_measures_and_drains(store: str, tmp_path: Path) 
         assert "lanes 1" in told.fingerprint
         answer = await generate(stub, request(adapters={"a": 0.5}))
         assert len(answer.images) == 1
-    page = await asyncio.to_thread(
-        lambda: urllib.request.urlopen(f"{ready['http']}/metrics", timeout=20).read().decode()
-    )
+    page = await page_of(ready["http"])
     for series in (
         'marsam_generation_images_total{base="projects/default/models/base"} 1.0',
         'marsam_adapters_loaded{base="projects/default/models/base"} 1.0',
@@ -65,7 +43,7 @@ async def test_a_process_serves_measures_and_drains(store: str, tmp_path: Path) 
 
 
 async def test_wrong_settings_are_refused_with_their_name(store: str, tmp_path: Path) -> None:
-    process = await start(MARSAM_STORE=store, MARSAM_CACHE=str(tmp_path), MARSAM_PRECISION="fp17")
+    process = await start_process(MARSAM_STORE=store, MARSAM_CACHE=str(tmp_path), MARSAM_PRECISION="fp17")
     _, errors = await asyncio.wait_for(process.communicate(), 30)
     line = json.loads(errors)
     assert (process.returncode, line["setting"]) == (64, "precision")
