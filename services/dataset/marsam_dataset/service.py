@@ -18,17 +18,17 @@ from marsam.core.ids import new_ulid
 from marsam.core.names import ResourceName, format_name, parse
 from marsam.core.records import canonical
 from marsam.jobs.requests import remember
-from marsam.rpc.server.paging import page
+from marsam.rpc.server.paging import leading, page
 from marsam.store import keys
 from marsam.store.blobs import Blobs, names
 from marsam.store.content import stream_blob
 from marsam.telemetry import Meter, Span, metrics, span
 from marsam_dataset import versions, wire
 from marsam_dataset.assess import assess
-from marsam_dataset.export import formats
 from marsam_dataset.ingest.imports import Imports
 from marsam_dataset.ingest.receive import Receiver
 from marsam_dataset.reviews import Decision, Reviews
+from marsam_dataset.settled import Settled
 from marsam_dataset.watching import until
 
 SERVICE = "marsam.api.dataset.v1.DatasetService"
@@ -59,6 +59,7 @@ class DatasetService(dataset_pb2_grpc.DatasetServiceServicer):
         # Commits choose the next free number: one at a time in this process.
         self._committing = asyncio.Lock()
         self._committed: dict[str, datetime] = {}
+        self._settled = Settled(blobs, meter)
 
     async def CreateDataset(self, request: pb.CreateDatasetRequest, context: Any) -> pb.CreateDatasetResponse:
         project = parse(request.parent, "project", field="parent").project
@@ -205,7 +206,7 @@ class DatasetService(dataset_pb2_grpc.DatasetServiceServicer):
                 clock=self._clock,
             )
         standing = await self._reviews(parent.project, parent.id).add(decisions, writer_id=writer_id)
-        return pb.ReviewItemsResponse(items=[wire.item(request.parent, item, standing) for item in items])
+        return pb.ReviewItemsResponse(items=leading([wire.item(request.parent, item, standing) for item in items]))
 
     async def CheckDataset(self, request: pb.CheckDatasetRequest, context: Any) -> pb.CheckDatasetResponse:
         parse(request.name, "dataset")
@@ -240,23 +241,24 @@ class DatasetService(dataset_pb2_grpc.DatasetServiceServicer):
         return pb.ListVersionsResponse(versions=fitting, next_page_token=token)
 
     async def DiffVersions(self, request: pb.DiffVersionsRequest, context: Any) -> pb.DiffVersionsResponse:
-        old = await repository.load_version(self._blobs, request.old)
-        new = await repository.load_version(self._blobs, request.new)
-        found = versions.difference(old, new)
-        return pb.DiffVersionsResponse(added=found.added, removed=found.removed, changed=found.changed)
+        question = ("DiffVersions", request.old, request.new)
+        asked = page(size=request.page_size, token=request.page_token, question=question)
+        parts, token = asked.of(await self._settled.difference(request.old, request.new), wire.difference_entry)
+        answer = pb.DiffVersionsResponse(next_page_token=token)
+        for part in parts:
+            answer.MergeFrom(part)
+        return answer
 
     async def ExportVersion(self, request: pb.ExportVersionRequest, context: Any) -> pb.ExportVersionResponse:
-        version = await repository.load_version(self._blobs, request.name)
-        with span(self._meter, Span.DATASET_EXPORT, version=request.name):
-            files = await formats.files(self._blobs, version, request.format)
-        return pb.ExportVersionResponse(
-            export=wire.export_name(request.name, request.format), files=[wire.file_ref(file) for file in files]
-        )
+        question = ("ExportVersion", request.name, request.format)
+        asked = page(size=request.page_size, token=request.page_token, question=question)
+        shown, token = asked.of(await self._settled.export(request.name, request.format), wire.file_ref)
+        export = wire.export_name(request.name, request.format)
+        return pb.ExportVersionResponse(export=export, files=shown, next_page_token=token)
 
     async def ReadExport(self, request: pb.ReadExportRequest, context: Any) -> AsyncIterator[pb.ReadExportResponse]:
         name, format = wire.split_export_name(request.export)
-        version = await repository.load_version(self._blobs, name)
-        for file in await formats.files(self._blobs, version, format):
+        for file in await self._settled.export(name, format):
             header = common_pb2.FileHeader(path=file.path, size_bytes=file.size, digest=file.digest)
             yield pb.ReadExportResponse(file=header)
             async for chunk in stream_blob(self._blobs, parse(name, "version").project, file.digest):
@@ -269,7 +271,8 @@ class DatasetService(dataset_pb2_grpc.DatasetServiceServicer):
         standing = await self._reviews(name.project, name.ids[0]).add([decision])
         affected = await versions.trained_on(self._blobs, name.project, name.ids[0], item)
         dataset_name = format_name("dataset", name.project, name.ids[0])
-        return pb.TakedownItemResponse(item=wire.item(dataset_name, item, standing), affected_models=affected)
+        shown = wire.item(dataset_name, item, standing)
+        return pb.TakedownItemResponse(item=shown, affected_models=leading(affected, limit=500_000))
 
     def _reviews(self, project: str, dataset_id: str) -> Reviews:
         return Reviews(self._blobs, parse(format_name("dataset", project, dataset_id), "dataset"), self._clock)

@@ -29,6 +29,11 @@ class Difference:
     removed: tuple[str, ...]
     changed: tuple[str, ...]
 
+    @property
+    def entries(self) -> tuple[tuple[str, str], ...]:
+        """Every (kind of change, file name), in the order of the fields."""
+        return tuple((kind, name) for kind in ("added", "removed", "changed") for name in getattr(self, kind))
+
 
 async def commit(
     blobs: Blobs, dataset: str, *, version_id: str = "", message: str = "", request_id: str = "", clock: Clock

@@ -10,6 +10,7 @@ from marsam.api.dataset.v1 import dataset_pb2 as pb
 from marsam.catalog.datasets import Caption, Dataset, DatasetVersion, Finding, Item, Rights
 from marsam.catalog.files import FileRef
 from marsam.core.names import parse
+from marsam.rpc.server.paging import leading
 from marsam_dataset.assess import Assessment
 from marsam_dataset.ingest.records import MOST_REFUSED_SHOWN, Tally
 from marsam_dataset.reviews import Decision, Standing, Word
@@ -19,7 +20,9 @@ _SEVERITY = {"info": pb.SEVERITY_INFO, "warn": pb.SEVERITY_WARN, "fail": pb.SEVE
 _REVIEW = {"accept": pb.REVIEW_VERDICT_ACCEPT, "reject": pb.REVIEW_VERDICT_REJECT, "takedown": pb.REVIEW_VERDICT_REJECT}
 _WORD: dict[int, Word] = {pb.REVIEW_VERDICT_ACCEPT: "accept", pb.REVIEW_VERDICT_REJECT: "reject"}
 MOST_FINDINGS, MOST_ASSOCIATIONS = 2000, 500
-"""What one report message carries: it must stay under 1 MiB. The most serious come first."""
+"""What one report message carries at most, the most serious first."""
+_SHARE = 200_000
+"""Bytes for each of the lists that share a message, which stays under 1 MiB."""
 _RANK = {"fail": 0, "warn": 1, "info": 2}
 
 
@@ -109,10 +112,12 @@ def import_(name: str, tally: Tally) -> pb.Import:
         items_accepted=tally.accepted,
         files_refused=len(refused),
         images_per_second=tally.images_per_second,
-        refused=[
-            pb.FileVerdict(path=v.path, accepted=False, reason=v.reason, message=v.message)
-            for v in refused[:MOST_REFUSED_SHOWN]
-        ],
+        refused=leading(
+            [
+                pb.FileVerdict(path=v.path, accepted=False, reason=v.reason, message=v.message)
+                for v in refused[:MOST_REFUSED_SHOWN]
+            ]
+        ),
         message=tally.message,
     )
 
@@ -123,20 +128,28 @@ def report(dataset_name: str, assessment: Assessment) -> pb.Report:
     return pb.Report(
         items=len(assessment.items),
         kept=len(assessment.kept),
-        findings=[
-            pb.ItemFinding(
-                item=f"{dataset_name}/items/{one.item}", file_name=files[one.item], finding=finding(one.finding)
-            )
-            for one in ordered[:MOST_FINDINGS]
-        ],
-        associations=[
-            pb.Association(
-                attribute_a=a.a, attribute_b=a.b, cramers_v=a.v, items=a.items, warns=a.warns, message=a.message
-            )
-            for a in assessment.associations[:MOST_ASSOCIATIONS]
-        ],
-        coverage=[pb.AttributeCount(attribute=a, value=v, items=n) for a, v, n in assessment.coverage],
-        warnings=assessment.warnings,
+        findings=leading(
+            [
+                pb.ItemFinding(
+                    item=f"{dataset_name}/items/{one.item}", file_name=files[one.item], finding=finding(one.finding)
+                )
+                for one in ordered[:MOST_FINDINGS]
+            ],
+            limit=2 * _SHARE,
+        ),
+        associations=leading(
+            [
+                pb.Association(
+                    attribute_a=a.a, attribute_b=a.b, cramers_v=a.v, items=a.items, warns=a.warns, message=a.message
+                )
+                for a in assessment.associations[:MOST_ASSOCIATIONS]
+            ],
+            limit=_SHARE,
+        ),
+        coverage=leading(
+            [pb.AttributeCount(attribute=a, value=v, items=n) for a, v, n in assessment.coverage], limit=_SHARE
+        ),
+        warnings=leading(assessment.warnings, limit=_SHARE // 2),
     )
 
 
@@ -149,21 +162,30 @@ def version(stored: DatasetVersion) -> pb.Version:
         excluded_count=len(stored.excluded),
         create_time=time_of(stored.create_time),
         message=report.get("message", ""),
-        associations=[
-            pb.Association(
-                attribute_a=a["a"],
-                attribute_b=a["b"],
-                cramers_v=a["v"],
-                items=a["items"],
-                warns=a["warns"],
-                message=a["message"],
-            )
-            for a in report.get("associations", ())
-        ],
-        warnings=report.get("warnings", ()),
-        licences=licences(stored.items),
+        associations=leading(
+            [
+                pb.Association(
+                    attribute_a=a["a"],
+                    attribute_b=a["b"],
+                    cramers_v=a["v"],
+                    items=a["items"],
+                    warns=a["warns"],
+                    message=a["message"],
+                )
+                for a in report.get("associations", ())
+            ],
+            limit=_SHARE,
+        ),
+        warnings=leading(report.get("warnings", ()), limit=_SHARE),
+        licences=leading(licences(stored.items), limit=_SHARE),
         excluded_by_reason=excluded_by_reason(stored),
     )
+
+
+def difference_entry(entry: tuple[str, str]) -> pb.DiffVersionsResponse:
+    """One (kind of change, file name) as the part of an answer that it is."""
+    kind, name = entry
+    return pb.DiffVersionsResponse(**{kind: [name]})  # type: ignore[arg-type]  # each kind is a list of names
 
 
 def export_name(version_name: str, format: str) -> str:

@@ -90,9 +90,10 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
         self, request: generator_pb2.ListAdaptersRequest, context: grpc.aio.ServicerContext
     ) -> generator_pb2.ListAdaptersResponse:
         project = parse(request.parent, "project", field="parent").project
-        models = await list_models(self._blobs, project)
-        states = [self._state(model) for model in models if model.kind in ("adapter", "full")]
-        return generator_pb2.ListAdaptersResponse(adapters=states)
+        models = [model for model in await list_models(self._blobs, project) if model.kind in ("adapter", "full")]
+        asked = page(size=request.page_size, token=request.page_token, question=("ListAdapters", request.parent))
+        states, token = asked.of(models, self._state, ids=[model.name for model in models])
+        return generator_pb2.ListAdaptersResponse(adapters=states, next_page_token=token)
 
     async def LoadAdapter(
         self, request: generator_pb2.LoadAdapterRequest, context: grpc.aio.ServicerContext

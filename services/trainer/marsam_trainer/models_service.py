@@ -18,7 +18,7 @@ from marsam.core.errors import Invalid, Missing, Precondition
 from marsam.core.ids import new_ulid
 from marsam.core.names import format_name, parse
 from marsam.rpc.server import current_principal
-from marsam.rpc.server.paging import page
+from marsam.rpc.server.paging import leading, page
 from marsam.store import keys
 from marsam.store.blobs import Blobs, names
 from marsam.store.cache import Cache
@@ -125,9 +125,9 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         history = await aliases.alias_history(self._blobs, request.name)
         if not history:
             raise Missing(f"{request.name} never pointed at anything", reason="ALIAS_NOT_FOUND", resource=request.name)
-        return model_pb2.ListAliasHistoryResponse(
-            history=[convert.alias_message(request.name, entry) for entry in history]
-        )
+        asked = page(size=request.page_size, token=request.page_token, question=("ListAliasHistory", request.name))
+        shown, token = asked.of(history, lambda entry: convert.alias_message(request.name, entry))
+        return model_pb2.ListAliasHistoryResponse(history=shown, next_page_token=token)
 
     async def ExportModel(
         self, request: model_pb2.ExportModelRequest, context: Any
@@ -152,17 +152,16 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         self, request: model_pb2.TraceLineageRequest, context: Any
     ) -> model_pb2.TraceLineageResponse:
         nodes = await lineage.trace(self._blobs, request.name)
-        return model_pb2.TraceLineageResponse(
-            nodes=[
-                model_pb2.LineageNode(
-                    name=node.name, kind=node.kind, digest=node.digest, summary=node.summary, parents=node.parents
-                )
-                for node in nodes
-            ]
-        )
+        messages = [
+            model_pb2.LineageNode(
+                name=node.name, kind=node.kind, digest=node.digest, summary=node.summary, parents=node.parents
+            )
+            for node in nodes
+        ]
+        return model_pb2.TraceLineageResponse(nodes=leading(messages))
 
     async def _ids(self, project: str) -> list[str]:
-        """Ids of the project's models, sorted."""
+        """Ids of the project's models."""
         found = await names(self._blobs, keys.models(project), folders=False)
         return [name.removesuffix(".json") for name in found if name.endswith(".json")]
 

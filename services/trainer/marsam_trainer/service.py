@@ -10,7 +10,7 @@ from marsam.jobs.states import State
 from marsam.rpc.server import current_principal
 from marsam.rpc.server.paging import page
 from marsam_trainer import convert
-from marsam_trainer.checkpoints import list_checkpoints
+from marsam_trainer.checkpoints import CheckpointInfo, list_checkpoints
 from marsam_trainer.desk import Desk
 from marsam_trainer.listing import Lister
 from marsam_trainer.queue import Queue
@@ -92,17 +92,10 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
         name: ResourceName = parse(request.name, "run")
         head = (await self._runs.history(name.project, name.id))[-1]
         found = await list_checkpoints(self._runs.blobs, name.project, name.id, attempts=head.attempt)
-        return trainer_pb2.ListCheckpointsResponse(
-            checkpoints=[
-                trainer_pb2.Checkpoint(
-                    attempt=entry.attempt,
-                    step=entry.step,
-                    size_bytes=entry.size,
-                    create_time=convert.timestamp(entry.at),
-                )
-                for entry in found
-            ]
-        )
+        asked = page(size=request.page_size, token=request.page_token, question=("ListCheckpoints", request.name))
+        ids = [f"{entry.step:010d}.{entry.attempt:06d}" for entry in found]
+        shown, token = asked.of(found, _checkpoint, ids=ids)
+        return trainer_pb2.ListCheckpointsResponse(checkpoints=shown, next_page_token=token)
 
     async def _run(self, project: str, run_id: str) -> trainer_pb2.Run:
         return self._message(project, await self._runs.view(project, run_id))
@@ -110,6 +103,12 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
     def _message(self, project: str, view: RunView) -> trainer_pb2.Run:
         waits = view.head.state is State.PENDING
         return convert.run_message(view, queue_position=self._queue.place(project, view.spec.id) if waits else 0)
+
+
+def _checkpoint(entry: CheckpointInfo) -> trainer_pb2.Checkpoint:
+    return trainer_pb2.Checkpoint(
+        attempt=entry.attempt, step=entry.step, size_bytes=entry.size, create_time=convert.timestamp(entry.at)
+    )
 
 
 def _family(name: str) -> trainer_pb2.FamilyInfo:

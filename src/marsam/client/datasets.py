@@ -16,6 +16,9 @@ from marsam.client.states import is_final
 from marsam.core.errors import Exists
 from marsam.core.ids import new_ulid
 
+_NAMES = 1000
+"""File names asked for at once: they are short."""
+
 
 class Datasets:
     """Names may be short (`hayy`, `hayy/v1`) or full."""
@@ -140,12 +143,19 @@ class Datasets:
 
     async def diff(self, old: str, new: str) -> dataset_pb2.DiffVersionsResponse:
         """What changed between two versions."""
-        request = dataset_pb2.DiffVersionsRequest(old=self._name("version", old), new=self._name("version", new))
-        return await unary(self._stub.DiffVersions, request)
+        request = dataset_pb2.DiffVersionsRequest(
+            old=self._name("version", old), new=self._name("version", new), page_size=_NAMES
+        )
+        whole = dataset_pb2.DiffVersionsResponse()
+        for answer in await every(self._stub.DiffVersions, request, lambda answer: [answer]):
+            whole.MergeFrom(answer)
+        whole.next_page_token = ""
+        return whole
 
     async def export(self, version: str, into: str | Path, *, format: str = "imagefolder") -> Sequence[Path]:
         """Writes a version as files into a new folder; gives their paths."""
-        request = dataset_pb2.ExportVersionRequest(name=self._name("version", version), format=format)
+        # Only the export's name is needed: the files come with it.
+        request = dataset_pb2.ExportVersionRequest(name=self._name("version", version), format=format, page_size=1)
         made = await unary(self._stub.ExportVersion, request, seconds=SLOW_SECONDS)
         messages = stream(self._stub.ReadExport, dataset_pb2.ReadExportRequest(export=made.export))
         return await files.received(messages, into=Path(into))

@@ -29,8 +29,8 @@ class Evaluations:
 
     async def suites(self) -> Sequence[evaluation_pb2.Suite]:
         """Every suite of the project."""
-        request = evaluation_pb2.ListSuitesRequest(parent=f"projects/{self._project}")
-        return (await unary(self._stub.ListSuites, request)).suites
+        request = evaluation_pb2.ListSuitesRequest(parent=f"projects/{self._project}", page_size=PAGE)
+        return await every(self._stub.ListSuites, request, lambda answer: answer.suites)
 
     async def create(
         self,

@@ -139,8 +139,8 @@ class Generation:
 
     async def adapters(self) -> Sequence[generator_pb2.AdapterState]:
         """The adapters this generator has met."""
-        request = generator_pb2.ListAdaptersRequest(parent=f"projects/{self._project}")
-        return (await unary(self._stub.ListAdapters, request)).adapters
+        request = generator_pb2.ListAdaptersRequest(parent=f"projects/{self._project}", page_size=PAGE)
+        return await every(self._stub.ListAdapters, request, lambda answer: answer.adapters)
 
     async def load(self, model: str) -> generator_pb2.AdapterState:
         """Brings a model into memory before it is asked for."""

@@ -123,7 +123,8 @@ class Models:
     async def alias_history(self, alias: str) -> Sequence[model_pb2.Alias]:
         """Every setting of an alias."""
         name = qualify("alias", alias.removeprefix("@"), project=self._project, field="alias")
-        return (await unary(self._stub.ListAliasHistory, model_pb2.ListAliasHistoryRequest(name=name))).history
+        request = model_pb2.ListAliasHistoryRequest(name=name, page_size=PAGE)
+        return await every(self._stub.ListAliasHistory, request, lambda answer: answer.history)
 
     async def lineage(self, model: str) -> Sequence[model_pb2.LineageNode]:
         """From a model back to its run, base, dataset version and their rights."""

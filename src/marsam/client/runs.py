@@ -66,8 +66,8 @@ class Runs:
 
     async def checkpoints(self, run: str) -> Sequence[trainer_pb2.Checkpoint]:
         """The checkpoints a run could resume from."""
-        request = trainer_pb2.ListCheckpointsRequest(name=self._name(run))
-        return (await unary(self._stub.ListCheckpoints, request)).checkpoints
+        request = trainer_pb2.ListCheckpointsRequest(name=self._name(run), page_size=PAGE)
+        return await every(self._stub.ListCheckpoints, request, lambda answer: answer.checkpoints)
 
     def _qualified(self, spec: trainer_pb2.RunSpec) -> trainer_pb2.RunSpec:
         full = trainer_pb2.RunSpec()

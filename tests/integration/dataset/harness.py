@@ -25,6 +25,7 @@ class Running:
 
     process: asyncio.subprocess.Process
     stub: dataset_pb2_grpc.DatasetServiceStub
+    target: str
     http: str
 
 
@@ -50,9 +51,8 @@ def starter(store: Path) -> Start:
             line = await asyncio.wait_for(process.stdout.readline(), 60)
             ready = json.loads(line)
             async with channel(ready["grpc"]) as open_channel:
-                yield Running(
-                    process=process, stub=dataset_pb2_grpc.DatasetServiceStub(open_channel), http=ready["http"]
-                )
+                stub = dataset_pb2_grpc.DatasetServiceStub(open_channel)
+                yield Running(process=process, stub=stub, target=ready["grpc"], http=ready["http"])
         finally:
             if process.returncode is None:
                 process.send_signal(signal.SIGTERM)

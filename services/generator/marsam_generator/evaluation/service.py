@@ -81,7 +81,9 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
     ) -> evaluation_pb2.ListSuitesResponse:
         project = parse(request.parent, "project", field="parent").project
         found = await list_suites(self._blobs, project)
-        return evaluation_pb2.ListSuitesResponse(suites=[suite_message(suite) for suite in found])
+        asked = page(size=request.page_size, token=request.page_token, question=("ListSuites", request.parent))
+        shown, token = asked.of(found, suite_message, ids=[suite.name for suite in found])
+        return evaluation_pb2.ListSuitesResponse(suites=shown, next_page_token=token)
 
     async def CreateEvaluation(
         self, request: evaluation_pb2.CreateEvaluationRequest, context: grpc.aio.ServicerContext

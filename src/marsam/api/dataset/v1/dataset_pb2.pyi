@@ -459,38 +459,50 @@ class ListVersionsResponse(_message.Message):
     def __init__(self, versions: _Optional[_Iterable[_Union[Version, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class DiffVersionsRequest(_message.Message):
-    __slots__ = ("old", "new")
+    __slots__ = ("old", "new", "page_size", "page_token")
     OLD_FIELD_NUMBER: _ClassVar[int]
     NEW_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     old: str
     new: str
-    def __init__(self, old: _Optional[str] = ..., new: _Optional[str] = ...) -> None: ...
+    page_size: int
+    page_token: str
+    def __init__(self, old: _Optional[str] = ..., new: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
 
 class DiffVersionsResponse(_message.Message):
-    __slots__ = ("added", "removed", "changed")
+    __slots__ = ("added", "removed", "changed", "next_page_token")
     ADDED_FIELD_NUMBER: _ClassVar[int]
     REMOVED_FIELD_NUMBER: _ClassVar[int]
     CHANGED_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     added: _containers.RepeatedScalarFieldContainer[str]
     removed: _containers.RepeatedScalarFieldContainer[str]
     changed: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, added: _Optional[_Iterable[str]] = ..., removed: _Optional[_Iterable[str]] = ..., changed: _Optional[_Iterable[str]] = ...) -> None: ...
+    next_page_token: str
+    def __init__(self, added: _Optional[_Iterable[str]] = ..., removed: _Optional[_Iterable[str]] = ..., changed: _Optional[_Iterable[str]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class ExportVersionRequest(_message.Message):
-    __slots__ = ("name", "format")
+    __slots__ = ("name", "format", "page_size", "page_token")
     NAME_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     name: str
     format: str
-    def __init__(self, name: _Optional[str] = ..., format: _Optional[str] = ...) -> None: ...
+    page_size: int
+    page_token: str
+    def __init__(self, name: _Optional[str] = ..., format: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
 
 class ExportVersionResponse(_message.Message):
-    __slots__ = ("export", "files")
+    __slots__ = ("export", "files", "next_page_token")
     EXPORT_FIELD_NUMBER: _ClassVar[int]
     FILES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     export: str
     files: _containers.RepeatedCompositeFieldContainer[_common_pb2.FileRef]
-    def __init__(self, export: _Optional[str] = ..., files: _Optional[_Iterable[_Union[_common_pb2.FileRef, _Mapping]]] = ...) -> None: ...
+    next_page_token: str
+    def __init__(self, export: _Optional[str] = ..., files: _Optional[_Iterable[_Union[_common_pb2.FileRef, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class ReadExportRequest(_message.Message):
     __slots__ = ("export",)

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from marsam.api.common.v1 import common_pb2 as marsam_dot_api_dot_common_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(marsam/api/generator/v1/evaluation.proto\x12\x17marsam.api.generator.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!marsam/api/common/v1/common.proto\"\x8f\x01\n\x05Suite\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x14\n\x0cprompt_count\x18\x03 \x01(\x05\x12\x0e\n\x06groups\x18\x04 \x03(\t\x12\x11\n\tlanguages\x18\x05 \x03(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xe3\x01\n\x0e\x45valuationSpec\x12\x19\n\x05suite\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\x12\x1a\n\x06models\x18\x02 \x03(\tB\n\xbaH\x07\x92\x01\x04\x08\x01\x10\x10\x12\x19\n\x05judge\x18\x03 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\x12\x1e\n\x0c\x64isplay_name\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\"\n\x0bseed_offset\x18\x05 \x01(\x03\x42\r\xbaH\n\"\x08\x18\x80\x94\xeb\xdc\x03(\x00\x12\x1b\n\tlanguages\x18\x06 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x10 \x12\x1e\n\x05notes\x18\x07 \x03(\tB\x0f\xbaH\x0c\x92\x01\t\x10\x08\"\x05r\x03\x18\xd0\x0f\"\x8b\x01\n\x12\x45valuationProgress\x12\x15\n\rpictures_done\x18\x01 \x01(\x05\x12\x10\n\x08pictures\x18\x02 \x01(\x05\x12\x19\n\x11images_per_second\x18\x03 \x01(\x01\x12\x13\n\x0b\x65ta_seconds\x18\x04 \x01(\x01\x12\r\n\x05phase\x18\x05 \x01(\t\x12\r\n\x05model\x18\x06 \x01(\t\"\xe4\x02\n\nEvaluation\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x35\n\x04spec\x18\x02 \x01(\x0b\x32\'.marsam.api.generator.v1.EvaluationSpec\x12-\n\x05state\x18\x03 \x01(\x0e\x32\x1e.marsam.api.common.v1.JobState\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\x05\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0f\n\x07message\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12=\n\x08progress\x18\t \x01(\x0b\x32+.marsam.api.generator.v1.EvaluationProgress\x12\x0f\n\x07verdict\x18\n \x01(\t\"S\n\x14RegisterSuiteRequest\x12\x1a\n\x06parent\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\x12\x1f\n\nsuite_json\x18\x02 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x02\x18\x80\x80\x30\"F\n\x15RegisterSuiteResponse\x12-\n\x05suite\x18\x01 \x01(\x0b\x32\x1e.marsam.api.generator.v1.Suite\"/\n\x11ListSuitesRequest\x12\x1a\n\x06parent\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\"D\n\x12ListSuitesResponse\x12.\n\x06suites\x18\x01 \x03(\x0b\x32\x1e.marsam.api.generator.v1.Suite\"\x91\x01\n\x17\x43reateEvaluationRequest\x12\x1a\n\x06parent\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\x12=\n\x04spec\x18\x02 \x01(\x0b\x32\'.marsam.api.generator.v1.EvaluationSpecB\x06\xbaH\x03\xc8\x01\x01\x12\x1b\n\nrequest_id\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@\"S\n\x18\x43reateEvaluationResponse\x12\x37\n\nevaluation\x18\x01 \x01(\x0b\x32#.marsam.api.generator.v1.Evaluation\"0\n\x14GetEvaluationRequest\x12\x18\n\x04name\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\"P\n\x15GetEvaluationResponse\x12\x37\n\nevaluation\x18\x01 \x01(\x0b\x32#.marsam.api.generator.v1.Evaluation\"n\n\x16ListEvaluationsRequest\x12\x1a\n\x06parent\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\x12\x1a\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\"l\n\x17ListEvaluationsResponse\x12\x38\n\x0b\x65valuations\x18\x01 \x03(\x0b\x32#.marsam.api.generator.v1.Evaluation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"R\n\x16WatchEvaluationRequest\x12\x18\n\x04name\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\x12\x1e\n\x0cresume_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\"\xe2\x01\n\x17WatchEvaluationResponse\x12\x14\n\x0cresume_token\x18\x01 \x01(\t\x12\x37\n\x08snapshot\x18\x02 \x01(\x0b\x32#.marsam.api.generator.v1.EvaluationH\x00\x12?\n\x08progress\x18\x03 \x01(\x0b\x32+.marsam.api.generator.v1.EvaluationProgressH\x00\x12.\n\x08\x62ookmark\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x42\x07\n\x05\x65vent\"3\n\x17\x43\x61ncelEvaluationRequest\x12\x18\n\x04name\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\"S\n\x18\x43\x61ncelEvaluationResponse\x12\x37\n\nevaluation\x18\x01 \x01(\x0b\x32#.marsam.api.generator.v1.Evaluation\"p\n\x11ReadReportRequest\x12\x18\n\x04name\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\x12\x41\n\x06\x66ormat\x18\x02 \x01(\x0e\x32%.marsam.api.generator.v1.ReportFormatB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\".\n\x12ReadReportResponse\x12\x18\n\x05\x63hunk\x18\x01 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80\x10\"\xc8\x01\n\x0f\x43\x61stVoteRequest\x12\x1e\n\nevaluation\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\x12\x1d\n\tprompt_id\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12\x43\n\npreference\x18\x03 \x01(\x0e\x32#.marsam.api.generator.v1.PreferenceB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x17\n\x05voter\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12\x18\n\x06reason\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\xd0\x0f\"\x12\n\x10\x43\x61stVoteResponse*]\n\x0cReportFormat\x12\x1d\n\x19REPORT_FORMAT_UNSPECIFIED\x10\x00\x12\x16\n\x12REPORT_FORMAT_HTML\x10\x01\x12\x16\n\x12REPORT_FORMAT_JSON\x10\x02*\x81\x01\n\nPreference\x12\x1a\n\x16PREFERENCE_UNSPECIFIED\x10\x00\x12\x14\n\x10PREFERENCE_FIRST\x10\x01\x12\x15\n\x11PREFERENCE_SECOND\x10\x02\x12\x12\n\x0ePREFERENCE_TIE\x10\x03\x12\x16\n\x12PREFERENCE_NEITHER\x10\x04\x32\xde\t\n\x11\x45valuationService\x12\x85\x01\n\rRegisterSuite\x12-.marsam.api.generator.v1.RegisterSuiteRequest\x1a..marsam.api.generator.v1.RegisterSuiteResponse\"\x15\xaa\xbb\x18\x11\x65valuations.write\x12~\n\nListSuites\x12*.marsam.api.generator.v1.ListSuitesRequest\x1a+.marsam.api.generator.v1.ListSuitesResponse\"\x17\x90\x02\x01\xaa\xbb\x18\x10\x65valuations.read\x12\x8e\x01\n\x10\x43reateEvaluation\x12\x30.marsam.api.generator.v1.CreateEvaluationRequest\x1a\x31.marsam.api.generator.v1.CreateEvaluationResponse\"\x15\xaa\xbb\x18\x11\x65valuations.write\x12\x87\x01\n\rGetEvaluation\x12-.marsam.api.generator.v1.GetEvaluationRequest\x1a..marsam.api.generator.v1.GetEvaluationResponse\"\x17\x90\x02\x01\xaa\xbb\x18\x10\x65valuations.read\x12\x8d\x01\n\x0fListEvaluations\x12/.marsam.api.generator.v1.ListEvaluationsRequest\x1a\x30.marsam.api.generator.v1.ListEvaluationsResponse\"\x17\x90\x02\x01\xaa\xbb\x18\x10\x65valuations.read\x12\x8f\x01\n\x0fWatchEvaluation\x12/.marsam.api.generator.v1.WatchEvaluationRequest\x1a\x30.marsam.api.generator.v1.WatchEvaluationResponse\"\x17\x90\x02\x01\xaa\xbb\x18\x10\x65valuations.read0\x01\x12\x8e\x01\n\x10\x43\x61ncelEvaluation\x12\x30.marsam.api.generator.v1.CancelEvaluationRequest\x1a\x31.marsam.api.generator.v1.CancelEvaluationResponse\"\x15\xaa\xbb\x18\x11\x65valuations.write\x12\x80\x01\n\nReadReport\x12*.marsam.api.generator.v1.ReadReportRequest\x1a+.marsam.api.generator.v1.ReadReportResponse\"\x17\x90\x02\x01\xaa\xbb\x18\x10\x65valuations.read0\x01\x12p\n\x08\x43\x61stVote\x12(.marsam.api.generator.v1.CastVoteRequest\x1a).marsam.api.generator.v1.CastVoteResponse\"\x0f\xaa\xbb\x18\x0bvotes.writeb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(marsam/api/generator/v1/evaluation.proto\x12\x17marsam.api.generator.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!marsam/api/common/v1/common.proto\"\x8f\x01\n\x05Suite\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x14\n\x0cprompt_count\x18\x03 \x01(\x05\x12\x0e\n\x06groups\x18\x04 \x03(\t\x12\x11\n\tlanguages\x18\x05 \x03(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xe3\x01\n\x0e\x45valuationSpec\x12\x19\n\x05suite\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\x12\x1a\n\x06models\x18\x02 \x03(\tB\n\xbaH\x07\x92\x01\x04\x08\x01\x10\x10\x12\x19\n\x05judge\x18\x03 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\x12\x1e\n\x0c\x64isplay_name\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\"\n\x0bseed_offset\x18\x05 \x01(\x03\x42\r\xbaH\n\"\x08\x18\x80\x94\xeb\xdc\x03(\x00\x12\x1b\n\tlanguages\x18\x06 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x10 \x12\x1e\n\x05notes\x18\x07 \x03(\tB\x0f\xbaH\x0c\x92\x01\t\x10\x08\"\x05r\x03\x18\xd0\x0f\"\x8b\x01\n\x12\x45valuationProgress\x12\x15\n\rpictures_done\x18\x01 \x01(\x05\x12\x10\n\x08pictures\x18\x02 \x01(\x05\x12\x19\n\x11images_per_second\x18\x03 \x01(\x01\x12\x13\n\x0b\x65ta_seconds\x18\x04 \x01(\x01\x12\r\n\x05phase\x18\x05 \x01(\t\x12\r\n\x05model\x18\x06 \x01(\t\"\xe4\x02\n\nEvaluation\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x35\n\x04spec\x18\x02 \x01(\x0b\x32\'.marsam.api.generator.v1.EvaluationSpec\x12-\n\x05state\x18\x03 \x01(\x0e\x32\x1e.marsam.api.common.v1.JobState\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\x05\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0f\n\x07message\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12=\n\x08progress\x18\t \x01(\x0b\x32+.marsam.api.generator.v1.EvaluationProgress\x12\x0f\n\x07verdict\x18\n \x01(\t\"S\n\x14RegisterSuiteRequest\x12\x1a\n\x06parent\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\x12\x1f\n\nsuite_json\x18\x02 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x02\x18\x80\x80\x30\"F\n\x15RegisterSuiteResponse\x12-\n\x05suite\x18\x01 \x01(\x0b\x32\x1e.marsam.api.generator.v1.Suite\"i\n\x11ListSuitesRequest\x12\x1a\n\x06parent\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\x12\x1a\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\"]\n\x12ListSuitesResponse\x12.\n\x06suites\x18\x01 \x03(\x0b\x32\x1e.marsam.api.generator.v1.Suite\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x91\x01\n\x17\x43reateEvaluationRequest\x12\x1a\n\x06parent\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\x12=\n\x04spec\x18\x02 \x01(\x0b\x32\'.marsam.api.generator.v1.EvaluationSpecB\x06\xbaH\x03\xc8\x01\x01\x12\x1b\n\nrequest_id\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@\"S\n\x18\x43reateEvaluationResponse\x12\x37\n\nevaluation\x18\x01 \x01(\x0b\x32#.marsam.api.generator.v1.Evaluation\"0\n\x14GetEvaluationRequest\x12\x18\n\x04name\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\"P\n\x15GetEvaluationResponse\x12\x37\n\nevaluation\x18\x01 \x01(\x0b\x32#.marsam.api.generator.v1.Evaluation\"n\n\x16ListEvaluationsRequest\x12\x1a\n\x06parent\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\x12\x1a\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\"l\n\x17ListEvaluationsResponse\x12\x38\n\x0b\x65valuations\x18\x01 \x03(\x0b\x32#.marsam.api.generator.v1.Evaluation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"R\n\x16WatchEvaluationRequest\x12\x18\n\x04name\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\x12\x1e\n\x0cresume_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\"\xe2\x01\n\x17WatchEvaluationResponse\x12\x14\n\x0cresume_token\x18\x01 \x01(\t\x12\x37\n\x08snapshot\x18\x02 \x01(\x0b\x32#.marsam.api.generator.v1.EvaluationH\x00\x12?\n\x08progress\x18\x03 \x01(\x0b\x32+.marsam.api.generator.v1.EvaluationProgressH\x00\x12.\n\x08\x62ookmark\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x42\x07\n\x05\x65vent\"3\n\x17\x43\x61ncelEvaluationRequest\x12\x18\n\x04name\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\"S\n\x18\x43\x61ncelEvaluationResponse\x12\x37\n\nevaluation\x18\x01 \x01(\x0b\x32#.marsam.api.generator.v1.Evaluation\"p\n\x11ReadReportRequest\x12\x18\n\x04name\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\x12\x41\n\x06\x66ormat\x18\x02 \x01(\x0e\x32%.marsam.api.generator.v1.ReportFormatB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\".\n\x12ReadReportResponse\x12\x18\n\x05\x63hunk\x18\x01 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80\x10\"\xc8\x01\n\x0f\x43\x61stVoteRequest\x12\x1e\n\nevaluation\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\x12\x1d\n\tprompt_id\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12\x43\n\npreference\x18\x03 \x01(\x0e\x32#.marsam.api.generator.v1.PreferenceB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x17\n\x05voter\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12\x18\n\x06reason\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\xd0\x0f\"\x12\n\x10\x43\x61stVoteResponse*]\n\x0cReportFormat\x12\x1d\n\x19REPORT_FORMAT_UNSPECIFIED\x10\x00\x12\x16\n\x12REPORT_FORMAT_HTML\x10\x01\x12\x16\n\x12REPORT_FORMAT_JSON\x10\x02*\x81\x01\n\nPreference\x12\x1a\n\x16PREFERENCE_UNSPECIFIED\x10\x00\x12\x14\n\x10PREFERENCE_FIRST\x10\x01\x12\x15\n\x11PREFERENCE_SECOND\x10\x02\x12\x12\n\x0ePREFERENCE_TIE\x10\x03\x12\x16\n\x12PREFERENCE_NEITHER\x10\x04\x32\xde\t\n\x11\x45valuationService\x12\x85\x01\n\rRegisterSuite\x12-.marsam.api.generator.v1.RegisterSuiteRequest\x1a..marsam.api.generator.v1.RegisterSuiteResponse\"\x15\xaa\xbb\x18\x11\x65valuations.write\x12~\n\nListSuites\x12*.marsam.api.generator.v1.ListSuitesRequest\x1a+.marsam.api.generator.v1.ListSuitesResponse\"\x17\x90\x02\x01\xaa\xbb\x18\x10\x65valuations.read\x12\x8e\x01\n\x10\x43reateEvaluation\x12\x30.marsam.api.generator.v1.CreateEvaluationRequest\x1a\x31.marsam.api.generator.v1.CreateEvaluationResponse\"\x15\xaa\xbb\x18\x11\x65valuations.write\x12\x87\x01\n\rGetEvaluation\x12-.marsam.api.generator.v1.GetEvaluationRequest\x1a..marsam.api.generator.v1.GetEvaluationResponse\"\x17\x90\x02\x01\xaa\xbb\x18\x10\x65valuations.read\x12\x8d\x01\n\x0fListEvaluations\x12/.marsam.api.generator.v1.ListEvaluationsRequest\x1a\x30.marsam.api.generator.v1.ListEvaluationsResponse\"\x17\x90\x02\x01\xaa\xbb\x18\x10\x65valuations.read\x12\x8f\x01\n\x0fWatchEvaluation\x12/.marsam.api.generator.v1.WatchEvaluationRequest\x1a\x30.marsam.api.generator.v1.WatchEvaluationResponse\"\x17\x90\x02\x01\xaa\xbb\x18\x10\x65valuations.read0\x01\x12\x8e\x01\n\x10\x43\x61ncelEvaluation\x12\x30.marsam.api.generator.v1.CancelEvaluationRequest\x1a\x31.marsam.api.generator.v1.CancelEvaluationResponse\"\x15\xaa\xbb\x18\x11\x65valuations.write\x12\x80\x01\n\nReadReport\x12*.marsam.api.generator.v1.ReadReportRequest\x1a+.marsam.api.generator.v1.ReadReportResponse\"\x17\x90\x02\x01\xaa\xbb\x18\x10\x65valuations.read0\x01\x12p\n\x08\x43\x61stVote\x12(.marsam.api.generator.v1.CastVoteRequest\x1a).marsam.api.generator.v1.CastVoteResponse\"\x0f\xaa\xbb\x18\x0bvotes.writeb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -54,6 +54,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REGISTERSUITEREQUEST'].fields_by_name['suite_json']._serialized_options = b'\272H\010z\006\020\002\030\200\2000'
   _globals['_LISTSUITESREQUEST'].fields_by_name['parent']._loaded_options = None
   _globals['_LISTSUITESREQUEST'].fields_by_name['parent']._serialized_options = b'\272H\007r\005\020\001\030\200\004'
+  _globals['_LISTSUITESREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTSUITESREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\004\032\002(\000'
+  _globals['_LISTSUITESREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTSUITESREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\004'
   _globals['_CREATEEVALUATIONREQUEST'].fields_by_name['parent']._loaded_options = None
   _globals['_CREATEEVALUATIONREQUEST'].fields_by_name['parent']._serialized_options = b'\272H\007r\005\020\001\030\200\004'
   _globals['_CREATEEVALUATIONREQUEST'].fields_by_name['spec']._loaded_options = None
@@ -108,10 +112,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EVALUATIONSERVICE'].methods_by_name['ReadReport']._serialized_options = b'\220\002\001\252\273\030\020evaluations.read'
   _globals['_EVALUATIONSERVICE'].methods_by_name['CastVote']._loaded_options = None
   _globals['_EVALUATIONSERVICE'].methods_by_name['CastVote']._serialized_options = b'\252\273\030\013votes.write'
-  _globals['_REPORTFORMAT']._serialized_start=2742
-  _globals['_REPORTFORMAT']._serialized_end=2835
-  _globals['_PREFERENCE']._serialized_start=2838
-  _globals['_PREFERENCE']._serialized_end=2967
+  _globals['_REPORTFORMAT']._serialized_start=2825
+  _globals['_REPORTFORMAT']._serialized_end=2918
+  _globals['_PREFERENCE']._serialized_start=2921
+  _globals['_PREFERENCE']._serialized_end=3050
   _globals['_SUITE']._serialized_start=167
   _globals['_SUITE']._serialized_end=310
   _globals['_EVALUATIONSPEC']._serialized_start=313
@@ -125,37 +129,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REGISTERSUITERESPONSE']._serialized_start=1128
   _globals['_REGISTERSUITERESPONSE']._serialized_end=1198
   _globals['_LISTSUITESREQUEST']._serialized_start=1200
-  _globals['_LISTSUITESREQUEST']._serialized_end=1247
-  _globals['_LISTSUITESRESPONSE']._serialized_start=1249
-  _globals['_LISTSUITESRESPONSE']._serialized_end=1317
-  _globals['_CREATEEVALUATIONREQUEST']._serialized_start=1320
-  _globals['_CREATEEVALUATIONREQUEST']._serialized_end=1465
-  _globals['_CREATEEVALUATIONRESPONSE']._serialized_start=1467
-  _globals['_CREATEEVALUATIONRESPONSE']._serialized_end=1550
-  _globals['_GETEVALUATIONREQUEST']._serialized_start=1552
-  _globals['_GETEVALUATIONREQUEST']._serialized_end=1600
-  _globals['_GETEVALUATIONRESPONSE']._serialized_start=1602
-  _globals['_GETEVALUATIONRESPONSE']._serialized_end=1682
-  _globals['_LISTEVALUATIONSREQUEST']._serialized_start=1684
-  _globals['_LISTEVALUATIONSREQUEST']._serialized_end=1794
-  _globals['_LISTEVALUATIONSRESPONSE']._serialized_start=1796
-  _globals['_LISTEVALUATIONSRESPONSE']._serialized_end=1904
-  _globals['_WATCHEVALUATIONREQUEST']._serialized_start=1906
-  _globals['_WATCHEVALUATIONREQUEST']._serialized_end=1988
-  _globals['_WATCHEVALUATIONRESPONSE']._serialized_start=1991
-  _globals['_WATCHEVALUATIONRESPONSE']._serialized_end=2217
-  _globals['_CANCELEVALUATIONREQUEST']._serialized_start=2219
-  _globals['_CANCELEVALUATIONREQUEST']._serialized_end=2270
-  _globals['_CANCELEVALUATIONRESPONSE']._serialized_start=2272
-  _globals['_CANCELEVALUATIONRESPONSE']._serialized_end=2355
-  _globals['_READREPORTREQUEST']._serialized_start=2357
-  _globals['_READREPORTREQUEST']._serialized_end=2469
-  _globals['_READREPORTRESPONSE']._serialized_start=2471
-  _globals['_READREPORTRESPONSE']._serialized_end=2517
-  _globals['_CASTVOTEREQUEST']._serialized_start=2520
-  _globals['_CASTVOTEREQUEST']._serialized_end=2720
-  _globals['_CASTVOTERESPONSE']._serialized_start=2722
-  _globals['_CASTVOTERESPONSE']._serialized_end=2740
-  _globals['_EVALUATIONSERVICE']._serialized_start=2970
-  _globals['_EVALUATIONSERVICE']._serialized_end=4216
+  _globals['_LISTSUITESREQUEST']._serialized_end=1305
+  _globals['_LISTSUITESRESPONSE']._serialized_start=1307
+  _globals['_LISTSUITESRESPONSE']._serialized_end=1400
+  _globals['_CREATEEVALUATIONREQUEST']._serialized_start=1403
+  _globals['_CREATEEVALUATIONREQUEST']._serialized_end=1548
+  _globals['_CREATEEVALUATIONRESPONSE']._serialized_start=1550
+  _globals['_CREATEEVALUATIONRESPONSE']._serialized_end=1633
+  _globals['_GETEVALUATIONREQUEST']._serialized_start=1635
+  _globals['_GETEVALUATIONREQUEST']._serialized_end=1683
+  _globals['_GETEVALUATIONRESPONSE']._serialized_start=1685
+  _globals['_GETEVALUATIONRESPONSE']._serialized_end=1765
+  _globals['_LISTEVALUATIONSREQUEST']._serialized_start=1767
+  _globals['_LISTEVALUATIONSREQUEST']._serialized_end=1877
+  _globals['_LISTEVALUATIONSRESPONSE']._serialized_start=1879
+  _globals['_LISTEVALUATIONSRESPONSE']._serialized_end=1987
+  _globals['_WATCHEVALUATIONREQUEST']._serialized_start=1989
+  _globals['_WATCHEVALUATIONREQUEST']._serialized_end=2071
+  _globals['_WATCHEVALUATIONRESPONSE']._serialized_start=2074
+  _globals['_WATCHEVALUATIONRESPONSE']._serialized_end=2300
+  _globals['_CANCELEVALUATIONREQUEST']._serialized_start=2302
+  _globals['_CANCELEVALUATIONREQUEST']._serialized_end=2353
+  _globals['_CANCELEVALUATIONRESPONSE']._serialized_start=2355
+  _globals['_CANCELEVALUATIONRESPONSE']._serialized_end=2438
+  _globals['_READREPORTREQUEST']._serialized_start=2440
+  _globals['_READREPORTREQUEST']._serialized_end=2552
+  _globals['_READREPORTRESPONSE']._serialized_start=2554
+  _globals['_READREPORTRESPONSE']._serialized_end=2600
+  _globals['_CASTVOTEREQUEST']._serialized_start=2603
+  _globals['_CASTVOTEREQUEST']._serialized_end=2803
+  _globals['_CASTVOTERESPONSE']._serialized_start=2805
+  _globals['_CASTVOTERESPONSE']._serialized_end=2823
+  _globals['_EVALUATIONSERVICE']._serialized_start=3053
+  _globals['_EVALUATIONSERVICE']._serialized_end=4299
 # @@protoc_insertion_point(module_scope)
