@@ -5,10 +5,9 @@ import json
 import pytest
 from google.protobuf.descriptor import MethodDescriptor
 
-from marsam.core.errors import Deadline, Internal, Invalid, Precondition
+from marsam.core.errors import Internal, Invalid, Precondition
 from marsam.rpc.server.auth import LOCAL, Principal, scope_of
 from marsam.rpc.server.settings import ServerSettings, parse_address
-from marsam.rpc.wire.deadlines import child_deadline
 from marsam.rpc.wire.retries import repeatable, service_config, services
 
 METHODS = [method for service in services() for method in service.methods]
@@ -57,23 +56,6 @@ def test_only_reads_and_calls_with_a_request_id_are_repeated() -> None:
     named = {f"{entry['service']}.{entry['method']}".removeprefix("marsam.api.") for entry in config["name"]}
     assert named == {name for name, verdict in verdicts.items() if verdict}
     assert config["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE"]
-
-
-class Limited:
-    def __init__(self, remaining: float | None) -> None:
-        self._remaining = remaining
-
-    def time_remaining(self) -> float | None:
-        return self._remaining
-
-
-def test_child_deadlines() -> None:
-    assert child_deadline(Limited(None)) is None
-    assert child_deadline(Limited(None), at_most=30) == 30
-    assert child_deadline(Limited(2.0)) == pytest.approx(1.95)
-    assert child_deadline(Limited(200.0), at_most=30) == 30
-    with pytest.raises(Deadline):
-        child_deadline(Limited(0.05))
 
 
 def test_scopes_of_a_principal() -> None:
