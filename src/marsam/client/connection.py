@@ -103,21 +103,25 @@ async def resumed(
     final: Callable[[Answer], bool],
     patience: float = _PATIENCE_SECONDS,
 ) -> AsyncIterator[Answer]:
-    """A watch that goes on through restarts: continues from the last resume token until `final(message)`.
+    """A watch that goes on through restarts: continues from the last resume token until a stream ends that has told the
+    end, that is, a message of which `final` is true.
 
+    Such a message alone is no end: the watch of a job that is over begins with one, and what happened follows.
     `request_for(token)` builds the request; "" asks for a new snapshot. A token the service no longer knows is
     dropped. Raises Unavailable when the service cannot be reached for `patience` seconds.
     """
     token = ""
+    over = False
     last_contact = time.monotonic()
     while True:
         try:
             async for message in stream(method, request_for(token)):
                 last_contact = time.monotonic()
                 token = getattr(message, "resume_token", "") or token
+                over = over or final(message)
                 yield message
-                if final(message):
-                    return
+            if over:
+                return
         except Expired:
             if not token:
                 raise

@@ -73,7 +73,7 @@ class Evaluations:
         return await every(self._stub.ListEvaluations, request, lambda answer: answer.evaluations)
 
     async def watch(self, evaluation: str) -> AsyncIterator[evaluation_pb2.WatchEvaluationResponse]:
-        """A snapshot, then each change, until it has ended. Survives a restart of the service."""
+        """A snapshot, then all that happened and each change, until it has ended. Survives a restart of the service."""
         name = self._name(evaluation)
         messages = resumed(
             self._stub.WatchEvaluation,

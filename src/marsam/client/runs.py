@@ -45,7 +45,7 @@ class Runs:
         return await every(self._stub.ListRuns, request, lambda answer: answer.runs)
 
     async def watch(self, run: str) -> AsyncIterator[trainer_pb2.WatchRunResponse]:
-        """A snapshot, then each change, until the run has ended. Survives a restart of the trainer."""
+        """A snapshot, then all that happened and each change, until the run ended. Survives restarts of the trainer."""
         name = self._name(run)
         messages = resumed(
             self._stub.WatchRun,

@@ -76,6 +76,7 @@ class Runs(trainer_pb2_grpc.TrainerServiceServicer):
         self.tokens: list[str] = []
         self.cut_at: dict[int, Exception | None] = {}
         self.forgets = False
+        self.first = RUNNING
         self.created: list[Any] = []
 
     async def CreateRun(self, request: Any, context: Any) -> Any:
@@ -87,7 +88,9 @@ class Runs(trainer_pb2_grpc.TrainerServiceServicer):
         if self.forgets and request.resume_token:
             raise Expired("forgotten", reason="RESUME_TOKEN_EXPIRED")
         start = int(request.resume_token or 0)
-        yield trainer_pb2.WatchRunResponse(resume_token=str(start), snapshot=trainer_pb2.Run(name=RUN, state=RUNNING))
+        yield trainer_pb2.WatchRunResponse(
+            resume_token=str(start), snapshot=trainer_pb2.Run(name=RUN, state=self.first)
+        )
         for step in range(start + 1, 11):
             if step in self.cut_at:
                 failure = self.cut_at.pop(step)
@@ -282,6 +285,15 @@ async def test_a_watch_goes_on_where_it_broke(house: House, marsam: AsyncMarsam)
     assert steps(events) == list(range(1, 11))
     assert house.runs.tokens == ["", "3", "6"]
     assert events[-1].snapshot.state == SUCCEEDED
+
+
+async def test_the_watch_of_an_ended_run_tells_what_happened(house: House, marsam: AsyncMarsam) -> None:
+    house.runs.first = SUCCEEDED
+    house.runs.cut_at = {7: Unavailable("restarting")}
+    events = [event async for event in marsam.runs.watch(RUN)]
+    assert events[0].snapshot.state == events[-1].snapshot.state == SUCCEEDED
+    assert steps(events) == list(range(1, 11))
+    assert house.runs.tokens == ["", "6"]
 
 
 async def test_a_watch_whose_token_is_forgotten_starts_again(house: House, marsam: AsyncMarsam) -> None:

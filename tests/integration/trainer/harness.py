@@ -127,7 +127,7 @@ class Service:
             **settings,
         }
         self._process: asyncio.subprocess.Process | None = None
-        self.http = ""
+        self.http = self.address = ""
 
     async def start(self) -> None:
         settings = {f"MARSAM_{name.upper()}": str(value) for name, value in self._settings.items()}
@@ -141,7 +141,7 @@ class Service:
         line = await asyncio.wait_for(self._process.stdout.readline(), timeout=60)
         assert line, self.log.read_text()
         ready = json.loads(line)
-        self.http = ready["http"]
+        self.http, self.address = ready["http"], ready["grpc"]
         self._channel = channel(ready["grpc"])
         self.trainer = trainer_pb2_grpc.TrainerServiceStub(self._channel)
         self.models = model_pb2_grpc.ModelServiceStub(self._channel)

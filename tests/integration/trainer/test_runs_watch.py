@@ -7,6 +7,7 @@ import grpc
 import pytest
 
 from marsam.api.trainer.v1 import trainer_pb2
+from marsam.client import AsyncMarsam, Endpoints
 from marsam.core.errors import Expired, Invalid, Missing, Unavailable
 from marsam.rpc.wire import error_of
 from tests.integration.trainer.harness import PARENT, Service, state
@@ -29,10 +30,13 @@ async def test_a_watch_shows_all_and_ends_with_the_run(service: Service) -> None
     assert state(messages[-1].snapshot) == "SUCCEEDED"
     assert messages[-1].snapshot.model != ""
     sequences = [m.snapshot.history[-1].sequence for m in messages if m.HasField("snapshot")]
-    assert sequences == sorted(set(sequences))
+    assert sequences == sorted(sequences)
     # Watched again from the start, a finished run is told whole; from its last token, nothing is left to tell.
     again = [message async for message in service.watch(run.name)]
     assert steps_of(again) == [1, 2, 3, 4, 5, 6]
+    assert state(again[0].snapshot) == state(again[-1].snapshot) == "SUCCEEDED"
+    async with AsyncMarsam(Endpoints(dataset=service.address, trainer=service.address, generator=service.address)) as m:
+        assert steps_of([message async for message in m.runs.watch(run.name)]) == [1, 2, 3, 4, 5, 6]
     assert [message async for message in service.watch(run.name, messages[-1].resume_token)] == []
 
 
@@ -53,8 +57,7 @@ async def test_every_token_goes_on_without_loss(service: Service) -> None:
             break
     last = [message async for message in service.watch(run.name)]
     assert set(steps_of(last)) == {1, 2, 3, 4, 5, 6}
-    # A run that had ended when the watch began says so first; one that ends meanwhile says so last.
-    assert state([message.snapshot for message in last if message.HasField("snapshot")][-1]) == "SUCCEEDED"
+    assert state(last[-1].snapshot) == "SUCCEEDED"
 
 
 async def test_a_watch_survives_a_restart_of_the_service_by_its_token(service: Service) -> None:

@@ -7,14 +7,18 @@ from typing import Any
 import pytest
 from marsam_dataset.ingest import imports
 from marsam_dataset.ingest.imports import Imports
+from marsam_dataset.ingest.records import ImportSpec, Verdict
 from marsam_dataset.watching import until
 
 from marsam.catalog.datasets import Dataset, Rights
 from marsam.catalog.repository import save_dataset
 from marsam.core.clock import SystemClock
 from marsam.core.errors import Exhausted, Unavailable
+from marsam.core.records import dump
 from marsam.imaging.pool import DecodePool
+from marsam.jobs.progress import append_events
 from marsam.jobs.states import State
+from marsam.jobs.store import JobStore
 from marsam.store.folder import FolderBlobs
 from marsam.telemetry import Meter
 
@@ -48,6 +52,28 @@ async def test_a_watch_ends_with_a_word_when_the_service_stops() -> None:
         async for _ in until(stop, updates()):
             stop.set()
     assert caught.value.reason == "RECONNECT"
+
+
+async def test_the_watch_of_an_import_begins_with_the_whole_of_it(tmp_path: Path) -> None:
+    blobs, clock = FolderBlobs(tmp_path), SystemClock()
+    await save_dataset(blobs, Dataset(name=DATASET, create_time=clock.now()))
+    meter = Meter(service="dataset", version="0")
+    held = Imports(blobs, pool=DecodePool(size=1), workers=1, owner="me", clock=clock, meter=meter)
+    jobs = JobStore(blobs, "p", "imports", clock)
+    asked = dump(ImportSpec(dataset=DATASET, listing="", files=3))
+    job_id, _ = await jobs.create(request=b"", request_id="", spec_for=lambda _: asked)
+    for attempt in (1, 2):
+        head = await jobs.append(job_id, await jobs.head(job_id), State.STARTING)
+        head = await jobs.append(job_id, head, State.RUNNING)
+        verdicts = [Verdict(path=f"{attempt}.png", accepted=True, item=f"item {attempt}").event()]
+        await append_events(jobs, job_id, attempt, 1, verdicts)
+        if attempt == 1:
+            await jobs.append(job_id, head, State.PENDING)
+    name = f"projects/p/imports/{job_id}"
+    running = await anext(held.watch(name))
+    assert (running.state, running.accepted) == (State.RUNNING, 2)
+    await jobs.append(job_id, head, State.SUCCEEDED)
+    assert [(t.state, t.accepted) async for t in held.watch(name)] == [(State.SUCCEEDED, 2)]
 
 
 class Full(FolderBlobs):

@@ -55,6 +55,14 @@ async def test_bookmarks_fill_the_pauses_and_tokens_stand_for_whole_updates(tmp_
     last = [message async for message in messages]
     assert [message.snapshot.reason for message in last] == ["BAD_SPEC"]
 
+    # Asked for when it is over, the same: the end first, so that it is known at once, then all that led to it, the end.
+    whole = [message async for message in watcher.watch("p", run_id, token="")]
+    told_of = [message.WhichOneof("event") for message in whole]
+    assert told_of == ["snapshot", "log_line", "log_line", "log_line", "snapshot"]
+    assert whole[0].snapshot == whole[-1].snapshot == last[-1].snapshot
+    assert (whole[0].resume_token, whole[-1].resume_token) == ("", last[-1].resume_token)
+    assert [message async for message in watcher.watch("p", run_id, token=whole[-1].resume_token)] == []
+
     other, _ = await jobs.create(request=b"{}", request_id="", spec_for=spec)
     stopped = watcher.watch("p", other, token="")
     await anext(stopped)

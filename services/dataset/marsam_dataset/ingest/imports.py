@@ -93,15 +93,21 @@ class Imports:
         return tally
 
     async def watch(self, name: str) -> AsyncIterator[Tally]:
-        """Yield where an import stands, at once and after each change, until it is over. Raises Missing."""
+        """Yield where an import stands, at once and after each change, until it is over. Raises Missing.
+
+        Each is the whole: the first one takes in every attempt before it is told.
+        """
         parts = parse(name, "import")
         store = self._store(parts.project)
         tally = Tally(spec=load(ImportSpec, await store.spec(parts.id), what=name))
+        placed = False
         async for update in watch(store, parts.id):
             tally.events(update.events)
             if update.transition is not None:
                 tally.transition(update.transition)
-            yield tally
+                placed = True
+            if placed:
+                yield tally
 
     def _store(self, project: str) -> JobStore:
         if project not in self._stores:

@@ -8,6 +8,7 @@ from google.protobuf import timestamp_pb2
 from marsam.api.generator.v1 import evaluation_pb2
 from marsam.catalog.evaluations import EvaluationSpec, SuiteVersion
 from marsam.core import records
+from marsam.jobs.progress import Event
 from marsam.jobs.states import Transition
 from marsam_generator.evaluation.suites import Suite, suite_digest
 
@@ -63,6 +64,13 @@ def progress_message(told: Mapping[str, Any]) -> evaluation_pb2.EvaluationProgre
     """What an evaluation tells of itself; what it does not tell stays unset."""
     known = {field.name for field in evaluation_pb2.EvaluationProgress.DESCRIPTOR.fields}
     return evaluation_pb2.EvaluationProgress(**{name: value for name, value in told.items() if name in known})
+
+
+def watch_message(event: Event, attempt: int) -> evaluation_pb2.WatchEvaluationResponse | None:
+    """An event as a message of a watch; None for kinds that this API has no word for."""
+    if event.get("kind") != "progress":
+        return None
+    return evaluation_pb2.WatchEvaluationResponse(progress=progress_message(event))
 
 
 def _stamp(entry: Transition) -> timestamp_pb2.Timestamp:

@@ -21,13 +21,13 @@ from marsam.jobs.states import State
 from marsam.jobs.store import JobStore
 from marsam.rpc.server import current_principal
 from marsam.rpc.server.paging import page
+from marsam.rpc.server.watching import Telling, told
 from marsam.store.blobs import Blobs
 from marsam.store.content import stream_blob
 from marsam.telemetry import Meter
-from marsam_generator.evaluation.messages import evaluation_message, suite_message, suite_of
+from marsam_generator.evaluation.messages import evaluation_message, suite_message, suite_of, watch_message
 from marsam_generator.evaluation.sources import load_assignment
 from marsam_generator.evaluation.suites import parse_suite, suite_digest
-from marsam_generator.evaluation.watching import watch_messages
 
 _REPORTS: Mapping[int, str] = {
     evaluation_pb2.REPORT_FORMAT_HTML: "report",
@@ -144,14 +144,13 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
         self, request: evaluation_pb2.WatchEvaluationRequest, context: grpc.aio.ServicerContext
     ) -> AsyncIterator[evaluation_pb2.WatchEvaluationResponse]:
         name = parse(request.name, "evaluation")
-        messages = watch_messages(
-            self._jobs(name.project),
-            name.id,
-            token=request.resume_token,
-            snapshot=lambda: self._evaluation(name.project, name.id),
-            draining=self._draining,
+        telling = Telling(
+            message=evaluation_pb2.WatchEvaluationResponse,
+            snapshot=lambda: self._standing(name.project, name.id),
+            event=watch_message,
         )
-        async for message in messages:
+        jobs = self._jobs(name.project)
+        async for message in told(jobs, name.id, telling, token=request.resume_token, stop=self._draining):
             yield message
 
     async def CancelEvaluation(
@@ -191,8 +190,12 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
         return JobStore(self._blobs, project, "evaluations", self._clock, meter=self._meter)
 
     async def _evaluation(self, project: str, job_id: str) -> evaluation_pb2.Evaluation:
+        return (await self._standing(project, job_id))[0]
+
+    async def _standing(self, project: str, job_id: str) -> tuple[evaluation_pb2.Evaluation, int]:
+        """An evaluation, and the number of the transition where it stands."""
         jobs = self._jobs(project)
         history = await jobs.history(job_id)
         spec = records.load(EvaluationSpec, await jobs.spec(job_id), what=job_id)
         beat = await read_heartbeat(jobs, job_id, history[-1].attempt) if history[-1].attempt else None
-        return evaluation_message(spec, history[0], history[-1], beat.payload if beat else {})
+        return evaluation_message(spec, history[0], history[-1], beat.payload if beat else {}), history[-1].seq

@@ -118,7 +118,9 @@ class EvaluationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchEvaluation(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """As WatchRun: a snapshot first, then what happened and each change; a snapshot of the ended
+        evaluation last.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')

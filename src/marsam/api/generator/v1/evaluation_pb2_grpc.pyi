@@ -40,6 +40,9 @@ class EvaluationServiceStub:
     GetEvaluation: _grpc.UnaryUnaryMultiCallable[_evaluation_pb2.GetEvaluationRequest, _evaluation_pb2.GetEvaluationResponse]
     ListEvaluations: _grpc.UnaryUnaryMultiCallable[_evaluation_pb2.ListEvaluationsRequest, _evaluation_pb2.ListEvaluationsResponse]
     WatchEvaluation: _grpc.UnaryStreamMultiCallable[_evaluation_pb2.WatchEvaluationRequest, _evaluation_pb2.WatchEvaluationResponse]
+    """As WatchRun: a snapshot first, then what happened and each change; a snapshot of the ended
+    evaluation last.
+    """
     CancelEvaluation: _grpc.UnaryUnaryMultiCallable[_evaluation_pb2.CancelEvaluationRequest, _evaluation_pb2.CancelEvaluationResponse]
     ReadReport: _grpc.UnaryStreamMultiCallable[_evaluation_pb2.ReadReportRequest, _evaluation_pb2.ReadReportResponse]
     """The report of a finished evaluation in chunks: self-contained HTML or the numbers as JSON."""
@@ -58,6 +61,9 @@ class EvaluationServiceAsyncStub(EvaluationServiceStub):
     GetEvaluation: _aio.UnaryUnaryMultiCallable[_evaluation_pb2.GetEvaluationRequest, _evaluation_pb2.GetEvaluationResponse]  # type: ignore[assignment]
     ListEvaluations: _aio.UnaryUnaryMultiCallable[_evaluation_pb2.ListEvaluationsRequest, _evaluation_pb2.ListEvaluationsResponse]  # type: ignore[assignment]
     WatchEvaluation: _aio.UnaryStreamMultiCallable[_evaluation_pb2.WatchEvaluationRequest, _evaluation_pb2.WatchEvaluationResponse]  # type: ignore[assignment]
+    """As WatchRun: a snapshot first, then what happened and each change; a snapshot of the ended
+    evaluation last.
+    """
     CancelEvaluation: _aio.UnaryUnaryMultiCallable[_evaluation_pb2.CancelEvaluationRequest, _evaluation_pb2.CancelEvaluationResponse]  # type: ignore[assignment]
     ReadReport: _aio.UnaryStreamMultiCallable[_evaluation_pb2.ReadReportRequest, _evaluation_pb2.ReadReportResponse]  # type: ignore[assignment]
     """The report of a finished evaluation in chunks: self-contained HTML or the numbers as JSON."""
@@ -108,7 +114,10 @@ class EvaluationServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _evaluation_pb2.WatchEvaluationRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_evaluation_pb2.WatchEvaluationResponse], _abc.AsyncIterator[_evaluation_pb2.WatchEvaluationResponse]]: ...
+    ) -> _typing.Union[_abc.Iterator[_evaluation_pb2.WatchEvaluationResponse], _abc.AsyncIterator[_evaluation_pb2.WatchEvaluationResponse]]:
+        """As WatchRun: a snapshot first, then what happened and each change; a snapshot of the ended
+        evaluation last.
+        """
 
     @_abc_1.abstractmethod
     def CancelEvaluation(

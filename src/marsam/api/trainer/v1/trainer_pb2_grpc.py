@@ -129,7 +129,8 @@ class TrainerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchRun(self, request, context):
-        """A snapshot first, then changes; ends with the run. A resume token continues a broken watch without loss.
+        """A snapshot first, then what happened and each change; the last message is a snapshot of the ended run, also when it had
+        ended before. A resume token continues a broken watch without loss.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -41,7 +41,9 @@ class TrainerServiceStub:
     ResumeRun: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ResumeRunRequest, _trainer_pb2.ResumeRunResponse]
     """Start a new attempt of a failed or cancelled run from its newest checkpoint."""
     WatchRun: _grpc.UnaryStreamMultiCallable[_trainer_pb2.WatchRunRequest, _trainer_pb2.WatchRunResponse]
-    """A snapshot first, then changes; ends with the run. A resume token continues a broken watch without loss."""
+    """A snapshot first, then what happened and each change; the last message is a snapshot of the ended run, also when it had
+    ended before. A resume token continues a broken watch without loss.
+    """
     ListCheckpoints: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ListCheckpointsRequest, _trainer_pb2.ListCheckpointsResponse]
 
 @_typing.type_check_only
@@ -57,7 +59,9 @@ class TrainerServiceAsyncStub(TrainerServiceStub):
     ResumeRun: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ResumeRunRequest, _trainer_pb2.ResumeRunResponse]  # type: ignore[assignment]
     """Start a new attempt of a failed or cancelled run from its newest checkpoint."""
     WatchRun: _aio.UnaryStreamMultiCallable[_trainer_pb2.WatchRunRequest, _trainer_pb2.WatchRunResponse]  # type: ignore[assignment]
-    """A snapshot first, then changes; ends with the run. A resume token continues a broken watch without loss."""
+    """A snapshot first, then what happened and each change; the last message is a snapshot of the ended run, also when it had
+    ended before. A resume token continues a broken watch without loss.
+    """
     ListCheckpoints: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ListCheckpointsRequest, _trainer_pb2.ListCheckpointsResponse]  # type: ignore[assignment]
 
 class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -118,7 +122,9 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_pb2.WatchRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_trainer_pb2.WatchRunResponse], _abc.AsyncIterator[_trainer_pb2.WatchRunResponse]]:
-        """A snapshot first, then changes; ends with the run. A resume token continues a broken watch without loss."""
+        """A snapshot first, then what happened and each change; the last message is a snapshot of the ended run, also when it had
+        ended before. A resume token continues a broken watch without loss.
+        """
 
     @_abc_1.abstractmethod
     def ListCheckpoints(
