@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 from marsam.api.dataset.v1 import dataset_pb2_grpc
 from marsam.core.clock import SystemClock
+from marsam.core.ids import new_ulid
 from marsam.imaging.pool import DecodePool
 from marsam.rpc.server import Assembly, Lifecycle, Registration, run
 from marsam.store.metered import MeteredBlobs
@@ -24,10 +25,19 @@ async def assemble(settings: Settings, meter: Meter, lifecycle: Lifecycle) -> As
     blobs = MeteredBlobs(open_store(settings.store), meter)
     await prove(blobs)
     clock = SystemClock()
-    owner = f"{socket.gethostname()}/{os.getpid()}"
+    # Process numbers come again, and machines may share a name: two owners must never be one.
+    owner = f"{socket.gethostname()}/{os.getpid()}/{new_ulid(clock)}"
     async with (
         DecodePool(size=settings.workers, limits=settings.limits) as pool,
-        Imports(blobs, pool=pool, workers=settings.workers, owner=owner, clock=clock, meter=meter) as imports,
+        Imports(
+            blobs,
+            pool=pool,
+            workers=settings.workers,
+            owner=owner,
+            clock=clock,
+            meter=meter,
+            lease_s=settings.import_lease_s,
+        ) as imports,
     ):
         service = DatasetService(
             blobs,

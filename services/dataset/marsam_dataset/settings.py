@@ -6,6 +6,7 @@ from marsam.core.cores import available_cores
 from marsam.core.errors import Invalid
 from marsam.imaging.limits import Limits
 from marsam.rpc.server import ServerSettings
+from marsam_dataset.ingest.imports import LEASE_S
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,10 +26,15 @@ class Settings(ServerSettings):
     max_pixels: int = Limits.max_pixels
     max_import_files: int = 100_000
 
+    import_lease_s: float = LEASE_S
+    """How long an import stays its instance's own after that one's last sign of life."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.decode_workers < 0:
             raise Invalid(f"decode_workers must be ≥ 0, got {self.decode_workers}", field="decode_workers")
+        if self.import_lease_s <= 0:
+            raise Invalid(f"import_lease_s must be > 0, got {self.import_lease_s}", field="import_lease_s")
         for name in ("max_file_bytes", "max_pixels", "max_import_files"):
             if getattr(self, name) < 1:
                 raise Invalid(f"{name} must be ≥ 1, got {getattr(self, name)}", field=name)

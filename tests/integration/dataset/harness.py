@@ -41,6 +41,7 @@ def starter(store: Path) -> Start:
             **os.environ,
             "MARSAM_STORE": str(store),
             "MARSAM_DECODE_WORKERS": "2",
+            "MARSAM_IMPORT_LEASE_S": "3",
             "OMP_NUM_THREADS": "1",
         }
         process = await asyncio.create_subprocess_exec(

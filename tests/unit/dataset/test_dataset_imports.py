@@ -1,24 +1,28 @@
 """Imports and those who watch them, when nothing happens for long and when the store is full."""
 
 import asyncio
+import io
 from pathlib import Path
 from typing import Any
 
 import pytest
 from marsam_dataset.ingest import imports
 from marsam_dataset.ingest.imports import Imports
+from marsam_dataset.ingest.receive import Received
 from marsam_dataset.ingest.records import ImportSpec, Verdict
 from marsam_dataset.watching import until
+from PIL import Image
 
 from marsam.catalog.datasets import Dataset, Rights
-from marsam.catalog.repository import save_dataset
+from marsam.catalog.repository import list_items, save_dataset
 from marsam.core.clock import SystemClock
 from marsam.core.errors import Exhausted, Unavailable
 from marsam.core.records import dump
-from marsam.imaging.pool import DecodePool
+from marsam.imaging.pool import Decoded, DecodePool, Rejected
 from marsam.jobs.progress import append_events
 from marsam.jobs.states import State
 from marsam.jobs.store import JobStore
+from marsam.store.content import put_blob
 from marsam.store.folder import FolderBlobs
 from marsam.telemetry import Meter
 
@@ -108,3 +112,107 @@ async def test_an_import_whose_end_could_not_be_recorded_is_tried_again(
         async with asyncio.timeout(20):
             while (await held.tally(name)).state is not State.SUCCEEDED:
                 await asyncio.sleep(0.02)
+
+
+def many(count: int) -> list[bytes]:
+    made = []
+    for number in range(count):
+        out = io.BytesIO()
+        Image.new("RGB", (64, 64), (number, 80, 90)).save(out, format="PNG")
+        made.append(out.getvalue())
+    return made
+
+
+async def received(blobs: FolderBlobs, files: list[bytes]) -> list[Received]:
+    stored = [await put_blob(blobs, "p", data) for data in files]
+    return [Received(path=f"{n:02d}.png", digest=one.digest, size=one.size) for n, one in enumerate(stored)]
+
+
+class Slow(DecodePool):
+    """A decoder that waits until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__(size=1)
+        self.entered, self.go = asyncio.Event(), asyncio.Event()
+
+    async def decode(self, data: bytes) -> Decoded | Rejected:
+        self.entered.set()
+        await self.go.wait()
+        return await super().decode(data)
+
+
+async def until_over(held: Imports, name: str) -> None:
+    async with asyncio.timeout(30):
+        while not (await held.tally(name)).state.terminal:
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.slow
+async def test_an_import_stays_with_its_living_owner_and_falls_to_another_when_that_is_gone(tmp_path: Path) -> None:
+    blobs, clock = FolderBlobs(tmp_path), SystemClock()
+    await save_dataset(blobs, Dataset(name=DATASET, create_time=clock.now()))
+    meter = Meter(service="dataset", version="0")
+    jobs = JobStore(blobs, "p", "imports", clock)
+    slow = Slow()
+
+    def imports_of(owner: str, pool: DecodePool) -> Imports:
+        return Imports(blobs, pool=pool, workers=1, owner=owner, clock=clock, meter=meter, lease_s=1.0)
+
+    async with slow, DecodePool(size=1) as quick, imports_of("first", slow) as first:
+        files = await received(blobs, many(3))
+        name, _ = await first.create(DATASET, files, default_rights=Rights(), request_id="r")
+        job_id = name.rpartition("/")[2]
+        await asyncio.wait_for(slow.entered.wait(), 20)
+        async with imports_of("second", quick) as second:
+            # It looks again every half lease, and each time finds the first one's signs of life.
+            await asyncio.sleep(2.5)
+            head = await jobs.head(job_id)
+            assert (head.state, head.owner, head.attempt) == (State.RUNNING, "first", 1)
+            # As if the first one's process stood still: its job is neither driven on nor let go.
+            driving = first._tasks[job_id]
+            first._lease_s = 1000.0
+            await until_over(second, name)
+            tally = await second.tally(name)
+            assert (tally.state, tally.accepted) == (State.SUCCEEDED, 3)
+            head = await jobs.head(job_id)
+            assert (head.owner, head.attempt) == ("second", 2)
+            assert not driving.done()
+            # It wakes, and what it brings to an end is over: neither a state nor an item comes of it.
+            slow.go.set()
+            await asyncio.wait_for(driving, 20)
+            assert (await jobs.head(job_id)) == head
+            assert len(await list_items(blobs, DATASET)) == 3
+
+
+async def test_a_slow_owner_that_was_replaced_stops_at_its_next_sign_of_life(tmp_path: Path) -> None:
+    blobs, clock = FolderBlobs(tmp_path), SystemClock()
+    await save_dataset(blobs, Dataset(name=DATASET, create_time=clock.now()))
+    meter = Meter(service="dataset", version="0")
+    jobs = JobStore(blobs, "p", "imports", clock)
+    slow = Slow()
+    async with (
+        slow,
+        Imports(blobs, pool=slow, workers=1, owner="me", clock=clock, meter=meter, lease_s=60.0) as held,
+    ):
+        held._lease_s = 0.3
+        files = await received(blobs, many(1))
+        name, _ = await held.create(DATASET, files, default_rights=Rights(), request_id="r")
+        job_id = name.rpartition("/")[2]
+        await asyncio.wait_for(slow.entered.wait(), 20)
+        head = await jobs.append(job_id, await jobs.head(job_id), State.PENDING, owner="other")
+        head = await jobs.append(job_id, head, State.STARTING, owner="other")
+        await asyncio.wait_for(held._tasks[job_id], 20)
+        assert await jobs.head(job_id) == head
+
+
+async def test_a_stopped_service_hands_its_import_back(tmp_path: Path) -> None:
+    blobs, clock = FolderBlobs(tmp_path), SystemClock()
+    await save_dataset(blobs, Dataset(name=DATASET, create_time=clock.now()))
+    meter = Meter(service="dataset", version="0")
+    slow = Slow()
+    async with slow, Imports(blobs, pool=slow, workers=1, owner="me", clock=clock, meter=meter) as held:
+        files = await received(blobs, many(1))
+        name, _ = await held.create(DATASET, files, default_rights=Rights(), request_id="r")
+        await asyncio.wait_for(slow.entered.wait(), 20)
+    head = await JobStore(blobs, "p", "imports", clock).head(name.rpartition("/")[2])
+    assert (head.state, head.reason) == (State.PENDING, "SERVICE_STOPPED")
