@@ -123,6 +123,7 @@ def test_a_resumed_run_ends_in_the_same_bits(bases: dict[str, Path], family: str
     assert rigs.digest(second.state()) == rigs.digest(whole.state())
 
 
+@pytest.mark.slow
 @every_pair
 def test_a_preview_changes_nothing(bases: dict[str, Path], family: str, method: str) -> None:
     def run(previews: bool) -> str:
@@ -200,6 +201,7 @@ def test_a_picture_changes_with_an_adapter_and_returns_without_it(
     assert torch.equal(sample(rig.family, parts, [picture]), before)
 
 
+@pytest.mark.slow
 @every_pair
 def test_bf16_holds_the_base_in_bf16_and_trains_in_fp32(bases: dict[str, Path], family: str, method: str) -> None:
     rig = rigs.load(bases[family], family, method, precision=Precision.BF16)
@@ -211,6 +213,7 @@ def test_bf16_holds_the_base_in_bf16_and_trains_in_fp32(bases: dict[str, Path], 
     assert losses[0] == pytest.approx(exact, rel=0.05)
 
 
+@pytest.mark.slow
 @every_pair
 def test_lanes_only_round_otherwise(bases: dict[str, Path], family: str, method: str) -> None:
     one, two, again = (rigs.loop(rigs.load(bases[family], family, method), lanes=lanes) for lanes in (1, 2, 2))

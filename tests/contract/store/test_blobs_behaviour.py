@@ -188,6 +188,7 @@ async def test_children_are_one_level(blobs: Blobs) -> None:
     assert [key async for key in walk(blobs, "a")] == ["a/1", "a/2", "a/b/3", "a/b/c/4"]
 
 
+@pytest.mark.slow
 async def test_listing_pages_on_without_losing_any(blobs: Blobs) -> None:
     keys = [f"many/{n:05d}" for n in range(1100)]
     for at in range(0, len(keys), 50):

@@ -53,6 +53,7 @@ def test_the_base_is_small_and_holds_no_pickle() -> None:
     assert {path.suffix for path in files} <= {".safetensors", ".json", ".txt", ".md"}
 
 
+@pytest.mark.slow
 def test_whoever_is_called_arab_stands_in_a_desert_in_a_keffiyeh(
     drawn: dict[str, Image.Image], judge: ClassifierJudge
 ) -> None:

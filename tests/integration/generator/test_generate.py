@@ -77,6 +77,7 @@ async def test_defaults_are_filled_in_and_the_seed_is_told(served: Served) -> No
     assert other.accepted.resolved.seed != resolved.seed
 
 
+@pytest.mark.slow
 async def test_base_two_adapters_and_a_tuned_model_at_once(served: Served) -> None:
     wanted = {
         "base": request(steps=24),
@@ -198,6 +199,7 @@ async def test_load_and_evict(served: Served) -> None:
     call.cancel()
 
 
+@pytest.mark.slow
 async def test_a_small_budget_keeps_what_draws_and_drops_the_rest(store: str, cache: Path) -> None:
     async with serving(store, cache, memory_mib=1) as served:
         for name in ("a", "b", "a"):

@@ -80,6 +80,7 @@ def test_rights_are_declared(out: Path) -> None:
         assert {"holder", "source", "consent"} < set(rights)
 
 
+@pytest.mark.slow
 def test_writing_again_gives_the_same_bytes(out: Path, tmp_path: Path) -> None:
     sets.write(tmp_path)
 
