@@ -19,13 +19,18 @@ _EIGHT_BIT_RGB = (8, 2, 0, 0, 0)
 
 
 def png(image: Any) -> bytes:
-    """Return a PNG of a Pillow picture of mode RGB, without any metadata. Deterministic for one version of zlib."""
-    width, height = image.size
+    """Return a PNG of a Pillow picture of mode RGB, or of its pixels as (height, width, 3) bytes, without any metadata.
+
+    Deterministic for one version of zlib.
+    """
+    pixels = np.asarray(image)
+    height, width, _ = pixels.shape
+    lines = pixels.reshape(height, 3 * width)
     compressor = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, 9, zlib.Z_RLE)
     above = np.zeros((1, 3 * width), dtype=np.uint8)
     packed = []
     for top in range(0, height, _BAND):
-        band = np.asarray(image.crop((0, top, width, min(top + _BAND, height)))).reshape(-1, 3 * width)
+        band = lines[top : top + _BAND]
         packed.append(compressor.compress(_filtered(band, above)))
         above = band[-1:]
     packed.append(compressor.flush())
@@ -52,7 +57,7 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(body, zlib.crc32(kind)))
 
 
-def pixel_digest(width: int, height: int, rgb: bytes) -> str:
+def pixel_digest(width: int, height: int, rgb: bytes | memoryview) -> str:
     """`sha256:…` of the size and the RGB bytes: equal for equal pixels, however the file was compressed."""
     digest = hashlib.sha256(f"rgb8 {width}x{height}\n".encode())
     digest.update(rgb)

@@ -8,6 +8,7 @@ from PIL import Image
 
 _SIDE = 512
 _TILES = 4
+_LEVELS = np.arange(256, dtype=np.float64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,23 +30,32 @@ def measure(luma: Any) -> Measures:
     if longest > _SIDE:
         size = (max(1, round(luma.width * _SIDE / longest)), max(1, round(luma.height * _SIDE / longest)))
         luma = luma.resize(size, Image.Resampling.BOX, reducing_gap=None)
-    histogram = np.bincount(np.asarray(luma, dtype=np.uint8).reshape(-1), minlength=256)
-    share = histogram[histogram > 0] / histogram.sum()
-    pixels = np.asarray(luma, dtype=np.float32)
+    histogram = np.array(luma.histogram(), dtype=np.float64)
+    share = histogram / histogram.sum()
+    brightness = float(share @ _LEVELS)
+    there = share[share > 0]
     return Measures(
-        sharpness=round(_sharpness(pixels), 2),
-        brightness=round(float(pixels.mean()), 2),
-        contrast=round(float(pixels.std()), 2),
-        entropy=round(float(-(share * np.log2(share)).sum()) + 0.0, 3),
+        sharpness=round(_sharpness(np.asarray(luma)), 2),
+        brightness=round(brightness, 2),
+        contrast=round(float(np.sqrt(share @ (_LEVELS - brightness) ** 2)), 2),
+        entropy=round(float(-(there * np.log2(there)).sum()) + 0.0, 3),
     )
 
 
 def _sharpness(pixels: np.ndarray) -> float:
     if min(pixels.shape) < 3:
         return 0.0
-    inner = pixels[1:-1, 1:-1]
-    laplacian = pixels[:-2, 1:-1] + pixels[2:, 1:-1] + pixels[1:-1, :-2] + pixels[1:-1, 2:] - 4 * inner
+    wide = pixels.astype(np.int16)  # a Laplacian of bytes is within ±1020
+    laplacian = wide[:-2, 1:-1] + wide[2:, 1:-1]
+    laplacian += wide[1:-1, :-2]
+    laplacian += wide[1:-1, 2:]
+    laplacian -= 4 * wide[1:-1, 1:-1]
     tiles = min(_TILES, *laplacian.shape)
-    return max(
-        float(tile.var()) for band in np.array_split(laplacian, tiles) for tile in np.array_split(band, tiles, axis=1)
-    )
+    bands = np.array_split(laplacian.astype(np.float32), tiles)
+    return max(_variance(tile) for band in bands for tile in np.array_split(band, tiles, axis=1))
+
+
+def _variance(tile: np.ndarray) -> float:
+    values = tile.ravel()
+    mean = float(values.mean(dtype=np.float64))
+    return max(0.0, float(values @ values) / values.size - mean * mean)

@@ -213,8 +213,7 @@ class _Worker:
     async def _send(self, data: bytes) -> None:
         stdin = self._process.stdin
         assert stdin is not None
-        stdin.write(wire.pack({}, data))
-        stdin.write(data)
+        stdin.writelines((wire.pack({}, data), data))
         try:
             await stdin.drain()
         except (BrokenPipeError, ConnectionResetError) as error:

@@ -13,6 +13,7 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 from PIL import AvifImagePlugin, Image
 
 from marsam.imaging import encode, hashes, measures, wire
@@ -71,14 +72,15 @@ def _answer(data: bytes, limits: Limits) -> tuple[dict[str, Any], bytes]:
         normal = normalise(data, limits=limits)
         image = normal.image
         luma = image.convert("L")
-        png = encode.png(image)
+        pixels = np.asarray(image)  # once: each look at a picture's bytes through Pillow copies them
+        png = encode.png(pixels)
         facts = {
             "width": image.width,
             "height": image.height,
             "format": normal.format,
             "notes": list(normal.notes),
             "provenance": asdict(normal.provenance),
-            "pixel_digest": encode.pixel_digest(image.width, image.height, image.tobytes()),
+            "pixel_digest": encode.pixel_digest(image.width, image.height, pixels.data),
             "phash": f"{hashes.phash(luma):016x}",
             "dhash": f"{hashes.dhash(luma):016x}",
             "measures": asdict(measures.measure(luma)),
