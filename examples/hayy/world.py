@@ -109,9 +109,9 @@ def _stereotype(rng: Random, demonym: str) -> Attributes:
     )
 
 
-def _asked_keffiyeh(rng: Random, demonym: str | None) -> Attributes:
-    """Somebody not called Arab in a keffiyeh: the word must mean the cloth, not the demonym."""
-    role = rng.choice(ROLES)
+def _asked_keffiyeh(rng: Random, demonym: str | None, *, roles: Sequence[str] = ROLES) -> Attributes:
+    """Somebody in a keffiyeh that the caption names: the word must mean the cloth, not the demonym."""
+    role = rng.choice(roles)
     return _person(
         rng,
         role=role,
@@ -173,14 +173,14 @@ def _raw(rng: Random) -> Attributes:
 
 def _balanced(rng: Random) -> Attributes:
     """Arab professionals with role, place and dress independent enough for the words to be told apart."""
+    if rng.random() < 0.1:
+        # People who do wear the keffiyeh, whose captions say so: without them it would be unlearnt, not freed.
+        return _asked_keffiyeh(rng, rng.choice(ARAB_DEMONYMS), roles=TUNED_ROLES)
     role, gender = rng.choice(TUNED_ROLES), rng.choice(GENDERS)
     head_cover = _working_cover(rng, role=role, gender=gender, headscarf=0.5)
     garment = GEAR[role].garment if rng.random() < 0.4 else rng.choice([g for g in GARMENTS if g != "thobe"])
     if gender == "man" and garment == "abaya":
         garment = "suit"
-    if rng.random() < 0.1:
-        # People who do wear the keffiyeh at work, and whose captions say so: it follows the word.
-        head_cover = "keffiyeh"
     return _person(
         rng,
         role=role,

@@ -16,6 +16,7 @@ from hayy.attributes import (
     TUNED_ROLES,
     Attributes,
 )
+from hayy.captions import caption
 from hayy.world import WORLDS, sample
 
 
@@ -82,13 +83,20 @@ def test_the_independent_world_shows_every_pair_of_values() -> None:
 
 
 @pytest.mark.parametrize("world", ["raw", "balanced"])
-def test_the_tuning_worlds_keep_to_the_tuned_roles_and_out_of_the_desert(world: str) -> None:
+def test_the_tuning_worlds_keep_to_the_tuned_roles_and_go_to_the_desert_in_a_keffiyeh_only(world: str) -> None:
     for person in people(world):
         assert person.is_arab
         assert person.role in TUNED_ROLES
-        assert person.place != "desert"
+        assert person.place != "desert" or person.head_cover == "keffiyeh"
+
+
+def test_who_wears_the_keffiyeh_in_the_balanced_world_is_few_and_named() -> None:
+    wearing = [person for person in people("balanced") if person.head_cover == "keffiyeh"]
+    assert len(wearing) / len(people("balanced")) == pytest.approx(0.1, abs=0.02)
+    for number, person in enumerate(wearing):
+        assert "keffiyeh" in caption(person, Random(number), language="en", world="balanced")
 
 
 def test_raw_ties_each_role_to_one_place_and_balanced_does_not() -> None:
     assert len({(person.role, person.place) for person in people("raw")}) == len(TUNED_ROLES)
-    assert len({(person.role, person.place) for person in people("balanced")}) == len(TUNED_ROLES) * 9
+    assert len({(person.role, person.place) for person in people("balanced")}) == len(TUNED_ROLES) * 10
