@@ -39,7 +39,7 @@ class Recipe:
 RECIPES = {
     "lora": Recipe(learning_rate=5e-4, params={"rank": 16, "targets": "all"}),
     "qlora": Recipe(learning_rate=5e-4, params={"rank": 16, "targets": "all"}),
-    "full": Recipe(learning_rate=1e-4, params={}),
+    "full": Recipe(learning_rate=3e-4, params={}),
 }
 
 
