@@ -39,12 +39,17 @@ demo: setup ## the whole story on this machine, ends with the path of a report
 demo-full: setup ## raw and balanced sets, all three methods, side by side
 	@$(BIN)/python -m hayy.demo --full
 
-test: setup-dev ## everything CI runs
+# Helm and kubectl, for the tests of the chart.
+.tools/.stamp: scripts/tools.py | $(VENV)/.stamp-dev
+	$(BIN)/python scripts/tools.py
+	@touch $@
+
+test: setup-dev .tools/.stamp ## everything CI runs
 	@$(BIN)/python scripts/system_packages.py
 	$(MAKE) --no-print-directory lint
 	$(BIN)/python -m pytest -m 'not soak and not gpu'
 
-test-fast: setup-dev ## the tests that answer within three minutes
+test-fast: setup-dev .tools/.stamp ## the tests that answer within three minutes
 	$(BIN)/python -m pytest -m 'not slow and not soak and not gpu'
 
 soak: setup-dev ## the tests that take hours
@@ -57,7 +62,7 @@ lint: setup-dev ## ruff, mypy, import-linter, buf, stubs equal to a fresh genera
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/protos.py --check
 
-bench: setup-dev ## figures of speed and memory against named peers
+bench: setup-dev .tools/.stamp ## figures of speed and memory against named peers
 	$(BIN)/python -m benchmarks
 
 protos: setup-dev ## regenerate src/marsam/api and the descriptor image
