@@ -10,15 +10,16 @@ from contextlib import asynccontextmanager
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
-from starlette.routing import Route
 
 from marsam.api.model.v1 import model_pb2_grpc
 from marsam.api.trainer.v1 import trainer_pb2_grpc
 from marsam.core.clock import SystemClock
+from marsam.core.names import parse
 from marsam.launch.attempt import Policy
+from marsam.launch.metered import MeteredLauncher
 from marsam.launch.process import ProcessLauncher
 from marsam.launch.supervisor import Supervisor
-from marsam.rpc.server import Assembly, Lifecycle, Registration, run
+from marsam.rpc.server import Assembly, Lifecycle, Page, Registration, current_principal, run
 from marsam.store.cache import Cache
 from marsam.store.metered import MeteredBlobs
 from marsam.store.open import open_store, prove
@@ -51,7 +52,7 @@ async def assemble(settings: TrainerSettings, meter: Meter, lifecycle: Lifecycle
     supervisor = Supervisor(
         blobs,
         KIND,
-        launcher=launcher,
+        launcher=MeteredLauncher(launcher, meter, kind=KIND),
         work=RunWork(runs, settings, meter=meter),
         policy=_policy(settings),
         # The same after a restart on the same machine: its runs are found again, not waited for.
@@ -80,7 +81,7 @@ async def assemble(settings: TrainerSettings, meter: Meter, lifecycle: Lifecycle
                         add=lambda server: model_pb2_grpc.add_ModelServiceServicer_to_server(models, server),
                     ),
                 ],
-                routes=[Route("/runs/targets", _targets(runs))],
+                pages=[Page(path="/sd/runs", scope="runs.read", answer=_targets(runs, settings.run_metrics_host))],
             )
         finally:
             await planner.close()
@@ -98,12 +99,19 @@ def _policy(settings: TrainerSettings) -> Policy:
     )
 
 
-def _targets(runs: Runs) -> Callable[[Request], Awaitable[JSONResponse]]:
-    """Where runs can be scraped, in the form of Prometheus' HTTP service discovery."""
+def _targets(runs: Runs, host: str) -> Callable[[Request], Awaitable[JSONResponse]]:
+    """Where the processes of runs can be scraped, in the form of Prometheus' HTTP service discovery: those the caller may see."""
 
-    async def answer(_: Request) -> JSONResponse:
+    async def answer(request: Request) -> JSONResponse:
+        # Runs that listen everywhere are reached as this service was.
+        reached = (request.url.hostname or host) if host in ("0.0.0.0", "::") else host
+        sees = current_principal().sees
         return JSONResponse(
-            [{"targets": [target], "labels": {"run": run}} for run, target in (await runs.scrape_targets()).items()]
+            [
+                {"targets": [target], "labels": {"__meta_marsam_run": run}}
+                for run, target in (await runs.scrape_targets(reached)).items()
+                if sees(parse(run, "run").project)
+            ]
         )
 
     return answer
