@@ -64,8 +64,8 @@
       {{- fail "generator.autoscaling.enabled is true and the cluster serves no custom metrics (custom.metrics.k8s.io/v1beta1): install an adapter such as prometheus-adapter, or set generator.autoscaling.kind=keda" -}}
     {{- end -}}
   {{- end -}}
-  {{- if ge (include "marsam.mebibytes" .shmSize | int64) (include "marsam.mebibytes" (dig "limits" "memory" "1Pi" .resources) | int64) -}}
-    {{- fail (printf "generator.shmSize (%s) does not fit the memory limit (%s): what lies in /dev/shm counts against it" .shmSize (dig "limits" "memory" "none" .resources)) -}}
+  {{- if ge (include "marsam.mebibytes" .shm | int64) (include "marsam.mebibytes" (dig "limits" "memory" "1Pi" .resources) | int64) -}}
+    {{- fail (printf "generator.shm (%s) does not fit the memory limit (%s): what lies in /dev/shm counts against it" .shm (dig "limits" "memory" "none" .resources)) -}}
   {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -78,9 +78,9 @@
   {{- end -}}
   {{- range $name, $profile := .profiles -}}
     {{- $memory := dig "resources" "limits" "memory" "" $profile -}}
-    {{- $shm := $profile.shmSize | default "1Gi" -}}
+    {{- $shm := $profile.shm | default "1Gi" -}}
     {{- if ge (include "marsam.mebibytes" $shm | int64) (include "marsam.mebibytes" $memory | int64) -}}
-      {{- fail (printf "runs.profiles.%s: shmSize (%s) does not fit the memory limit (%s): what lies in /dev/shm counts against it" $name $shm $memory) -}}
+      {{- fail (printf "runs.profiles.%s: shm (%s) does not fit the memory limit (%s): what lies in /dev/shm counts against it" $name $shm $memory) -}}
     {{- end -}}
     {{- $resource := $profile.gpuResourceName | default "nvidia.com/gpu" -}}
     {{- $allowed := get $.Values.runs.quota (printf "requests.%s" $resource) -}}

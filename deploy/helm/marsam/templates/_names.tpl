@@ -16,9 +16,9 @@
 {{- end -}}
 {{- end -}}
 
-{{/* What selectors say. Immutable on a Deployment: tests/helm/selectors.json holds it. */}}
+{{/* What selectors say. Immutable on a Deployment: tests/helm/selectors.json holds it. The trainer labels runs alike. */}}
 {{- define "marsam.selector" -}}
-app.kubernetes.io/name: {{ include "marsam.name" .root | quote }}
+app.kubernetes.io/name: marsam
 app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 {{- with .component }}
 app.kubernetes.io/component: {{ . | quote }}

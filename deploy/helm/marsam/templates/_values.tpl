@@ -13,14 +13,6 @@
 {{- mulf $number (get $factors (regexFind "[A-Za-z]*$" $text)) | floor | int64 -}}
 {{- end -}}
 
-{{/* Environment from a map of settings: maxFileBytes: 1 → MARSAM_MAX_FILE_BYTES="1". */}}
-{{- define "marsam.settings" -}}
-{{- range $name, $value := . }}
-- name: MARSAM_{{ snakecase $name | upper }}
-  value: {{ include "marsam.plain" $value | quote }}
-{{- end }}
-{{- end -}}
-
 {{/* {given, count, resourceName} → resources with the GPUs among the limits and requests. */}}
 {{- define "marsam.resources" -}}
 {{- $found := deepCopy (.given | default dict) -}}
@@ -40,4 +32,28 @@
 {{- $all = append $all (dict "key" "nvidia.com/gpu" "operator" "Exists" "effect" "NoSchedule") -}}
 {{- end -}}
 {{- if $all -}}{{- toYaml ($all | uniq) -}}{{- end -}}
+{{- end -}}
+
+{{/* Environment of a container: {env: {name: value}, secretEnv: {name: {secret, key}}}. */}}
+{{- define "marsam.env" -}}
+{{- range $name, $value := .env }}
+- name: {{ $name | quote }}
+  value: {{ include "marsam.plain" $value | quote }}
+{{- end }}
+{{- range $name, $from := .secretEnv }}
+- name: {{ $name | quote }}
+  valueFrom: {secretKeyRef: {name: {{ $from.secret | quote }}, key: {{ $from.key | quote }}}}
+{{- end }}
+{{- end -}}
+
+{{/* Volumes of a pod, and where they are mounted, from [{name, mountPath, readOnly, source}]. */}}
+{{- define "marsam.volumes" -}}
+{{- range . }}
+- {{ merge (dict "name" .name) .source | toJson }}
+{{- end }}
+{{- end -}}
+{{- define "marsam.mounts" -}}
+{{- range . }}
+- {name: {{ .name | quote }}, mountPath: {{ .mountPath | quote }}, readOnly: {{ .readOnly | default false }}}
+{{- end }}
 {{- end -}}
