@@ -36,6 +36,7 @@ _CONNECT_S = 5.0
 _READ_S = 20.0
 _LOG_LINES = 2000
 _LOG_BYTES = 1 << 20
+_UNREACHABLE = "KUBERNETES_UNREACHABLE"
 
 
 class Stream:
@@ -78,12 +79,8 @@ class Cluster:
         Raises Exists (JOB_EXISTS), Invalid (JOB_INVALID), Exhausted (QUOTA_EXCEEDED), Denied, OutcomeUnknown.
         """
         try:
-            return self._one(
-                self._jobs.create_namespaced_custom_object,
-                body=dict(manifest),
-                field_validation="Strict",
-                **self._job(),
-            )
+            create = self._jobs.create_namespaced_custom_object
+            return self._one(create, body=dict(manifest), field_validation="Strict", **self._job())
         except Unavailable as error:
             raise OutcomeUnknown(error.message) from error
 
@@ -108,7 +105,7 @@ class Cluster:
                 **self._job(),
             )
 
-    def list(self, kind: Kind, selector: str) -> tuple[list[Object], str]:
+    def snapshot(self, kind: Kind, selector: str) -> tuple[list[Object], str]:
         """Return all objects of a kind, and the resource version to watch from."""
         answer = self._one(self._lister(kind), label_selector=selector)
         return list(answer["items"]), str(answer["metadata"]["resourceVersion"])
@@ -163,9 +160,7 @@ class Cluster:
         except ApiException as error:
             raise stated(error.status or 0, str(error.reason or ""), error.body) from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise Unavailable(
-                f"the Kubernetes API does not answer: {error}", reason="KUBERNETES_UNREACHABLE"
-            ) from error
+            raise Unavailable(f"the Kubernetes API does not answer: {error}", reason=_UNREACHABLE) from error
 
 
 def connect(namespace: str) -> Cluster:
@@ -198,9 +193,7 @@ def stated(status: int, words: str, body: str | bytes | None) -> MarsamError:
         case 401:
             return Unauthenticated(message, reason="KUBERNETES_UNAUTHENTICATED", remedy="check the service account")
         case 403 if "exceeded quota" in said:
-            return Exhausted(
-                message, reason="QUOTA_EXCEEDED", remedy="raise the namespace's quota, then resume the run"
-            )
+            return Exhausted(message, reason="QUOTA_EXCEEDED", remedy="raise the quota, then resume the run")
         case 403:
             return Denied(message, reason="KUBERNETES_DENIED", remedy="give the trainer's account the chart's Role")
         case 404:
@@ -212,7 +205,7 @@ def stated(status: int, words: str, body: str | bytes | None) -> MarsamError:
         case 400 | 422:
             return Invalid(message, reason="JOB_INVALID", remedy="correct the profile in MARSAM_KUBERNETES_FILE")
         case _:
-            return Unavailable(f"the Kubernetes API answered {status}: {said}", reason="KUBERNETES_UNREACHABLE")
+            return Unavailable(f"the Kubernetes API answered {status}: {said}", reason=_UNREACHABLE)
 
 
 def _when(event: Object) -> str:
