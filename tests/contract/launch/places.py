@@ -30,12 +30,16 @@ class Place(Protocol):
     local: bool
     """Whether programs run on this machine, so that files and process numbers are shared with them."""
 
-    async def open(self) -> Launcher: ...
+    async def open(self, state: str = "state") -> Launcher: ...
 
     def program(self, code: str, **env: str) -> Program: ...
 
     def said(self, program: Program, key: str = "a") -> str:
         """What the program has written so far."""
+        ...
+
+    def remembered(self) -> list[str]:
+        """Everything that a launcher still knows of."""
         ...
 
     async def close(self) -> None: ...
@@ -58,6 +62,9 @@ class ProcessPlace:
     def said(self, program: Program, key: str = "a") -> str:
         return read_tail(program.log_path)
 
+    def remembered(self) -> list[str]:
+        return [entry.name for entry in (self._folder / "state").iterdir()]
+
     async def close(self) -> None: ...
 
 
@@ -78,6 +85,10 @@ class JobPlace:
             image = os.environ.get("MARSAM_TEST_IMAGE", "python:3.11-slim")
         self.cluster = Cluster(kubernetes.config.new_client_from_config(config), namespace)
         self.file = cluster_file(namespace, image, instance=f"t{os.getpid()}-{abs(hash(folder)) % 10**8}")
+
+    @property
+    def _selector(self) -> str:
+        return f"app.kubernetes.io/instance={self.file.instance}"
 
     async def open(self, state: str = "") -> KubernetesLauncher:
         return await self._opened.enter_async_context(KubernetesLauncher(self.cluster, self.file))
@@ -101,11 +112,13 @@ class JobPlace:
                 return ""
             raise
 
+    def remembered(self) -> list[str]:
+        return [job["metadata"]["name"] for job in self.cluster.snapshot("jobs", self._selector)[0]]
+
     async def close(self) -> None:
         await self._opened.aclose()
-        selector = f"app.kubernetes.io/instance={self.file.instance}"
-        for job in self.cluster.snapshot("jobs", selector)[0]:
-            self.cluster.delete_job(job["metadata"]["name"])
+        for name in self.remembered():
+            self.cluster.delete_job(name)
         self._stack.close()
 
 
