@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import logging
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,10 @@ from marsam.core.clock import SystemClock, format_time
 from marsam.core.errors import Exists, MarsamError, Missing, Precondition
 from marsam.core.records import canonical, to_plain
 from marsam.launch.kubernetes import manifest, reasons
+from marsam.launch.kubernetes.case import LOST_S, Case, node_lost
 from marsam.launch.kubernetes.cluster import Cluster, Object
 from marsam.launch.kubernetes.mirror import RECONCILE_S, WATCH_S, Mirror
-from marsam.launch.kubernetes.profiles import ClusterFile
+from marsam.launch.kubernetes.profiles import ClusterFile, Profile
 from marsam.launch.launcher import Cause, Exit, Handle, Program, Waiting, check_program_key
 from marsam.store.threads import offload
 
@@ -25,34 +25,8 @@ _TURN_S = 1.0
 """How often a Job is looked at although nothing was heard of it: time alone ends some waits."""
 
 _EVENTS_S = 2.0
-_SETTLE_S = 10.0
-"""How long a pod that has ended waits for its Job to say the same; the Job knows of deadlines, the pod does not."""
-
-_LOST_S = 30.0
-"""A pod that still has not ended this long after its grace is on a node that is gone."""
-
 _AT_LEAST_S = 1
 """A deadline that has passed already, for a Job that is to end."""
-
-# How long each kind of waiting may last, as a profile's field; the others are not for us to end.
-_AT_ONCE = {"ADMISSION_REFUSED", "IMAGE_NAME_INVALID"}
-_IMAGE = {"IMAGE_PULL", "CONTAINER_CONFIG"}
-_PLACE = {"UNSCHEDULABLE", "QUOTA_EXCEEDED", "CREATE_FAILED"}
-
-
-@dataclass
-class _Watch:
-    """What is remembered of one Job while it is followed, by this process' own clock."""
-
-    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
-    ended: Exit | None = None
-    waits: Waiting | None = None
-    since: float = 0.0
-    ran: bool = False
-    ended_at: float | None = None
-    going_at: float | None = None
-    asked_at: float = 0.0
-    events: list[Object] | None = None
 
 
 class KubernetesLauncher:
@@ -68,7 +42,7 @@ class KubernetesLauncher:
         self._file = file
         self._loop: asyncio.AbstractEventLoop | None = None
         self._news = asyncio.Event()
-        self._watches: dict[str, _Watch] = {}
+        self._cases: dict[str, Case] = {}
         selector = ",".join(f"{name}={value}" for name, value in manifest.selector(file).items())
         timing: dict[str, Any] = {"watch_s": watch_s, "reconcile_s": reconcile_s}
         self.jobs = Mirror(cluster, "jobs", selector, self._tell, **timing)
@@ -106,10 +80,10 @@ class KubernetesLauncher:
         job = await self._job(name)
         if job is None or reasons.remembered(job) is not None or reasons.final(job):
             return None
-        watch, pods = self._watch(name), self._pods(name)
-        if watch.ran or reasons.ended_pod(pods) is not None:
+        case, pods = self._case(name), self._pods(name)
+        if case.ran or case.ended is not None or reasons.ended_pod(pods) is not None:
             return None
-        return reasons.waiting(job, pods, await self._events(job, pods, watch))
+        return reasons.waiting(job, pods, await self._events(job, pods, case))
 
     async def follow(self, handle: Handle) -> Exit:
         """See `Launcher.follow`."""
@@ -134,12 +108,12 @@ class KubernetesLauncher:
         except Missing:
             return await self.follow(handle)
         self.jobs.put(job)
-        limit = max(grace_s, float(job["spec"]["template"]["spec"]["terminationGracePeriodSeconds"])) + _LOST_S
+        limit = max(grace_s, float(job["spec"]["template"]["spec"]["terminationGracePeriodSeconds"])) + LOST_S
         try:
             async with asyncio.timeout(limit):
                 ended = await self.follow(handle)
         except TimeoutError:
-            ended = _lost(f"its pod did not end within {limit:.0f} s of being asked to; its node is probably gone")
+            ended = node_lost(f"its pod did not end within {limit:.0f} s of being asked to; its node is probably gone")
         await self._remember(name, ended)
         return ended
 
@@ -152,93 +126,51 @@ class KubernetesLauncher:
             if await self._look(name) is None:
                 raise Precondition(f"the program '{key}' still runs", reason="PROGRAM_RUNNING")
             await offload(self._cluster.delete_job, name)
-        self._watches.pop(name, None)
+        self._cases.pop(name, None)
 
     async def _look(self, name: str) -> Exit | None:
         """Return how the program ended, None while it has not."""
-        watch = self._watch(name)
-        async with watch.turn:
-            if watch.ended is None:
-                watch.ended = await self._judge(name, watch)
-        return watch.ended
+        case = self._case(name)
+        async with case.turn:
+            if case.ended is None:
+                case.ended = await self._judge(name, case)
+        return case.ended
 
-    async def _judge(self, name: str, watch: _Watch) -> Exit | None:
+    async def _judge(self, name: str, case: Case) -> Exit | None:
         """As `_look`, from all that is known; ends a wait that has lasted too long."""
         job = await self._job(name)
         if job is None:
-            return _lost("its Job was deleted")
+            return Exit(cause=Cause.LOST, reason="JOB_DELETED", message="somebody deleted its Job")
         if (known := reasons.remembered(job)) is not None:
             return known
         if not (self.jobs.fresh.is_set() and self.pods.fresh.is_set()):
             return None
         pods, now = self._pods(name), time.monotonic()
-        watch.ran = watch.ran or any(reasons.begun(pod) for pod in pods)
-        pod = reasons.ended_pod(pods)
-        if pod is not None or reasons.final(job):
-            watch.ended_at = watch.ended_at or now
-            both = reasons.final(job) and pod is not None
-            if not both and now - watch.ended_at < (_SETTLE_S if pod is not None else 1.0):
-                return None
-            ended = self._suspended(job, watch) or reasons.conclude(job, pod)
-            await self._keep_log(job, pod)
+        ended = case.verdict(job, pods, now)
+        if ended is not None:
+            await self._keep_log(job, reasons.ended_pod(pods))
+            if ended.reason == "SUSPENDED":  # whoever suspended it may let it run again
+                await self._remember(name, ended, stop=True)
             return ended
-        if watch.ran and job["spec"].get("suspend") and not any(_is_live(pod) for pod in pods):
-            ended = self._suspended(job, watch) or _lost("")
-            await self._remember(name, ended)
-            return ended
-        if job["spec"].get("suspend") and manifest.STOPPED in job["metadata"].get("annotations", {}):
-            return Exit(cause=Cause.NOT_STARTED, reason="STOPPED", message="it was stopped before it began")
-        if (lost := self._overstays(watch, pods, now)) is not None:
-            return lost
-        return await self._give_up(job, pods, watch, now)
-
-    def _suspended(self, job: Object, watch: _Watch) -> Exit | None:
-        """A Job that was suspended while it ran: the queue wants its place, and the attempt is over."""
-        if not (job["spec"].get("suspend") and watch.ran):
+        waits = None if case.ran else reasons.waiting(job, pods, await self._events(job, pods, case))
+        if not case.impatient(waits, self._profile(job), now) or waits is None:
             return None
-        return Exit(cause=Cause.DISRUPTED, reason="SUSPENDED", message="its queue suspended it to make room for others")
-
-    def _overstays(self, watch: _Watch, pods: list[Object], now: float) -> Exit | None:
-        """Notice a pod that was told to end long ago and has not: nobody is there to end it."""
-        going = [pod for pod in pods if _is_live(pod) and pod["metadata"].get("deletionTimestamp")]
-        if not going:
-            watch.going_at = None
-            return None
-        watch.going_at = watch.going_at or now
-        grace = float(going[0]["metadata"].get("deletionGracePeriodSeconds") or 0)
-        if now - watch.going_at < grace + _LOST_S:
-            return None
-        return _lost("its pod was told to end and never did; its node is gone")
-
-    async def _give_up(self, job: Object, pods: list[Object], watch: _Watch, now: float) -> Exit | None:
-        """End a Job that has waited for one thing for too long, and say for what."""
-        waits = None if watch.ran else reasons.waiting(job, pods, await self._events(job, pods, watch))
-        if waits is None or watch.waits is None or waits.reason != watch.waits.reason:
-            watch.waits, watch.since = waits, now
-        if waits is None or now - watch.since < self._patience(job, waits):
-            return None
-        name = job["metadata"]["name"]
         ended = Exit(cause=Cause.NOT_STARTED, reason=waits.reason, message=waits.message)
         await self._remember(name, ended, stop=True)
         return ended
 
-    def _patience(self, job: Object, waits: Waiting) -> float:
+    def _profile(self, job: Object) -> Profile:
         name = job["metadata"].get("labels", {}).get(manifest.PROFILE, "")
-        profile = self._file.profile(name if name in self._file.profiles else "")
-        if waits.reason in _AT_ONCE:
-            return 0.0
-        if waits.reason in _IMAGE:
-            return float(profile.imageSeconds)
-        return float(profile.pendingSeconds) if waits.reason in _PLACE else float("inf")
+        return self._file.profile(name if name in self._file.profiles else "")
 
-    async def _events(self, job: Object, pods: list[Object], watch: _Watch) -> list[Object]:
+    async def _events(self, job: Object, pods: list[Object], case: Case) -> list[Object]:
         """What was reported of a Job that has no pod: an admission refusal is told nowhere else."""
         if pods or job["spec"].get("suspend"):
             return []
-        if watch.events is None or time.monotonic() - watch.asked_at > _EVENTS_S:
-            watch.asked_at = time.monotonic()
-            watch.events = await offload(self._cluster.events, str(job["metadata"]["uid"]))
-        return watch.events
+        if time.monotonic() - case.asked_at > _EVENTS_S:
+            case.asked_at = time.monotonic()
+            case.events = await offload(self._cluster.events, str(job["metadata"]["uid"]))
+        return case.events
 
     async def _remember(self, name: str, ended: Exit, *, stop: bool = False) -> None:
         """Write an end down at the Job, so that it is told again after a restart; `stop` ends the Job with it."""
@@ -273,8 +205,8 @@ class KubernetesLauncher:
     def _pods(self, name: str) -> list[Object]:
         return self.pods.labelled(_JOB_LABEL, name)
 
-    def _watch(self, name: str) -> _Watch:
-        return self._watches.setdefault(name, _Watch())
+    def _case(self, name: str) -> Case:
+        return self._cases.setdefault(name, Case())
 
     def _handle(self, key: str) -> Handle:
         return Handle(key=key, place=f"Job {self._file.namespace}/{manifest.job_name(key)}")
@@ -295,14 +227,6 @@ class KubernetesLauncher:
     def _wake(self) -> None:
         self._news.set()
         self._news = asyncio.Event()
-
-
-def _lost(message: str) -> Exit:
-    return Exit(cause=Cause.LOST, reason="NODE_LOST" if "node" in message else "POD_GONE", message=message)
-
-
-def _is_live(pod: Object) -> bool:
-    return pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")
 
 
 def _append(path: Path, text: bytes) -> None:
