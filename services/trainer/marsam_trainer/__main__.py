@@ -1,12 +1,11 @@
 """`python -m marsam_trainer`: the trainer service over one object store."""
 
 import asyncio
-import os
 import shutil
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -17,7 +16,6 @@ from marsam.core.clock import SystemClock
 from marsam.core.names import parse
 from marsam.launch.attempt import Policy
 from marsam.launch.metered import MeteredLauncher
-from marsam.launch.process import ProcessLauncher
 from marsam.launch.supervisor import Supervisor
 from marsam.rpc.server import Assembly, Lifecycle, Page, Registration, current_principal, run
 from marsam.store.cache import Cache
@@ -26,7 +24,7 @@ from marsam.store.open import open_store, prove
 from marsam.telemetry import Meter
 from marsam_trainer.admission import Admission
 from marsam_trainer.desk import Desk
-from marsam_trainer.environment import child_environment
+from marsam_trainer.ground import Ground, opened
 from marsam_trainer.models_service import ModelService, Parts
 from marsam_trainer.plans import Planner
 from marsam_trainer.queue import Queue
@@ -48,27 +46,30 @@ async def assemble(settings: TrainerSettings, meter: Meter, lifecycle: Lifecycle
     await asyncio.to_thread(shutil.rmtree, settings.cache / "incoming", True)
     runs = Runs(blobs, clock)
     planner = Planner(settings)
-    launcher = ProcessLauncher(settings.cache / "programs", base_env=child_environment(os.environ))
-    supervisor = Supervisor(
-        blobs,
-        KIND,
-        launcher=MeteredLauncher(launcher, meter, kind=KIND),
-        work=RunWork(runs, settings, meter=meter),
-        policy=_policy(settings),
-        # The same after a restart on the same machine: its runs are found again, not waited for.
-        owner=f"{socket.gethostname()}:{settings.cache}",
-        clock=clock,
-    )
-    async with Queue(runs, meter=meter).kept() as queue, supervisor:
+    # The same after a restart on the same machine: its runs are found again, not waited for.
+    owner = f"{socket.gethostname()}:{settings.cache}"
+    async with AsyncExitStack() as stack:
+        ground = await stack.enter_async_context(opened(settings, owner=owner, folder=settings.cache / "programs"))
+        supervisor = Supervisor(
+            blobs,
+            KIND,
+            launcher=MeteredLauncher(ground.launcher, meter, kind=KIND),
+            work=RunWork(runs, settings, ground, meter=meter),
+            policy=_policy(settings, ground),
+            owner=ground.owner,
+            clock=clock,
+        )
+        queue = await stack.enter_async_context(Queue(runs, meter=meter).kept())
+        await stack.enter_async_context(supervisor)
         try:
 
             def wake() -> None:
                 supervisor.wake()
                 queue.wake()
 
-            desk = Desk(runs, Admission(runs), planner, wake=wake)
+            desk = Desk(runs, Admission(runs, profiles=ground.profiles), planner, wake=wake)
             watcher = Watcher(runs, queue, draining=lifecycle.draining, poll_s=min(0.5, settings.poll_s))
-            trainer = TrainerService(runs, desk, queue, watcher)
+            trainer = TrainerService(runs, desk, queue, watcher, ground)
             models = ModelService(Parts(blobs=blobs, clock=clock, cache=cache, runs=runs, settings=settings))
             yield Assembly(
                 registrations=[
@@ -85,12 +86,12 @@ async def assemble(settings: TrainerSettings, meter: Meter, lifecycle: Lifecycle
             )
         finally:
             await planner.close()
-            await supervisor.close(stop_programs=settings.stop_runs_on_exit)
+            await supervisor.close(stop_programs=ground.stops)
 
 
-def _policy(settings: TrainerSettings) -> Policy:
+def _policy(settings: TrainerSettings, ground: Ground) -> Policy:
     return Policy(
-        slots=settings.max_concurrent_runs,
+        slots=ground.slots,
         start_s=settings.run_start_s,
         silence_s=settings.run_silence_s,
         grace_s=settings.stop_grace_s,

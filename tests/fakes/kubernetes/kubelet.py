@@ -51,7 +51,7 @@ class Kubelet:
         self.containers: dict[str, Container] = {}
         self._handled: set[str] = set()
         self._dead = threading.Event()
-        self._threads: list[threading.Thread] = []
+        self._waiters: list[threading.Thread] = []
         folder.mkdir(parents=True, exist_ok=True)
 
     def start(self) -> None:
@@ -69,7 +69,7 @@ class Kubelet:
         self._dead.set()
         for container in list(self.containers.values()):
             _kill(container.process)
-        for thread in self._threads:
+        for thread in self._waiters:
             thread.join(10)
 
     def log(self, pod: str) -> bytes | None:
@@ -156,7 +156,7 @@ class Kubelet:
             _kill(process)
             return
         self._report(name, _status(spec, "Running", {"running": {"startedAt": container.started}}))
-        self._go(self._wait, container)
+        self._waiters.append(self._go(self._wait, container))
         if "livenessProbe" in spec:
             self._go(self._probe, container, spec["livenessProbe"], env)
 
@@ -211,8 +211,8 @@ class Kubelet:
 
     def _probe(self, container: Container, probe: Object, env: dict[str, str]) -> None:
         """An exec probe; too many failures end the container."""
-        time.sleep(float(probe.get("initialDelaySeconds", 0)))
         failures = 0
+        self._dead.wait(float(probe.get("initialDelaySeconds", 0)))
         while container.process.returncode is None and not self._dead.is_set():
             done = subprocess.run(probe["exec"]["command"], env=env, capture_output=True, check=False)
             failures = 0 if done.returncode == 0 else failures + 1
@@ -246,10 +246,10 @@ class Kubelet:
         request.add_header("Content-Type", kind)
         return urllib.request.urlopen(request, timeout=30)
 
-    def _go(self, work: Any, *args: Any) -> None:
+    def _go(self, work: Any, *args: Any) -> threading.Thread:
         thread = threading.Thread(target=work, args=args, daemon=True, name=f"{self.name} {work.__name__}")
-        self._threads = [t for t in self._threads if t.is_alive()] + [thread]
         thread.start()
+        return thread
 
 
 def _waits(spec: Object, reason: str, message: str) -> Object:

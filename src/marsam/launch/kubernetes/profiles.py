@@ -101,7 +101,8 @@ class ClusterFile:
     """All that is said of a cluster. `instance` tells the Jobs of one trainer from those of another in `namespace`.
 
     `service` is the headless Service that names the nodes; `cache` a folder that a run may fill (an emptyDir unless a
-    volume is mounted there); `default` the profile of a run that names none (the only one, where there is only one).
+    volume is mounted there); `default` the profile of a run that names none (the only one, where there is only one);
+    `command` how the image starts its program, the trainer's own when empty.
     """
 
     namespace: str
@@ -111,6 +112,7 @@ class ClusterFile:
     instance: str = "marsam"
     service: str = ""
     serviceAccount: str = ""
+    command: tuple[str, ...] = ()
     imagePullPolicy: str = "IfNotPresent"
     imagePullSecrets: tuple[str, ...] = ()
     cache: str = "/cache"
@@ -132,9 +134,14 @@ class ClusterFile:
         elif len(self.profiles) > 1:
             raise Invalid("which profile is the default?", field="default", remedy=f"one of {sorted(self.profiles)}")
 
+    @property
+    def default_name(self) -> str:
+        """The profile of whoever names none."""
+        return self.default or next(iter(self.profiles))
+
     def profile(self, name: str) -> Profile:
         """Return the profile of that name, the default one for ''. Raises Invalid (UNKNOWN_PROFILE)."""
-        name = name or self.default or next(iter(self.profiles))
+        name = name or self.default_name
         if name not in self.profiles:
             raise unknown_name("profile", name, self.profiles, field="profile")
         return self.profiles[name]

@@ -65,7 +65,7 @@ def conclude(job: Object, pod: Object | None) -> Exit:
         return Exit(cause=Cause.DONE, code=0)
     message = str(failed.get("message", "")) if failed is not None else ""
     if why == "PodFailurePolicy" and "DisruptionTarget" in message:
-        return Exit(cause=Cause.DISRUPTED, reason="DISRUPTED", message="the platform took it away")
+        return Exit(cause=Cause.DISRUPTED, reason="DISRUPTED", message=f"the platform took it away ({message})")
     if why == "PodFailurePolicy" and (code := _EXIT_CODE.search(message)):
         return _of_code(int(code[1]))
     if stopped:
