@@ -12,7 +12,7 @@ import kubernetes.config
 from marsam.core.errors import Missing
 from marsam.launch.kubernetes.cluster import Cluster
 from marsam.launch.kubernetes.launcher import KubernetesLauncher
-from marsam.launch.kubernetes.manifest import CONTAINER, job_name
+from marsam.launch.kubernetes.manifest import CONTAINER, job_name, selector
 from marsam.launch.kubernetes.profiles import ClusterFile, Profile
 from marsam.launch.launcher import Launcher, Program
 from marsam.launch.process import ProcessLauncher, read_tail
@@ -71,24 +71,25 @@ class ProcessPlace:
 class JobPlace:
     """Jobs of a cluster; `local` on the fake one."""
 
-    def __init__(self, folder: Path, *, local: bool) -> None:
+    def __init__(self, folder: Path, *, local: bool, token: str = "trainer") -> None:
         self.local = local
         self._folder = folder
         self._stack = ExitStack()
         self._opened = AsyncExitStack()
         if local:
-            self.fake = self._stack.enter_context(FakeCluster(folder / "cluster"))
+            self.fake = self._stack.enter_context(FakeCluster(folder / "cluster", token=token))
             config, namespace, image = str(self.fake.kubeconfig), NAMESPACE, "marsam/run:test"
         else:
             config = os.environ["KUBECONFIG"]
             namespace = os.environ.get("MARSAM_TEST_NAMESPACE", "marsam-test")
             image = os.environ.get("MARSAM_TEST_IMAGE", "python:3.11-slim")
-        self.cluster = Cluster(kubernetes.config.new_client_from_config(config), namespace)
+        self.api = kubernetes.config.new_client_from_config(config)
+        self.cluster = Cluster(self.api, namespace)
         self.file = cluster_file(namespace, image, instance=f"t{os.getpid()}-{abs(hash(folder)) % 10**8}")
 
     @property
     def _selector(self) -> str:
-        return f"app.kubernetes.io/instance={self.file.instance}"
+        return selector(self.file)
 
     async def open(self, state: str = "") -> KubernetesLauncher:
         return await self._opened.enter_async_context(KubernetesLauncher(self.cluster, self.file))

@@ -24,10 +24,13 @@ ROLE: Rules = (
 
 
 class FakeCluster:
-    """Use as a context manager. `role` is what the account `trainer` may do."""
+    """Use as a context manager. `role` is what the account `trainer` may do; the kubeconfig is that of `token`."""
 
-    def __init__(self, folder: Path, *, role: Rules = ROLE, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, role: Rules = ROLE, env: Mapping[str, str] | None = None, token: str = "trainer"
+    ) -> None:
         self._folder = folder
+        self._token = token
         self._env = dict(env) if env is not None else _image_env()
         self.objects = Objects()
         self.server = Server(self.objects, NAMESPACE, {"admin": None, "trainer": role})
@@ -46,7 +49,7 @@ class FakeCluster:
         self.server.start()
         self.controllers.start()
         self.add_node()
-        self.kubeconfig.write_text(yaml.safe_dump(kubeconfig(self.url, "trainer")))
+        self.kubeconfig.write_text(yaml.safe_dump(kubeconfig(self.url, self._token)))
         return self
 
     def __exit__(self, *_: object) -> None:

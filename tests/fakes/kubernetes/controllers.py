@@ -71,6 +71,8 @@ class Controllers:
         live = [p for p in pods if not _over(p)]
         active = [p for p in live if not p["metadata"].get("deletionTimestamp")]
         failed = [p for p in pods if p.get("status", {}).get("phase") == "Failed"]
+        if spec.get("suspend"):  # what it ends itself, because it was told to wait, has not failed
+            failed = [p for p in failed if not p["metadata"].get("deletionTimestamp")]
         done = [p for p in pods if p.get("status", {}).get("phase") == "Succeeded"]
         change: Object = {"failed": len(failed) or None, "succeeded": len(done) or None, "active": len(active) or None}
         verdict = self._failure(job, failed)

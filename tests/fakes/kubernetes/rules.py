@@ -30,7 +30,7 @@ def check_strictly(manifest: Object) -> None:
 
 def check_job(job: Object) -> None:
     """422 for a Job whose values cannot be."""
-    name = job["metadata"].get("name", "")
+    name = job["metadata"].get("name") or job["metadata"].get("generateName", "") + "aaaaa"
     faults = []
     if len(name) > 63 or not _NAME.fullmatch(name):  # the name becomes a label of its pods
         faults.append(f'metadata.name: Invalid value: "{name}": must be a DNS label of no more than 63 characters')

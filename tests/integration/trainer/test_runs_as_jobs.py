@@ -67,6 +67,7 @@ async def test_a_run_is_a_job_and_publishes_its_model(jobs: JobService) -> None:
         "marsam.dev/run": run.name.split("/")[-1],
         "marsam.dev/attempt": "1",
         "marsam.dev/project": "default",
+        "marsam.dev/trainer": "marsam",
     }
     assert (spec["completionMode"], spec["backoffLimit"]) == ("Indexed", 0)
     done = await ended(jobs, run.name)

@@ -43,7 +43,7 @@ class KubernetesLauncher:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._news = asyncio.Event()
         self._cases: dict[str, Case] = {}
-        selector = ",".join(f"{name}={value}" for name, value in manifest.selector(file).items())
+        selector = manifest.selector(file)
         timing: dict[str, Any] = {"watch_s": watch_s, "reconcile_s": reconcile_s}
         self.jobs = Mirror(cluster, "jobs", selector, self._tell, **timing)
         self.pods = Mirror(cluster, "pods", selector, self._tell, **timing)

@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ LOG = "marsam.dev/log"
 EXIT = "marsam.dev/exit"
 STOPPED = "marsam.dev/stopped"
 PROFILE = "marsam.dev/profile"
+TRAINER = "marsam.dev/trainer"
 QUEUE = "kueue.x-k8s.io/queue-name"
 
 _KEPT_S = 7 * 86_400
@@ -36,14 +36,23 @@ def job_name(key: str) -> str:
     return f"marsam-{readable}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
 
 
-def selector(cluster: ClusterFile) -> Mapping[str, str]:
-    """Return the labels that all Jobs and pods of this trainer carry, and nobody else's."""
-    return {
+def selector(cluster: ClusterFile) -> str:
+    """Return what selects the Jobs and pods of this trainer, and nobody else's."""
+    return f"{TRAINER}={cluster.instance}"
+
+
+def _labels(cluster: ClusterFile, program: Program) -> dict[str, str]:
+    """The file may say other app.kubernetes.io/* than these; what Marsam finds its own by is not for it to change."""
+    labels = {
         "app.kubernetes.io/name": "marsam",
         "app.kubernetes.io/instance": cluster.instance,
         "app.kubernetes.io/component": "run",
         "app.kubernetes.io/managed-by": "marsam-trainer",
+        **cluster.labels,
+        **program.labels,
+        TRAINER: cluster.instance,
     }
+    return labels | ({PROFILE: program.profile} if program.profile else {})
 
 
 def job(cluster: ClusterFile, program: Program, *, key: str) -> dict[str, Any]:
@@ -53,9 +62,7 @@ def job(cluster: ClusterFile, program: Program, *, key: str) -> dict[str, Any]:
     Raises Invalid (UNKNOWN_PROFILE).
     """
     profile = cluster.profile(program.profile)
-    labels = {**cluster.labels, **program.labels, **selector(cluster)}
-    if program.profile:
-        labels[PROFILE] = program.profile
+    labels = _labels(cluster, program)
     spec: dict[str, Any] = {
         "completionMode": "Indexed",
         "completions": 1,
