@@ -33,7 +33,7 @@ class Resources:
     limits: Quantities = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, amount in {**self.requests, **self.limits}.items():
+        for name, amount in (*self.requests.items(), *self.limits.items()):
             quantity(amount, field=name)
         for name, amount in self.requests.items():
             if name not in _NATIVE and self.limits.get(name) != amount:
