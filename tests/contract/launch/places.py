@@ -7,10 +7,8 @@ from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Protocol
 
-import kubernetes.config
-
 from marsam.core.errors import Missing
-from marsam.launch.kubernetes.cluster import Cluster
+from marsam.launch.kubernetes.cluster import connect
 from marsam.launch.kubernetes.launcher import KubernetesLauncher
 from marsam.launch.kubernetes.manifest import CONTAINER, job_name, selector
 from marsam.launch.kubernetes.profiles import ClusterFile, Profile
@@ -78,13 +76,12 @@ class JobPlace:
         self._opened = AsyncExitStack()
         if local:
             self.fake = self._stack.enter_context(FakeCluster(folder / "cluster", token=token))
-            config, namespace, image = str(self.fake.kubeconfig), NAMESPACE, "marsam/run:test"
+            self._config, namespace, image = self.fake.kubeconfig, NAMESPACE, "marsam/run:test"
         else:
-            config = os.environ["KUBECONFIG"]
+            self._config = Path(os.environ["KUBECONFIG"])
             namespace = os.environ.get("MARSAM_TEST_NAMESPACE", "marsam-test")
             image = os.environ.get("MARSAM_TEST_IMAGE", "python:3.11-slim")
-        self.api = kubernetes.config.new_client_from_config(config)
-        self.cluster = Cluster(self.api, namespace)
+        self.cluster = connect(namespace, self._config)
         self.file = cluster_file(namespace, image, instance=f"t{os.getpid()}-{abs(hash(folder)) % 10**8}")
 
     @property
@@ -92,7 +89,11 @@ class JobPlace:
         return selector(self.file)
 
     async def open(self, state: str = "") -> KubernetesLauncher:
-        return await self._opened.enter_async_context(KubernetesLauncher(self.cluster, self.file))
+        return await self.enter(KubernetesLauncher(self.cluster, self.file))
+
+    async def enter(self, launcher: KubernetesLauncher) -> KubernetesLauncher:
+        """Open a launcher that is closed with this place."""
+        return await self._opened.enter_async_context(launcher)
 
     def program(self, code: str, **env: str) -> Program:
         return Program(

@@ -100,7 +100,7 @@ async def test_a_field_that_nobody_knows_is_refused(cluster: JobPlace, path: str
 async def test_an_old_version_cannot_be_put(cluster: JobPlace) -> None:
     made = cluster.cluster.create_job(a_job(cluster))
     cluster.cluster.patch_job(made["metadata"]["name"], {"metadata": {"annotations": {"x": "y"}}})
-    api = client.CustomObjectsApi(cluster.api)
+    api = client.CustomObjectsApi(cluster.cluster.api)
     with pytest.raises(ApiException) as caught:
         api.replace_namespaced_custom_object(
             "batch", "v1", cluster.cluster.namespace, "jobs", made["metadata"]["name"], made
@@ -240,7 +240,9 @@ async def test_events_are_found_by_the_object_they_are_about(cluster: JobPlace) 
                                "namespace": cluster.cluster.namespace},
             "reason": reason, "message": "x", "type": "Warning",
         }  # fmt: skip
-        client.CoreV1Api(cluster.api).create_namespaced_event(cluster.cluster.namespace, body, _preload_content=False)
+        client.CoreV1Api(cluster.cluster.api).create_namespaced_event(
+            cluster.cluster.namespace, body, _preload_content=False
+        )
     reasons = {event["reason"] for event in cluster.cluster.events(job["metadata"]["uid"])}
     assert "One" in reasons
     assert "Two" not in reasons

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import urllib3
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
+from kubernetes.config import incluster_config
 from kubernetes.config.config_exception import ConfigException
 
 from marsam.core.errors import (
@@ -67,10 +68,11 @@ class Stream:
 class Cluster:
     """Jobs, pods, events and logs of one namespace."""
 
-    def __init__(self, api: client.ApiClient, namespace: str) -> None:
-        api.configuration.retries = False  # a repeated create must be ours to decide
-        self._jobs = client.CustomObjectsApi(api)
-        self._core = client.CoreV1Api(api)
+    def __init__(self, settings: client.Configuration, namespace: str) -> None:
+        settings.retries = False  # whether a call is made again is ours to decide
+        self.api = client.ApiClient(settings)
+        self._jobs = client.CustomObjectsApi(self.api)
+        self._core = client.CoreV1Api(self.api)
         self.namespace = namespace
 
     def create_job(self, manifest: Mapping[str, Any]) -> Object:
@@ -163,23 +165,26 @@ class Cluster:
             raise Unavailable(f"the Kubernetes API does not answer: {error}", reason=_UNREACHABLE) from error
 
 
-def connect(namespace: str) -> Cluster:
-    """Return the cluster this program runs in, or else the one that KUBECONFIG names.
+def connect(namespace: str, kubeconfig: Path | None = None) -> Cluster:
+    """Return the cluster of `kubeconfig`, or else the one this program runs in, or else that of KUBECONFIG.
 
-    Raises Invalid (KUBERNETES_CONFIG) when there is neither.
+    Raises Invalid (KUBERNETES_CONFIG) when there is none.
     """
+    settings = client.Configuration()
+    inside = "KUBERNETES_SERVICE_HOST" in os.environ and Path(incluster_config.SERVICE_TOKEN_FILENAME).exists()
     try:
-        if "KUBERNETES_SERVICE_HOST" in os.environ and Path(config.incluster_config.SERVICE_TOKEN_FILENAME).exists():
-            settings = client.Configuration()
+        if inside and kubeconfig is None:
             config.load_incluster_config(client_configuration=settings)
-            return Cluster(client.ApiClient(settings), namespace)
-        return Cluster(config.new_client_from_config(), namespace)
+        else:
+            file = str(kubeconfig) if kubeconfig is not None else None
+            config.load_kube_config(config_file=file, client_configuration=settings)
     except (ConfigException, OSError) as error:
         raise Invalid(
             f"no way to reach a Kubernetes cluster: {error}",
             reason="KUBERNETES_CONFIG",
             remedy="run inside of one, or set KUBECONFIG",
         ) from error
+    return Cluster(settings, namespace)
 
 
 def stated(status: int, words: str, body: str | bytes | None) -> MarsamError:

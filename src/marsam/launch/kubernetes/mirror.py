@@ -60,6 +60,11 @@ class Mirror:
         """Begin."""
         self._thread.start()
 
+    @property
+    def running(self) -> bool:
+        """Whether the thread is there."""
+        return self._thread.is_alive()
+
     async def close(self) -> None:
         """End the watch and wait for the thread."""
         self._ending.set()
