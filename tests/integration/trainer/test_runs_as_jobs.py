@@ -40,7 +40,7 @@ async def until(condition: Callable[[], object], deadline_s: float = 30) -> None
 
 async def running(jobs: JobService, **how: Any) -> Any:
     """A run that has taken three steps, one checkpoint behind it."""
-    run = await jobs.create(labels={**SLOW, **how.pop("labels", {})}, steps=40, **how)
+    run = await jobs.create(labels=SLOW, **{"steps": 15, **how})
     async with asyncio.timeout(60):
         while (await jobs.get(run.name)).progress.step < 3:
             await asyncio.sleep(0.05)
@@ -77,7 +77,7 @@ async def test_a_run_is_a_job_and_publishes_its_model(jobs: JobService) -> None:
 
 
 async def test_a_preempted_run_goes_on_and_is_not_charged(jobs: JobService) -> None:
-    run = await running(jobs)
+    run = await running(jobs, steps=40)
     for attempt in (1, 2, 3):  # more often than it may fail
         await jobs.until(run.name, "RUNNING", attempt=attempt)
         pod = jobs.pod(run.name)
@@ -284,7 +284,7 @@ async def test_history_that_was_forgotten_does_not_hurt(jobs: JobService) -> Non
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 async def test_a_run_outlives_its_trainer_and_is_adopted(jobs: JobService, number: signal.Signals) -> None:
-    run = await running(jobs)
+    run = await running(jobs, steps=40)
     pod = jobs.pod(run.name)
     await jobs.stop(number)
     await jobs.start()
