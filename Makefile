@@ -8,8 +8,9 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
 PINS   := -c constraints.txt
 export PYTHONPATH := examples
+CLUSTER_SUITES := tests/contract/launch/test_launcher_behaviour.py tests/contract/launch/test_kubernetes_api.py
 
-.PHONY: help setup setup-dev demo demo-full test test-fast soak lint bench protos clean
+.PHONY: help setup setup-dev demo demo-full test test-fast test-cluster has-kubeconfig soak lint bench protos clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -51,6 +52,12 @@ test: setup-dev .tools/.stamp ## everything CI runs
 
 test-fast: setup-dev .tools/.stamp ## the tests that answer within three minutes
 	$(BIN)/python -m pytest -m 'not slow and not soak and not gpu'
+
+test-cluster: has-kubeconfig setup-dev ## the launcher's contract against the real cluster of KUBECONFIG
+	MARSAM_TEST_CLUSTER=1 $(BIN)/python -m pytest -q $(CLUSTER_SUITES)
+
+has-kubeconfig:
+	@test -f "$(KUBECONFIG)" || { echo "set KUBECONFIG to the file of a cluster where you may create Jobs"; exit 1; }
 
 soak: setup-dev ## the tests that take hours
 	$(BIN)/python -m pytest -m soak
