@@ -8,8 +8,9 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
 PINS   := -c constraints.txt
 export PYTHONPATH := examples
+CLUSTER_SUITES := tests/contract/launch/test_launcher_behaviour.py tests/contract/launch/test_kubernetes_api.py
 
-.PHONY: help setup setup-dev demo demo-full test test-fast soak lint bench protos clean
+.PHONY: help setup setup-dev demo demo-full test test-fast test-cluster has-kubeconfig soak lint bench protos clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,13 +40,24 @@ demo: setup ## the whole story on this machine, ends with the path of a report
 demo-full: setup ## raw and balanced sets, all three methods, side by side
 	@$(BIN)/python -m hayy.demo --full
 
-test: setup-dev ## everything CI runs
+# Helm and kubectl, for the tests of the chart.
+.tools/.stamp: scripts/tools.py | $(VENV)/.stamp-dev
+	$(BIN)/python scripts/tools.py
+	@touch $@
+
+test: setup-dev .tools/.stamp ## everything CI runs
 	@$(BIN)/python scripts/system_packages.py
 	$(MAKE) --no-print-directory lint
 	$(BIN)/python -m pytest -m 'not soak and not gpu'
 
-test-fast: setup-dev ## the tests that answer within three minutes
+test-fast: setup-dev .tools/.stamp ## the tests that answer within three minutes
 	$(BIN)/python -m pytest -m 'not slow and not soak and not gpu'
+
+test-cluster: has-kubeconfig setup-dev ## the launcher's contract against the real cluster of KUBECONFIG
+	MARSAM_TEST_CLUSTER=1 $(BIN)/python -m pytest -q $(CLUSTER_SUITES)
+
+has-kubeconfig:
+	@test -f "$(KUBECONFIG)" || { echo "set KUBECONFIG to the file of a cluster where you may create Jobs"; exit 1; }
 
 soak: setup-dev ## the tests that take hours
 	$(BIN)/python -m pytest -m soak
@@ -57,7 +69,7 @@ lint: setup-dev ## ruff, mypy, import-linter, buf, stubs equal to a fresh genera
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/protos.py --check
 
-bench: setup-dev ## figures of speed and memory against named peers
+bench: setup-dev .tools/.stamp ## figures of speed and memory against named peers
 	$(BIN)/python -m benchmarks
 
 protos: setup-dev ## regenerate src/marsam/api and the descriptor image

@@ -6,7 +6,14 @@ import subprocess
 import sys
 
 #: program that a test runs -> Debian package that holds it
-PROGRAMS = {"chromium": "chromium", "unshare": "util-linux", "ip": "iproute2"}
+PROGRAMS = {
+    "chromium": "chromium",
+    "ip": "iproute2",
+    "prometheus": "prometheus",
+    "prometheus-alertmanager": "prometheus-alertmanager",
+    "promtool": "prometheus",
+    "unshare": "util-linux",
+}
 
 
 def main() -> int:

@@ -1,31 +1,30 @@
 """`python -m marsam_trainer`: the trainer service over one object store."""
 
 import asyncio
-import os
 import shutil
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
-from starlette.routing import Route
 
 from marsam.api.model.v1 import model_pb2_grpc
 from marsam.api.trainer.v1 import trainer_pb2_grpc
 from marsam.core.clock import SystemClock
+from marsam.core.names import parse
 from marsam.launch.attempt import Policy
-from marsam.launch.process import ProcessLauncher
+from marsam.launch.metered import MeteredLauncher
 from marsam.launch.seat import Seat, seated
 from marsam.launch.supervisor import Supervisor
-from marsam.rpc.server import Assembly, Lifecycle, Registration, run
+from marsam.rpc.server import Assembly, Lifecycle, Page, Registration, current_principal, run
 from marsam.store.cache import Cache
 from marsam.store.metered import MeteredBlobs
 from marsam.store.open import open_store, prove
 from marsam.telemetry import Meter
 from marsam_trainer.admission import Admission
 from marsam_trainer.desk import Desk
-from marsam_trainer.environment import child_environment
+from marsam_trainer.ground import Ground, opened
 from marsam_trainer.models_service import ModelService, Parts
 from marsam_trainer.plans import Planner
 from marsam_trainer.queue import Queue
@@ -60,27 +59,30 @@ async def _assembled(
     runs = Runs(blobs, clock, meter=meter)
     reservations = Reservations(runs)
     planner = Planner(settings)
-    launcher = ProcessLauncher(seat.folder, base_env=child_environment(os.environ))
-    supervisor = Supervisor(
-        blobs,
-        KIND,
-        launcher=launcher,
-        work=RunWork(runs, reservations, settings, meter=meter),
-        policy=_policy(settings),
-        owner=seat.owner,
-        clock=clock,
-        meter=meter,
-    )
-    async with Queue(runs, meter=meter).kept() as queue, supervisor:
+    async with AsyncExitStack() as stack:
+        ground = await stack.enter_async_context(opened(settings, owner=seat.owner, folder=seat.folder))
+        supervisor = Supervisor(
+            blobs,
+            KIND,
+            launcher=MeteredLauncher(ground.launcher, meter, kind=KIND),
+            work=RunWork(runs, reservations, settings, ground, meter=meter),
+            policy=_policy(settings, ground),
+            owner=ground.owner,
+            clock=clock,
+            meter=meter,
+        )
+        queue = await stack.enter_async_context(Queue(runs, meter=meter).kept())
+        await stack.enter_async_context(supervisor)
         try:
 
             def wake() -> None:
                 supervisor.wake()
                 queue.wake()
 
-            desk = Desk(runs, Admission(runs, reservations), planner, reservations, wake=wake)
+            admission = Admission(runs, reservations, profiles=ground.profiles)
+            desk = Desk(runs, admission, planner, reservations, wake=wake)
             watcher = Watcher(runs, queue, draining=lifecycle.draining, poll_s=min(0.5, settings.poll_s))
-            trainer = TrainerService(runs, desk, queue, watcher)
+            trainer = TrainerService(runs, desk, queue, watcher, ground)
             models = ModelService(
                 Parts(blobs=blobs, clock=clock, cache=cache, runs=runs, reservations=reservations, settings=settings)
             )
@@ -95,16 +97,16 @@ async def _assembled(
                         add=lambda server: model_pb2_grpc.add_ModelServiceServicer_to_server(models, server),
                     ),
                 ],
-                routes=[Route("/runs/targets", _targets(runs))],
+                pages=[Page(path="/sd/runs", scope="runs.read", answer=_targets(runs, settings.run_metrics_host))],
             )
         finally:
             await planner.close()
-            await supervisor.close(stop_programs=settings.stop_runs_on_exit)
+            await supervisor.close(stop_programs=ground.stops)
 
 
-def _policy(settings: TrainerSettings) -> Policy:
+def _policy(settings: TrainerSettings, ground: Ground) -> Policy:
     return Policy(
-        slots=settings.max_concurrent_runs,
+        slots=ground.slots,
         start_s=settings.run_start_s,
         silence_s=settings.run_silence_s,
         grace_s=settings.stop_grace_s,
@@ -113,12 +115,19 @@ def _policy(settings: TrainerSettings) -> Policy:
     )
 
 
-def _targets(runs: Runs) -> Callable[[Request], Awaitable[JSONResponse]]:
-    """Where runs can be scraped, in the form of Prometheus' HTTP service discovery."""
+def _targets(runs: Runs, host: str) -> Callable[[Request], Awaitable[JSONResponse]]:
+    """Where the processes of runs can be scraped, in the form of Prometheus' HTTP service discovery: those the caller may see."""
 
-    async def answer(_: Request) -> JSONResponse:
+    async def answer(request: Request) -> JSONResponse:
+        # Runs that listen everywhere are reached as this service was.
+        reached = (request.url.hostname or host) if host in ("0.0.0.0", "::") else host
+        sees = current_principal().sees
         return JSONResponse(
-            [{"targets": [target], "labels": {"run": run}} for run, target in (await runs.scrape_targets()).items()]
+            [
+                {"targets": [target], "labels": {"__meta_marsam_run": run}}
+                for run, target in (await runs.scrape_targets(reached)).items()
+                if sees(parse(run, "run").project)
+            ]
         )
 
     return answer

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,10 +36,14 @@ class Admitted:
 
 
 class Admission:
-    """Checks orders against the catalog and the declared facts of families and methods. Holds the facts of bases."""
+    """Checks orders against the catalog, the declared facts of families and methods, and the launcher's profiles.
 
-    def __init__(self, runs: Runs, reservations: Reservations) -> None:
+    Holds the facts of bases.
+    """
+
+    def __init__(self, runs: Runs, reservations: Reservations, *, profiles: Collection[str] = ()) -> None:
         self._reservations = reservations
+        self._profiles = profiles
         self._blobs = runs.blobs
         self._facts: dict[str, BaseFacts] = {}
 
@@ -57,6 +61,8 @@ class Admission:
             faults += _resolution(order, facts)
         if order.precision is not None and order.precision not in _PRECISIONS:
             faults.append(_choice("precision", order.precision, _PRECISIONS))
+        if order.profile and order.profile not in self._profiles:
+            faults.append(_unknown_profile(order.profile, self._profiles))
         if faults or model is None or facts is None or version is None:
             return Admitted(spec=None, faults=_in_order(faults), model=model)
         spec = _complete(order, run=run, output=output, model=model, facts=facts, version=version, params=params)
@@ -204,6 +210,7 @@ def _complete(
         ema_decay=order.ema_decay or None,
         warmup_steps=min(100, steps // 20) if order.warmup_steps is None else order.warmup_steps,
         labels=order.labels,
+        profile=order.profile,
     )
 
 
@@ -238,6 +245,11 @@ def _digest_fault(field: str, name: str, given: str, found: str) -> Fault:
         message=f"{name} has digest {found}, not {given}",
         remedy="look at what changed, then give the new digest or none",
     )
+
+
+def _unknown_profile(given: str, known: Collection[str]) -> Fault:
+    remedy = did_you_mean(given, sorted(known)) or "leave it empty: this trainer runs everything on its own machine"
+    return Fault(field="profile", reason="UNKNOWN_PROFILE", message=f"unknown profile '{given}'", remedy=remedy)
 
 
 def _choice(field: str, given: str, known: tuple[str, ...]) -> Fault:

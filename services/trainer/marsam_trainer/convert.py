@@ -70,6 +70,7 @@ def order_of(spec: trainer_pb2.RunSpec) -> Order:
         labels=dict(spec.labels),
         base_digest=spec.base_digest,
         dataset_digest=spec.dataset_digest,
+        profile=spec.profile,
     )
 
 
@@ -121,6 +122,7 @@ def spec_message(spec: RunSpec) -> trainer_pb2.RunSpec:
         labels=spec.labels,
         dataset_digest=spec.dataset_digest,
         base_digest=spec.base_digest,
+        profile=spec.profile,
     )
     if spec.preview is not None:
         message.preview.prompts.extend(spec.preview.prompts)

@@ -35,6 +35,7 @@ class Order:
     labels: Mapping[str, str] = field(default_factory=dict)
     base_digest: str = ""
     dataset_digest: str = ""
+    profile: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

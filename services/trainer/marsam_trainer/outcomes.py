@@ -56,10 +56,31 @@ _CODES = {
 }
 
 
+# Why a program never ran: what would be as wrong the next time, and what to do about it.
+_HOPELESS = {
+    "ADMISSION_REFUSED": "the namespace's policies must allow the pod that the profile describes",
+    "IMAGE_NAME_INVALID": "correct `image` in MARSAM_KUBERNETES_FILE",
+    "CONTAINER_CONFIG": "make the Secret or ConfigMap that it names",
+    "PROGRAM_NOT_FOUND": "the image must hold the run program",
+    "UNSCHEDULABLE": "choose another profile, or add nodes, then resume the run",
+    "QUOTA_EXCEEDED": "raise the namespace's quota, or wait until others have ended, then resume the run",
+}
+
+
+CAUSES = (
+    "DONE", "BAD_SPEC", "BAD_DATA", "OUT_OF_MEMORY", "LOSS_NOT_FINITE", "STORE_FAILED", "INTERNAL", "STOPPED", "SILENT",
+    "LOST", "KILLED", "RESULT_MISSING", "UNKNOWN_EXIT", "DEADLINE",
+    # what a cluster does
+    "PREEMPTED", "DRAINED", "NODE_TAINTED", "NODE_LOST", "EVICTED", "SUSPENDED", "DISRUPTED", "POD_GONE", "JOB_DELETED",
+    "IMAGE_PULL", "CREATE_FAILED", "NODE_REFUSED", *_HOPELESS,
+)  # fmt: skip
+"""Every cause that a verdict may have."""
+
+
 def judge(ending: Ending) -> Verdict:
     """The verdict on one attempt, whatever was asked of the run meanwhile."""
     exit_ = ending.exit
-    if ending.finished and exit_.cause in (Cause.DONE, Cause.LOST):
+    if ending.finished and exit_.cause in (Cause.DONE, Cause.LOST, Cause.DISRUPTED, Cause.OVERDUE):
         return Verdict(next=Next.SUCCEED, cause="DONE", message="")
     verdict = _verdict(ending)
     if not ending.last_words:
@@ -74,14 +95,34 @@ def _verdict(ending: Ending) -> Verdict:
     match exit_.cause:
         case Cause.OUT_OF_MEMORY:
             return Verdict(next=Next.FAIL, cause="OUT_OF_MEMORY", message=f"the program was {exit_}; {_MEMORY}")
+        case Cause.DISRUPTED:
+            message = f"taken away by the cluster: {exit_}"
+            return Verdict(next=Next.RETRY, cause=exit_.reason or "DISRUPTED", message=message, counts=False)
+        case Cause.NOT_STARTED:
+            return _not_started(exit_)
+        case Cause.OVERDUE:
+            return Verdict(next=Next.FAIL, cause=exit_.reason or "DEADLINE", message=f"{exit_}; choose fewer steps")
+        case Cause.LOST if exit_.reason == "NODE_LOST":
+            return Verdict(next=Next.RETRY, cause="NODE_LOST", message=str(exit_), counts=False)
         case _ if ending.silent:
             return Verdict(next=Next.RETRY, cause="SILENT", message="it gave no sign of life and was stopped")
         case Cause.LOST:
-            return Verdict(next=Next.RETRY, cause="LOST", message=f"the program {exit_}")
+            message = exit_.message or f"the program {exit_}"
+            return Verdict(next=Next.RETRY, cause=exit_.reason or "LOST", message=message)
         case Cause.SIGNALLED:
-            return Verdict(next=Next.RETRY, cause="KILLED", message=f"the program was {exit_}")
+            message = exit_.message or f"the program was {exit_}"
+            return Verdict(next=Next.RETRY, cause=exit_.reason or "KILLED", message=message)
         case Cause.DONE:
             return Verdict(next=Next.RETRY, cause="RESULT_MISSING", message="it ended well and left no result")
         case Cause.FAILED:
             unknown = Verdict(next=Next.RETRY, cause="UNKNOWN_EXIT", message=f"the program {exit_}")
             return _CODES.get(exit_.code if exit_.code is not None else -1, unknown)
+
+
+def _not_started(exit_: Exit) -> Verdict:
+    if exit_.reason == "STOPPED":
+        return Verdict(next=Next.RETRY, cause="STOPPED", message=str(exit_), counts=False)
+    remedy = _HOPELESS.get(exit_.reason)
+    if remedy is not None:
+        return Verdict(next=Next.FAIL, cause=exit_.reason, message=f"it never ran: {exit_} ({remedy})")
+    return Verdict(next=Next.RETRY, cause=exit_.reason or "NOT_STARTED", message=f"it never ran: {exit_}")

@@ -103,6 +103,8 @@ class Planner:
             except OSError as error:
                 why = error.strerror or str(error)
                 raise Unavailable(f"the run program cannot be asked: {why}", reason="PLAN_FAILED") from error
+        if self._settings.launcher != "process":  # it was measured here, and the run will be elsewhere
+            plan = replace(plan, available_bytes=0, fits=True)
         while len(self._known) >= _KEPT:
             del self._known[next(iter(self._known))]
         self._known[key] = (spec.steps, plan)

@@ -12,6 +12,7 @@ from marsam.rpc.server.paging import page
 from marsam_trainer import convert
 from marsam_trainer.checkpoints import CheckpointInfo, list_checkpoints
 from marsam_trainer.desk import Desk
+from marsam_trainer.ground import Ground
 from marsam_trainer.listing import Lister
 from marsam_trainer.queue import Queue
 from marsam_trainer.runs import Runs, RunView
@@ -21,8 +22,9 @@ from marsam_trainer.watching import Watcher
 class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
     """See protos/marsam/api/trainer/v1/trainer.proto."""
 
-    def __init__(self, runs: Runs, desk: Desk, queue: Queue, watcher: Watcher) -> None:
+    def __init__(self, runs: Runs, desk: Desk, queue: Queue, watcher: Watcher, ground: Ground) -> None:
         self._runs = runs
+        self._ground = ground
         self._desk = desk
         self._queue = queue
         self._watcher = watcher
@@ -34,6 +36,10 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
         return trainer_pb2.ListCapabilitiesResponse(
             families=[_family(name) for name in registry.families()],
             methods=[_method(name) for name in registry.methods()],
+            profiles=[
+                trainer_pb2.ProfileInfo(name=name, description=words, is_default=name == self._ground.default)
+                for name, words in sorted(self._ground.profiles.items())
+            ],
         )
 
     async def ValidateRun(

@@ -4,8 +4,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from marsam.core.errors import Invalid
+from marsam.core.errors import Invalid, unknown_name
+from marsam.launch.kubernetes.profiles import ClusterFile, read_cluster_file
 from marsam.rpc.server import ServerSettings
+
+_LAUNCHERS = ("process", "kubernetes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,8 +24,14 @@ class TrainerSettings(ServerSettings):
     run_command: tuple[str, ...] = ()
     """The run program and its first arguments; this Python's `-m marsam_trainer.run` when empty."""
 
-    max_concurrent_runs: int = 1
-    """Runs at once on this machine; the rest wait in order."""
+    launcher: str = "process"
+    """What runs are: processes of this machine (`process`) or Jobs of a cluster (`kubernetes`)."""
+
+    kubernetes_file: Path | None = None
+    """With the launcher `kubernetes`: the YAML file with namespace, image and profiles; see docs/kubernetes.md."""
+
+    max_concurrent_runs: int | None = None
+    """Runs at once, the rest wait in order: 1 on this machine; on a cluster 64, where they may wait for a node too."""
 
     max_attempts: int = 3
     """Failed attempts after which a run is given up; orderly stops are not counted."""
@@ -39,11 +48,18 @@ class TrainerSettings(ServerSettings):
     stop_grace_s: float = 60.0
     """Seconds that a run gets to write its last checkpoint when it is cancelled or the trainer stops."""
 
-    stop_runs_on_exit: bool = True
-    """Whether runs end with the trainer (and go on with the next one) or live on and are adopted."""
+    stop_runs_on_exit: bool | None = None
+    """Whether runs end with the trainer (and go on with the next one) or live on and are adopted.
+
+    When empty: processes end with it, Jobs live on.
+    """
 
     run_metrics: bool = True
-    """Whether each run serves its own /metrics on a free loopback port."""
+    """Whether each run serves its own /metrics on a free port, listed at /sd/runs."""
+
+    run_metrics_host: str = "127.0.0.1"
+    """The address that runs serve /metrics at: 0.0.0.0 where Prometheus is on another machine or in another container.
+    """
 
     poll_s: float = 1.0
     """Seconds between two looks at a run."""
@@ -68,8 +84,12 @@ class TrainerSettings(ServerSettings):
         object.__setattr__(self, "cache", self.cache.expanduser().absolute())
         if not self.run_command:
             object.__setattr__(self, "run_command", (sys.executable, "-m", "marsam_trainer.run"))
+        if self.launcher not in _LAUNCHERS:
+            raise unknown_name("launcher", self.launcher, _LAUNCHERS, field="launcher")
+        if self.launcher == "kubernetes":
+            self.cluster_file()
         for name in ("max_concurrent_runs", "max_attempts", "max_import_bytes"):
-            if getattr(self, name) < 1:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise Invalid(f"{name} must be ≥ 1, got {getattr(self, name)}", field=name)
         for name in ("run_start_s", "run_silence_s", "poll_s", "plan_timeout_s", "hub_timeout_s"):
             if not getattr(self, name) > 0:
@@ -77,3 +97,10 @@ class TrainerSettings(ServerSettings):
         for name in ("retry_delay_s", "stop_grace_s"):
             if not getattr(self, name) >= 0:
                 raise Invalid(f"{name} must be ≥ 0, got {getattr(self, name)}", field=name)
+
+    def cluster_file(self) -> ClusterFile:
+        """What `kubernetes_file` says. Raises Invalid when there is none or it is wrong."""
+        if self.kubernetes_file is None:
+            raise Invalid("the launcher 'kubernetes' needs to know the cluster", field="kubernetes_file",
+                          reason="SETTING_MISSING", remedy="set MARSAM_KUBERNETES_FILE")  # fmt: skip
+        return read_cluster_file(self.kubernetes_file)

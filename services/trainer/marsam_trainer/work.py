@@ -12,8 +12,8 @@ from marsam.launch.attempt import Ended, Outcome
 from marsam.launch.launcher import Program
 from marsam.store.keys import JobKind
 from marsam.telemetry import Log, Meter, metrics
-from marsam_trainer.environment import free_port
-from marsam_trainer.outcomes import Ending, Next, Verdict, judge
+from marsam_trainer.ground import Ground
+from marsam_trainer.outcomes import CAUSES, Ending, Next, Verdict, judge
 from marsam_trainer.reservations import Reservations
 from marsam_trainer.runs import Runs
 from marsam_trainer.settings import TrainerSettings
@@ -26,11 +26,16 @@ _TAIL = 16 * 1024
 class RunWork:
     """See `marsam.launch.attempt.Work`."""
 
-    def __init__(self, runs: Runs, reservations: Reservations, settings: TrainerSettings, *, meter: Meter) -> None:
+    def __init__(
+        self, runs: Runs, reservations: Reservations, settings: TrainerSettings, ground: Ground, *, meter: Meter
+    ) -> None:
         self._runs = runs
         self._reservations = reservations
         self._settings = settings
+        self._ground = ground
         self._meter = meter
+        for cause in CAUSES:
+            meter.inc(metrics.JOB_ATTEMPTS_ENDED, 0, kind=KIND, cause=cause)
 
     async def program(self, store: JobStore, job_id: str, attempt: int) -> Program:
         """See `Work.program`. The attempt's own reservation comes first: without its model's id it would work in
@@ -43,13 +48,20 @@ class RunWork:
         waits = [entry for entry in history if entry.state is State.PENDING]
         waited = (store.clock.now() - waits[-1].at).total_seconds()
         self._meter.observe(metrics.QUEUE_WAIT, max(0.0, waited), queue=KIND)
-        arguments = (
+        ground = self._ground
+        host, port = ground.metrics()
+        arguments = [
             "train", "--store", settings.store, "--run", format_name("run", store.project, job_id),
-            "--attempt", str(attempt), "--cache", str(settings.cache),
-            "--metrics-port", str(free_port() if settings.run_metrics else 0),
-        )  # fmt: skip
+            "--attempt", str(attempt), "--cache", ground.cache, "--metrics-port", str(port), "--metrics-host", host,
+        ]  # fmt: skip
+        if ground.beat_path is not None:
+            arguments += ["--beat-file", str(ground.beat_path)]
         return Program(
-            argv=(*settings.run_command, *arguments), log_path=self._log_path(store.project, job_id, attempt)
+            argv=(*ground.command, *arguments),
+            log_path=self._log_path(store.project, job_id, attempt),
+            labels={"marsam.dev/run": job_id, "marsam.dev/attempt": str(attempt), "marsam.dev/project": store.project},
+            profile=(await self._runs.spec(store.project, job_id)).profile,
+            beat_path=ground.beat_path,
         )
 
     async def judge(self, store: JobStore, job_id: str, ended: Ended) -> Outcome:

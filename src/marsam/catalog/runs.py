@@ -30,7 +30,8 @@ class RunSpec:
     """An immutable order for training, complete: with base and dataset pinned by digest it says all that is needed.
 
     `resolution` is the pictures' side in pixels, `learning_rate` the peak, `caption_dropout` the share of steps without
-    caption, `languages` those whose captions are used (all when empty), `snr_gamma` and `ema_decay` off when None.
+    caption, `languages` those whose captions are used (all when empty), `snr_gamma` and `ema_decay` off when None,
+    `profile` the kind of machine ('' for the trainer's default).
     """
 
     SCHEMA: ClassVar[str] = "marsam.run_spec/1"
@@ -58,6 +59,7 @@ class RunSpec:
     ema_decay: float | None = None
     warmup_steps: int = 0
     labels: Mapping[str, str] = field(default_factory=dict)
+    profile: str = ""
 
     def __post_init__(self) -> None:
         parse(self.name, "run")

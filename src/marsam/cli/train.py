@@ -30,6 +30,7 @@ def train(
     resolution: Annotated[int | None, typer.Option(help="Side of a picture in pixels.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "",
+    profile: Annotated[str, typer.Option(help="Kind of machine, on a cluster; its default one.")] = "",
     output: Annotated[str, typer.Option(help="Id of the model to publish.")] = "",
     parameters: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Parameter of the method, such as rank=8.")
@@ -54,6 +55,7 @@ def train(
             resolution=resolution,
             seed=seed,
             precision=_PRECISIONS.get(precision, trainer_pb2.PRECISION_UNSPECIFIED),
+            profile=profile,
             output_model_id=output,
         )
         if dry_run:

@@ -21,19 +21,27 @@ class Cause(StrEnum):
     SIGNALLED = "SIGNALLED"  # a signal ended it
     OUT_OF_MEMORY = "OUT_OF_MEMORY"  # the kernel took it because memory ran out
     LOST = "LOST"  # it is gone and nobody saw how: a power cut, or its keeper was killed
+    DISRUPTED = "DISRUPTED"  # the platform took it away, through no fault of its own: preempted, evicted, drained
+    NOT_STARTED = "NOT_STARTED"  # it never ran: refused, no image, no place
+    OVERDUE = "OVERDUE"  # it had run for as long as it was allowed to
 
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
     """What to run: `argv` with an absolute program or one on PATH; `env` is added to the launcher's own variables.
 
-    Standard output and error go to `log_path`, which is appended to.
+    Standard output and error go to `log_path`, which is appended to; where the program runs elsewhere, when it ends.
+    `labels` say what it is for, `profile` names the kind of machine it wants ('' is the launcher's own choice), and
+    `beat_path` is a file that it touches while it is well. A launcher on one machine has no use for these three.
     """
 
     argv: tuple[str, ...]
     log_path: Path
     env: Mapping[str, str] = field(default_factory=dict)
     cwd: Path | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    profile: str = ""
+    beat_path: Path | None = None
 
     def __post_init__(self) -> None:
         if not self.argv or any("\0" in word for word in self.argv):
@@ -50,14 +58,21 @@ class Handle:
 
 @dataclass(frozen=True, kw_only=True)
 class Exit:
-    """How a program ended: by an exit code or by a signal, never both; `peak_rss` in bytes, 0 when unknown."""
+    """How a program ended: by an exit code or by a signal, never both; `peak_rss` in bytes, 0 when unknown.
+
+    `reason` is a stable word (NODE_LOST, IMAGE_PULL …) and `message` a sentence, where the launcher knows more.
+    """
 
     cause: Cause
     code: int | None = None
     signal: int | None = None
     peak_rss: int = 0
+    reason: str = ""
+    message: str = ""
 
     def __str__(self) -> str:
+        if self.message:
+            return self.message
         if self.cause is Cause.LOST:
             return "vanished without a trace (the machine restarted, or its keeper was killed)"
         if self.cause is Cause.OUT_OF_MEMORY:
@@ -67,6 +82,14 @@ class Exit:
         return "finished" if self.code == 0 else f"ended with exit code {self.code}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Waiting:
+    """What a program that was launched is still waiting for: a stable word and a sentence, '' when it is only brief."""
+
+    reason: str
+    message: str = ""
+
+
 class Launcher(Protocol):
     """Starts programs that outlive the launcher's own process, and finds them again by key."""
 
@@ -74,12 +97,16 @@ class Launcher(Protocol):
         """Start `program` under `key`, once and for ever.
 
         Raises Exists (PROGRAM_KEY_USED) when the key was used before, Invalid (PROGRAM_NOT_FOUND) when there is no such
-        program, Unavailable when it cannot be started.
+        program (a launcher that learns it later says it by NOT_STARTED), Unavailable when it cannot be started.
         """
         ...
 
     async def adopt(self, key: str) -> Handle | None:
         """Return the program that was started under `key`, running or ended; None when there is none."""
+        ...
+
+    async def waiting(self, handle: Handle) -> Waiting | None:
+        """Say what keeps a launched program from running; None once it runs or has ended."""
         ...
 
     async def follow(self, handle: Handle) -> Exit:

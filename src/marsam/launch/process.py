@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 from marsam.core.errors import Exists, Invalid, Precondition, Unavailable
 from marsam.launch import keeper
-from marsam.launch.launcher import Cause, Exit, Handle, Program, check_program_key
+from marsam.launch.launcher import Cause, Exit, Handle, Program, Waiting, check_program_key
 from marsam.store.staging import failure
 from marsam.store.threads import offload
 
@@ -49,6 +49,10 @@ class ProcessLauncher:
     async def adopt(self, key: str) -> Handle | None:
         """See `Launcher.adopt`."""
         return await offload(self._adopt, check_program_key(key))
+
+    async def waiting(self, handle: Handle) -> Waiting | None:
+        """See `Launcher.waiting`; a process runs as soon as it is there."""
+        return None
 
     async def follow(self, handle: Handle) -> Exit:
         """See `Launcher.follow`."""

@@ -17,6 +17,7 @@ from marsam.jobs.states import State, Transition
 from marsam.jobs.store import JobStore
 from marsam.launch.attempt import Ended, Outcome, Policy, Pulse, Work, program_key
 from marsam.launch.launcher import Cause, Exit, Handle, Launcher
+from marsam.launch.waits import tell_wait
 from marsam.store import keys
 from marsam.store.blobs import Blobs, names
 from marsam.store.keys import JobKind
@@ -244,7 +245,11 @@ class Supervisor:
                         await self._launcher.stop(handle, grace_s=0)
                         return None
                     beat = await read_heartbeat(job.store, job.id, attempt)
-                    if now.state is State.STARTING and (beat is not None or self._policy.silence_s is None):
+                    fresh = now.state is State.STARTING and beat is None
+                    if fresh and (waits := await self._launcher.waiting(handle)) is not None:
+                        now = await tell_wait(job.store, job.id, now, waits)
+                        pulse.excuse()
+                    elif now.state is State.STARTING and (beat is not None or self._policy.silence_s is None):
                         now = await job.store.append(job.id, now, State.RUNNING, message=handle.place)
                 except Conflict:
                     continue

@@ -6,6 +6,7 @@ Services run it on their event loop; a run program, which has none, runs it on a
 import asyncio
 import contextlib
 import socket
+import ssl
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from types import FrameType
@@ -68,7 +69,7 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _server(app: Starlette) -> _Quiet:
+def _server(app: Starlette, tls: ssl.SSLContext | None = None) -> _Quiet:
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -77,13 +78,18 @@ def _server(app: Starlette) -> _Quiet:
         timeout_graceful_shutdown=int(_STOP_SECONDS),
         ws="none",
     )
+    if tls is not None:
+        # uvicorn makes contexts of its own from files; ours changes while it serves.
+        config.load()
+        config.ssl = tls
     return _Quiet(config)
 
 
 @contextlib.asynccontextmanager
-async def serving(app: Starlette, listener: socket.socket) -> AsyncIterator[int]:
-    """Serves `app` on `listener` (see `listen`) while the block runs; gives its port. Closes the listener."""
-    server = _server(app)
+async def serving(app: Starlette, listener: socket.socket, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+    """Serves `app` on `listener` (see `listen`) while the block runs, over HTTPS when there is a context; gives its
+    port. Closes the listener."""
+    server = _server(app, tls)
     task = asyncio.create_task(server.serve(sockets=[listener]), name="telemetry.http")
     try:
         yield int(listener.getsockname()[1])

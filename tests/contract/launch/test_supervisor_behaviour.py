@@ -1,8 +1,8 @@
 """A supervisor with real programs: started, retried, cancelled, silenced, found again."""
 
 import asyncio
-import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -15,9 +15,9 @@ from marsam.jobs.states import State, Transition
 from marsam.jobs.store import JobStore
 from marsam.launch.attempt import Ended, Outcome, Policy
 from marsam.launch.launcher import Cause, Program
-from marsam.launch.process import ProcessLauncher
 from marsam.launch.supervisor import Supervisor
 from marsam.store.folder import FolderBlobs
+from tests.contract.launch.places import Place
 
 CLOCK = SystemClock()
 FAST = Policy(poll_s=0.05, backoff_s=0.05, grace_s=5, silence_s=None)
@@ -52,7 +52,7 @@ class Shell:
         if code == "refuse":
             raise Invalid("this cannot be run", reason="BAD_SPEC")
         return Program(
-            argv=(sys.executable, "-c", code, str(self.root / "store"), job_id, str(attempt)),
+            argv=("python3", "-c", code, str(self.root / "store"), job_id, str(attempt)),
             log_path=self.root / "logs" / f"{job_id}-{attempt}.log",
             cwd=self.root,
         )
@@ -66,23 +66,29 @@ class Shell:
 
 
 class House:
-    """A store, a launcher's folder and a kind of work, from which supervisors come and go."""
+    """A store, a place for programs and a kind of work, from which supervisors come and go."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, place: Place) -> None:
         self.root = root
+        self.place = place
         self.work = Shell(root)
         self.jobs = JobStore(FolderBlobs(root / "store"), "p", "evaluations", CLOCK)
 
-    def supervisor(self, policy: Policy = FAST, owner: str = "here", state: str = "state") -> Supervisor:
-        return Supervisor(
+    @asynccontextmanager
+    async def supervisor(
+        self, policy: Policy = FAST, owner: str = "here", state: str = "state"
+    ) -> AsyncIterator[Supervisor]:
+        supervisor = Supervisor(
             FolderBlobs(self.root / "store"),
             "evaluations",
-            launcher=ProcessLauncher(self.root / state),
+            launcher=await self.place.open(state),
             work=self.work,
             policy=policy,
             owner=owner,
             clock=CLOCK,
         )
+        async with supervisor:
+            yield supervisor
 
     async def job(self, code: str) -> str:
         return (await self.jobs.create(request=b"", request_id="", spec_for=lambda _: code.encode()))[0]
@@ -98,8 +104,8 @@ class House:
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> House:
-    return House(tmp_path)
+def house(tmp_path: Path, place: Place) -> House:
+    return House(tmp_path, place)
 
 
 async def test_a_job_is_started_and_seen_to_its_end(house: House) -> None:
@@ -272,12 +278,11 @@ async def test_a_service_that_stops_its_programs_goes_on_with_them_next_time(hou
         "import os,signal,sys,time\nsignal.signal(15, lambda *_: sys.exit(75))\nopen('up','w').close()\n"
         "if os.path.exists('saved'): sys.exit(0)\nopen('saved','w').close(); time.sleep(60)"
     )
-    supervisor = house.supervisor()
-    await supervisor.__aenter__()
-    job_id = await house.job(code)
-    await wait_for(lambda: (house.root / "saved").exists())
-    await house.until(job_id, State.RUNNING)
-    await supervisor.close(stop_programs=True)
+    async with house.supervisor() as supervisor:
+        job_id = await house.job(code)
+        await wait_for(lambda: (house.root / "saved").exists())
+        await house.until(job_id, State.RUNNING)
+        await supervisor.close(stop_programs=True)
     assert (await house.jobs.head(job_id)).state is State.RUNNING
     async with house.supervisor():
         assert (await house.until(job_id, State.SUCCEEDED)).attempt == 2
@@ -306,7 +311,7 @@ async def test_an_attempt_that_was_replaced_is_stopped_and_its_end_counts_for_no
         head = await house.until(job_id, State.RUNNING)
         head = await house.jobs.append(job_id, head, State.PENDING, owner="new", reason="OWNER_LOST")
         await house.jobs.append(job_id, head, State.STARTING, owner="new")
-        program = ProcessLauncher(house.root / "state")
+        program = await house.place.open()
         handle = await program.adopt(f"p.evaluations.{job_id}.1")
         assert handle is not None
         ended = await asyncio.wait_for(program.follow(handle), 20)
@@ -350,7 +355,7 @@ async def test_what_a_launcher_remembers_does_not_grow(house: House) -> None:
     async with house.supervisor() as supervisor:
         for _ in range(3):
             await house.until(await house.job(""), State.SUCCEEDED)
-        await wait_for(lambda: supervisor.running == 0 and not list((house.root / "state").iterdir()))
+        await wait_for(lambda: supervisor.running == 0 and not house.place.remembered())
 
 
 async def test_two_supervisors_run_each_job_once(house: House) -> None:

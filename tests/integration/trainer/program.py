@@ -33,8 +33,9 @@ CLOCK = SystemClock()
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("command")
-    for name in ("--store", "--run", "--attempt", "--cache", "--metrics-port", "--spec"):
+    for name in ("--store", "--run", "--attempt", "--cache", "--metrics-port", "--metrics-host", "--spec"):
         parser.add_argument(name)
+    parser.add_argument("--beat-file")
     options = parser.parse_args()
     if options.command == "plan":
         return plan(load(RunSpec, Path(options.spec).read_bytes()), Path(options.cache))

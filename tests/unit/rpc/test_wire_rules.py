@@ -6,9 +6,11 @@ import pytest
 from google.protobuf.descriptor import MethodDescriptor
 
 from marsam.core.errors import Internal, Invalid, Precondition
-from marsam.rpc.server.auth import LOCAL, Principal, scope_of
+from marsam.core.tokens import Principal
+from marsam.rpc.server.auth import LOCAL
 from marsam.rpc.server.settings import ServerSettings, parse_address
 from marsam.rpc.wire.retries import repeatable, service_config, services
+from marsam.rpc.wire.scopes import scope_of
 
 METHODS = [method for service in services() for method in service.methods]
 

@@ -7,8 +7,10 @@ def main() -> int:
     return run("dataset", Settings, assemble)
 """
 
-from marsam.rpc.server.auth import Principal, current_principal
+from marsam.core.tokens import Principal
+from marsam.rpc.server.auth import current_principal
 from marsam.rpc.server.lifecycle import Lifecycle
+from marsam.rpc.server.pages import Page
 from marsam.rpc.server.program import Assembly, run
 from marsam.rpc.server.serve import Registration, serve
 from marsam.rpc.server.settings import ServerSettings
@@ -16,6 +18,7 @@ from marsam.rpc.server.settings import ServerSettings
 __all__ = [
     "Assembly",
     "Lifecycle",
+    "Page",
     "Principal",
     "Registration",
     "ServerSettings",

@@ -1,49 +1,22 @@
-"""Who calls, and may they: bearer tokens against a file of their hashes; scopes from the protos; projects from names.
-
-The file is JSON: {"tokens": [{"principal": "ci", "sha256": "<hex>", "scopes": ["runs.*"], "projects": ["default"]}]}.
-`*` stands for everything, `runs.*` for every scope of runs. The token itself is in no file of ours.
-"""
+"""Who calls, and may they: bearer tokens against a file of their hashes; scopes from the protos; projects by names."""
 
 import contextvars
-import hashlib
-import json
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
 
-from google.protobuf import descriptor_pool
-from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from marsam.api.common.v1 import common_pb2
-from marsam.core.errors import Denied, Internal, Invalid, Missing, Unauthenticated
+from marsam.core.errors import Denied, Missing, Unauthenticated
+from marsam.core.tokens import Principal, hash_of
 from marsam.rpc.server.pipeline import Call
 from marsam.rpc.wire.metadata import AUTHORIZATION
+from marsam.rpc.wire.scopes import describe, scope_of
 from marsam.telemetry.logs import bind
 
-_PROJECT = re.compile(r"projects/([^/]+)(/.*)?")
+_PROJECT = re.compile(r"projects/([^/]+)(/.*)?", re.DOTALL)
 # Names sit in the request or in one message of it; deeper is content.
 _DEPTH = 2
-
-
-@dataclass(frozen=True, kw_only=True)
-class Principal:
-    """A caller, and what they may do where."""
-
-    name: str
-    scopes: frozenset[str] = frozenset({"*"})
-    projects: frozenset[str] = frozenset({"*"})
-
-    def may(self, scope: str) -> bool:
-        """Whether the caller holds `scope`."""
-        family = scope.partition(".")[0] + ".*"
-        return not self.scopes.isdisjoint({"*", scope, family})
-
-    def sees(self, project: str) -> bool:
-        """Whether the caller's world contains `project`."""
-        return "*" in self.projects or project in self.projects
-
 
 LOCAL = Principal(name="local")
 _current: contextvars.ContextVar[Principal] = contextvars.ContextVar("marsam_principal", default=LOCAL)
@@ -54,72 +27,47 @@ def current_principal() -> Principal:
     return _current.get()
 
 
-def scope_of(method: MethodDescriptor) -> str:
-    """The scope a method declares; Internal when it declares none, which no service is started with."""
-    # The generated stub types the extension by its descriptor, not as an extension of MethodOptions.
-    scope: str = method.GetOptions().Extensions[common_pb2.scope]  # type: ignore[index]
-    if not scope:
-        raise Internal(f"{method.full_name} declares no scope", reason="SCOPE_MISSING")
-    return scope
-
-
-def describe(method: str) -> MethodDescriptor:
-    """The descriptor of `/package.Service/Method`."""
-    service, _, name = method.removeprefix("/").partition("/")
-    return descriptor_pool.Default().FindServiceByName(service).methods_by_name[name]
-
-
-def read_tokens(path: Path) -> Mapping[str, Principal]:
-    """Principals by the SHA-256 of their token. Raises Invalid that names the file and what is wrong in it."""
-    found: dict[str, Principal] = {}
-    try:
-        for entry in json.loads(path.read_text(encoding="utf-8"))["tokens"]:
-            if not re.fullmatch(r"[0-9a-f]{64}", entry["sha256"]):
-                raise ValueError(f"'sha256' of '{entry['principal']}' is not 64 hexadecimal digits")
-            found[entry["sha256"]] = Principal(
-                name=entry["principal"],
-                scopes=frozenset(entry["scopes"]),
-                projects=frozenset(entry["projects"]),
-            )
-    except OSError as error:
-        raise _bad_token_file(f"cannot read {path}: {error.strerror}") from error
-    except KeyError as error:
-        raise _bad_token_file(f"{path} is not a token file: {error} is missing") from error
-    except (ValueError, TypeError) as error:
-        raise _bad_token_file(f"{path} is not a token file: {error}") from error
-    return found
-
-
-def _bad_token_file(message: str) -> Invalid:
-    return Invalid(
-        message,
-        field="token_file",
-        reason="TOKEN_FILE_INVALID",
-        remedy='expected {"tokens": [{"principal", "sha256", "scopes", "projects"}]}',
-    )
-
-
 class Auth:
-    """A guard. Without tokens every caller is `local` (the settings allow that on loopback only)."""
+    """A guard. Without tokens every caller is `local` (the settings allow that on loopback only).
 
-    def __init__(self, tokens: Mapping[str, Principal] | None) -> None:
+    `tokens` is asked at every call, so that a token file may change while the service serves.
+    """
+
+    def __init__(self, tokens: Callable[[], Mapping[str, Principal]] | None) -> None:
         self._tokens = tokens
 
     def admit(self, call: Call) -> None:
         """Raises Unauthenticated or Denied."""
-        if call.infrastructure or self._tokens is None:
+        if not call.infrastructure:
+            self.identify(call.metadata.get(AUTHORIZATION, ""), lambda: scope_of(describe(call.method)))
+
+    def identify(self, authorization: str, scope: Callable[[], str]) -> None:
+        """Makes the holder of the header's token the principal of this task; it must hold `scope`.
+
+        Raises Unauthenticated or Denied.
+        """
+        if self._tokens is None:
             return
-        kind, _, token = call.metadata.get(AUTHORIZATION, "").partition(" ")
+        kind, _, token = authorization.partition(" ")
         if kind.lower() != "bearer" or not token:
-            raise Unauthenticated("this service needs a token", remedy="send 'authorization: Bearer <token>'")
-        principal = self._tokens.get(hashlib.sha256(token.encode()).hexdigest())
+            raise Unauthenticated(
+                "this service needs a token",
+                reason="TOKEN_MISSING",
+                remedy="set MARSAM_TOKEN or MARSAM_TOKEN_FILE (on the wire: 'authorization: Bearer <token>')",
+            )
+        principal = self._tokens().get(hash_of(token))
         if principal is None:
-            raise Unauthenticated("the token is not known", reason="TOKEN_UNKNOWN")
+            raise Unauthenticated(
+                "this service does not know the token",
+                reason="TOKEN_UNKNOWN",
+                remedy="look for a missing character or a token of another installation; the operator makes one with"
+                " 'marsam tokens new'",
+            )
         bind(principal=principal.name)
-        scope = scope_of(describe(call.method))
-        if not principal.may(scope):
+        needed = scope()
+        if not principal.may(needed):
             raise Denied(
-                f"'{principal.name}' lacks the scope '{scope}'",
+                f"'{principal.name}' lacks the scope '{needed}'",
                 reason="SCOPE_LACKING",
                 remedy="ask the operator for a token that holds it",
             )

@@ -3,6 +3,7 @@
 import errno
 import socket
 
+import grpc
 import grpc.aio
 
 from marsam.core.errors import Precondition
@@ -18,13 +19,18 @@ def claim(address: Address, *, setting: str) -> socket.socket:
         raise _refused(error, address, setting) from error
 
 
-def bind(server: grpc.aio.Server, address: Address, *, setting: str) -> int:
-    """Binds a gRPC server and gives the port; Precondition as for `claim`."""
+def bind(
+    server: grpc.aio.Server, address: Address, *, setting: str, credentials: grpc.ServerCredentials | None = None
+) -> int:
+    """Binds a gRPC server, with TLS when it has credentials, and gives the port; Precondition as for `claim`."""
     # gRPC reports every failure alike; a plain socket knows the reason. `so_reuseport` is off on our servers, so that
     # a port taken between the two lines still fails instead of being shared.
     claim(address, setting=setting).close()
     try:
-        port = server.add_insecure_port(str(address))
+        if credentials is None:
+            port = server.add_insecure_port(str(address))
+        else:
+            port = server.add_secure_port(str(address), credentials)
     except RuntimeError as error:
         raise _refused(OSError(errno.EADDRINUSE, "address in use"), address, setting) from error
     return int(port)

@@ -18,12 +18,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
 
-from starlette.routing import BaseRoute
-
 from marsam.core.errors import Invalid, MarsamError
 from marsam.core.records import to_plain
 from marsam.core.settings import load_settings
 from marsam.rpc.server.lifecycle import Lifecycle
+from marsam.rpc.server.pages import Page
 from marsam.rpc.server.serve import Registration, serve
 from marsam.rpc.server.settings import ServerSettings
 from marsam.telemetry import Log, Meter, configure
@@ -39,7 +38,7 @@ class Assembly:
     """A service, built and ready to be served."""
 
     registrations: Sequence[Registration]
-    routes: Sequence[BaseRoute] = ()
+    pages: Sequence[Page] = ()
 
 
 Assemble = Callable[[S, Meter, Lifecycle], AbstractAsyncContextManager[Assembly]]
@@ -94,7 +93,7 @@ async def _main(service: str, settings: S, assemble: Assemble[S], *, follow_stdi
         _follow_stdin(patience=settings.drain_seconds + settings.grace_seconds + 20.0)
     meter = Meter(service=service, version=version("marsam"))
     async with assemble(settings, meter, lifecycle) as assembly:
-        await serve(assembly.registrations, settings, meter=meter, lifecycle=lifecycle, routes=assembly.routes)
+        await serve(assembly.registrations, settings, meter=meter, lifecycle=lifecycle, web=assembly.pages)
 
 
 def _follow_stdin(*, patience: float) -> None:

@@ -5,23 +5,29 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import grpc.aio
 from google.protobuf import descriptor_pool
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from starlette.routing import BaseRoute
 
-from marsam.rpc.server import listening
-from marsam.rpc.server.auth import Auth, read_tokens, scope_of
+from marsam.core.errors import did_you_mean
+from marsam.core.tokens import Principal, read_tokens
+from marsam.rpc.server import listening, pages
+from marsam.rpc.server.auth import Auth
 from marsam.rpc.server.layers import access_log, error_table, metered
 from marsam.rpc.server.lifecycle import Lifecycle
+from marsam.rpc.server.pages import Page
 from marsam.rpc.server.pipeline import Pipeline
+from marsam.rpc.server.reload import Reloaded, follow
 from marsam.rpc.server.settings import Address, ServerSettings, parse_address
+from marsam.rpc.server.tls import Tls
 from marsam.rpc.server.validation import Validation
 from marsam.rpc.wire.channel import METADATA_BYTES
+from marsam.rpc.wire.scopes import known_scopes, scope_of
 from marsam.telemetry import Log, Meter, http, metrics
 
 _LOG = Log("marsam.rpc.server")
@@ -60,18 +66,21 @@ async def serve(
     *,
     meter: Meter,
     lifecycle: Lifecycle,
-    routes: Sequence[BaseRoute] = (),
+    web: Sequence[Page] = (),
     announce: Callable[[str], None] = _announce,
 ) -> None:
     """Serves until `lifecycle.stop()`, then drains: NOT_SERVING, `drain_seconds` for load balancers, `grace_seconds`
-    for open calls. `announce` gets the ready line with the real addresses. `routes` join the HTTP side.
+    for open calls. `announce` gets the ready line with the real addresses. `web` joins the HTTP side.
 
-    Raises Precondition for an address that cannot be had, Invalid for a bad token file, Internal for a method without
-    scope.
+    Token file and certificate are read again when they change. Raises Precondition for an address that cannot be had
+    or a certificate that no client would take, Invalid for a bad token file, certificate or key, Internal for a method
+    without scope.
     """
     _check_scopes(registrations)
-    tokens = read_tokens(settings.token_file) if settings.token_file is not None else None
-    pipeline = Pipeline(layers=(access_log, metered(meter), error_table), guards=(Auth(tokens), Validation()))
+    tokens = _tokens(settings)
+    tls = Tls(settings.tls) if settings.tls is not None else None
+    auth = Auth((lambda: tokens.current) if tokens is not None else None)
+    pipeline = Pipeline(layers=(access_log, metered(meter), error_table), guards=(auth, Validation()))
     server = grpc.aio.server(interceptors=[pipeline], options=_OPTIONS)
     for registration in registrations:
         registration.add(server)
@@ -85,21 +94,32 @@ async def serve(
     http_address = parse_address(settings.http_listen, field="http_listen")
     listener = listening.claim(http_address, setting="http_listen")
     try:
-        port = listening.bind(server, address, setting="listen")
+        credentials = tls.for_grpc() if tls is not None else None
+        port = listening.bind(server, address, setting="listen", credentials=credentials)
     except BaseException:
         listener.close()
         raise
     serving = asyncio.Event()
-    app = http.application(meter, ready=lambda: serving.is_set() and not lifecycle.draining.is_set(), routes=routes)
-    async with http.serving(app, listener) as http_port, _lag_probe(meter):
+    app = http.application(
+        meter,
+        ready=lambda: serving.is_set() and not lifecycle.draining.is_set(),
+        routes=pages.routes(web, auth),
+    )
+    context = tls.for_http() if tls is not None else None
+    watched = [one for one in (tokens, tls.reloaded if tls is not None else None) if one is not None]
+    async with http.serving(app, listener, tls=context) as http_port, _lag_probe(meter), _kept_fresh(watched):
         await server.start()
         for name in ("", *names):
             await checker.set(name, health_pb2.HealthCheckResponse.SERVING)
         serving.set()
-        where = lifecycle.address = str(Address(host=address.host, port=port))
-        web = f"http://{Address(host=http_address.host, port=http_port)}"
-        _LOG.info("service.ready", listen=where, http=web)
-        announce(json.dumps({"event": "ready", "service": meter.service, "grpc": where, "http": web}))
+        scheme = "https://" if tls is not None else ""
+        where = lifecycle.address = f"{scheme}{Address(host=address.host, port=port)}"
+        site = f"{scheme or 'http://'}{Address(host=http_address.host, port=http_port)}"
+        _LOG.info("service.ready", listen=where, http=site)
+        if tls is None and not address.loopback:
+            _LOG.warning("service.plaintext", listen=where, remedy="set MARSAM_TLS_CERT_FILE and MARSAM_TLS_KEY_FILE, "
+                         "or keep the port behind something that encrypts")  # fmt: skip
+        announce(json.dumps({"event": "ready", "service": meter.service, "grpc": where, "http": site}))
         try:
             await lifecycle.stopped()
         finally:
@@ -128,10 +148,38 @@ async def _drain(
     _LOG.info("service.stopped", seconds=round(time.monotonic() - began, 3))
 
 
+def _tokens(settings: ServerSettings) -> Reloaded[Mapping[str, Principal]] | None:
+    path = settings.token_file
+    if path is None:
+        return None
+
+    def read() -> Mapping[str, Principal]:
+        found = read_tokens(path)
+        known = known_scopes()
+        for principal in found.values():
+            for scope in principal.scopes - known:
+                # Not refused: the file may already name what the next version of the service knows.
+                _LOG.warning("tokens.unknown_scope", principal=principal.name, message=f"no method asks for '{scope}'",
+                             remedy=did_you_mean(scope, sorted(known)))  # fmt: skip
+        return found
+
+    return Reloaded("token_file", [path], read)
+
+
 def _check_scopes(registrations: Sequence[Registration]) -> None:
     for registration in registrations:
         for method in descriptor_pool.Default().FindServiceByName(registration.service).methods:
             scope_of(method)
+
+
+@contextlib.asynccontextmanager
+async def _kept_fresh(watched: Sequence[Reloaded[Any]]) -> AsyncIterator[None]:
+    task = asyncio.create_task(follow(watched), name="rpc.reload")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
 
 
 @contextlib.asynccontextmanager

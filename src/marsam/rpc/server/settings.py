@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from marsam.core.errors import Invalid, Precondition
+from marsam.rpc.server.tls import TlsFiles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,16 @@ class ServerSettings:
     """Address of /metrics, /healthz and /readyz."""
 
     token_file: Path | None = None
-    """Hashed tokens that may call; see `auth`. Without it the service serves loopback only."""
+    """Hashed tokens that may call; see `marsam.core.tokens`. Without it the service serves loopback only."""
+
+    tls_cert_file: Path | None = None
+    """Certificate chain of both ports, PEM, the service's own first; with it they speak TLS only."""
+
+    tls_key_file: Path | None = None
+    """The certificate's key, PEM, not encrypted."""
+
+    tls_client_ca_file: Path | None = None
+    """Authorities of clients' certificates: with it gRPC asks every caller for one (mutual TLS)."""
 
     drain_seconds: float = 0.0
     """After NOT_SERVING, how long to go on accepting calls, for load balancers to notice."""
@@ -65,18 +75,41 @@ class ServerSettings:
     """debug, info, warning or error."""
 
     def __post_init__(self) -> None:
-        address = parse_address(self.listen, field="listen")
-        parse_address(self.http_listen, field="http_listen")
+        addresses = {name: parse_address(getattr(self, name), field=name) for name in ("listen", "http_listen")}
         for name in ("drain_seconds", "grace_seconds"):
             if getattr(self, name) < 0:
                 raise Invalid(f"{name} must be ≥ 0, got {getattr(self, name)}", field=name)
         levels = ("debug", "info", "warning", "error")
         if self.log_level.lower() not in levels:
             raise Invalid(f"log_level must be one of {', '.join(levels)}, got '{self.log_level}'", field="log_level")
-        if self.token_file is None and not address.loopback:
-            raise Precondition(
-                f"{self.listen} can be reached from other machines, and no token file is set",
-                reason="AUTH_REQUIRED",
-                field="token_file",
-                remedy="set MARSAM_TOKEN_FILE, or listen on 127.0.0.1",
+        for name, address in addresses.items():
+            if self.token_file is None and not address.loopback:
+                raise Precondition(
+                    f"{name} {address} can be reached from other machines, and no token file is set",
+                    reason="AUTH_REQUIRED",
+                    field="token_file",
+                    remedy="set MARSAM_TOKEN_FILE ('marsam tokens new' makes its entries), or listen on 127.0.0.1",
+                )
+        _check_together(self)
+
+    @property
+    def tls(self) -> TlsFiles | None:
+        """The files of the certificate; None without TLS."""
+        if self.tls_cert_file is None or self.tls_key_file is None:
+            return None
+        return TlsFiles(certificate=self.tls_cert_file, key=self.tls_key_file, client_ca=self.tls_client_ca_file)
+
+
+def _check_together(settings: ServerSettings) -> None:
+    for present, absent in (
+        ("tls_cert_file", "tls_key_file"),
+        ("tls_key_file", "tls_cert_file"),
+        ("tls_client_ca_file", "tls_cert_file"),
+    ):
+        if getattr(settings, present) is not None and getattr(settings, absent) is None:
+            raise Invalid(
+                f"{present} is set and {absent} is not",
+                field=absent,
+                reason="TLS_INCOMPLETE",
+                remedy=f"set MARSAM_{absent.upper()} too",
             )

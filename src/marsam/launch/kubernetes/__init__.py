@@ -1,0 +1,1 @@
+"""Programs as Kubernetes Jobs. The only place that imports the `kubernetes` client."""

@@ -1,0 +1,133 @@
+"""Where the launchers of the contract launch: processes, a fake cluster whose nodes run processes, a real cluster."""
+
+import os
+import sys
+from collections.abc import Mapping
+from contextlib import AsyncExitStack, ExitStack
+from pathlib import Path
+from typing import Protocol
+
+from marsam.core.errors import Missing
+from marsam.launch.kubernetes.cluster import connect
+from marsam.launch.kubernetes.launcher import KubernetesLauncher
+from marsam.launch.kubernetes.manifest import CONTAINER, job_name, selector
+from marsam.launch.kubernetes.profiles import ClusterFile, Profile
+from marsam.launch.launcher import Launcher, Program
+from marsam.launch.process import ProcessLauncher, read_tail
+from tests.fakes.kubernetes.cluster import NAMESPACE, FakeCluster
+
+REAL = bool(os.environ.get("MARSAM_TEST_CLUSTER"))
+PLACES = ("cluster",) if REAL else ("process", "kubernetes")
+
+GRACE_S = 2
+
+
+class Place(Protocol):
+    """A place that remembers: each `open` gives another launcher over the same memory, as after a restart."""
+
+    local: bool
+    """Whether programs run on this machine, so that files and process numbers are shared with them."""
+
+    async def open(self, state: str = "state") -> Launcher: ...
+
+    def program(self, code: str, **env: str) -> Program: ...
+
+    def said(self, program: Program, key: str = "a") -> str:
+        """What the program has written so far."""
+        ...
+
+    def remembered(self) -> list[str]:
+        """Everything that a launcher still knows of."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class ProcessPlace:
+    local = True
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    async def open(self, state: str = "state") -> Launcher:
+        return ProcessLauncher(self._folder / state)
+
+    def program(self, code: str, **env: str) -> Program:
+        return Program(
+            argv=(sys.executable, "-c", code), log_path=self._folder / "logs" / "run.log", env=env, cwd=self._folder
+        )
+
+    def said(self, program: Program, key: str = "a") -> str:
+        return read_tail(program.log_path)
+
+    def remembered(self) -> list[str]:
+        return [entry.name for entry in (self._folder / "state").iterdir()]
+
+    async def close(self) -> None: ...
+
+
+class JobPlace:
+    """Jobs of a cluster; `local` on the fake one."""
+
+    def __init__(self, folder: Path, *, local: bool, token: str = "trainer") -> None:
+        self.local = local
+        self._folder = folder
+        self._stack = ExitStack()
+        self._opened = AsyncExitStack()
+        if local:
+            self.fake = self._stack.enter_context(FakeCluster(folder / "cluster", token=token))
+            self._config, namespace, image = self.fake.kubeconfig, NAMESPACE, "marsam/run:test"
+        else:
+            self._config = Path(os.environ["KUBECONFIG"])
+            namespace = os.environ.get("MARSAM_TEST_NAMESPACE", "marsam-test")
+            image = os.environ.get("MARSAM_TEST_IMAGE", "python:3.11-slim")
+        self.cluster = connect(namespace, self._config)
+        self.file = cluster_file(namespace, image, instance=f"t{os.getpid()}-{abs(hash(folder)) % 10**8}")
+
+    @property
+    def _selector(self) -> str:
+        return selector(self.file)
+
+    async def open(self, state: str = "") -> KubernetesLauncher:
+        return await self.enter(KubernetesLauncher(self.cluster, self.file))
+
+    async def enter(self, launcher: KubernetesLauncher) -> KubernetesLauncher:
+        """Open a launcher that is closed with this place."""
+        return await self._opened.enter_async_context(launcher)
+
+    def program(self, code: str, **env: str) -> Program:
+        return Program(
+            argv=("python3", "-c", code),
+            log_path=self._folder / "logs" / "run.log",
+            env=env,
+            cwd=self._folder if self.local else None,
+        )
+
+    def said(self, program: Program, key: str = "a") -> str:
+        pods, _ = self.cluster.snapshot("pods", f"batch.kubernetes.io/job-name={job_name(key)}")
+        try:
+            return "".join(self.cluster.log(pod["metadata"]["name"], CONTAINER).decode() for pod in pods)
+        except Missing:
+            return ""
+        except Exception as error:  # a container that has not begun has no log
+            if "waiting to start" in str(error) or "ContainerCreating" in str(error):
+                return ""
+            raise
+
+    def remembered(self) -> list[str]:
+        return [job["metadata"]["name"] for job in self.cluster.snapshot("jobs", self._selector)[0]]
+
+    async def close(self) -> None:
+        await self._opened.aclose()
+        for name in self.remembered():
+            self.cluster.delete_job(name)
+        self._stack.close()
+
+
+def cluster_file(namespace: str, image: str, *, instance: str = "marsam", **fields: object) -> ClusterFile:
+    profiles: Mapping[str, Profile] = {"cpu": Profile(graceSeconds=GRACE_S, imageSeconds=2, pendingSeconds=3)}
+    return ClusterFile(namespace=namespace, image=image, instance=instance, **{"profiles": profiles, **fields})  # type: ignore[arg-type]
+
+
+def place_called(name: str, folder: Path) -> ProcessPlace | JobPlace:
+    return ProcessPlace(folder) if name == "process" else JobPlace(folder, local=name == "kubernetes")

@@ -1,0 +1,327 @@
+"""The control loops behind the fake API server: Jobs make pods, pods get nodes, what is over is cleared away."""
+
+import copy
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from tests.fakes.kubernetes.store import Object, Objects, Refusal, now
+
+TRACKING = "batch.kubernetes.io/job-tracking"
+_REACHED = "Reached expected number of succeeded pods"
+Admission = Callable[[Object], str | None]
+"""Says why a pod is refused, None when it is not."""
+
+
+class Controllers:
+    """The Job controller, the scheduler, and the garbage collector, in one thread."""
+
+    def __init__(self, objects: Objects, namespace: str) -> None:
+        self._objects = objects
+        self._namespace = namespace
+        self._ending = threading.Event()
+        self._retry_at: dict[str, float] = {}
+        self.admission: Admission = lambda pod: None
+        self._thread = threading.Thread(target=self._work, name="controllers", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._ending.set()
+        with self._objects.changed:
+            self._objects.changed.notify_all()
+        self._thread.join(10)
+
+    def event(self, about: Object, kind: str, reason: str, message: str, *, type_: str = "Warning") -> None:
+        meta = about["metadata"]
+        self._objects.create("events", {
+            "apiVersion": "v1", "kind": "Event", "type": type_, "reason": reason, "message": message,
+            "metadata": {"generateName": f"{meta['name']}.", "namespace": self._namespace},
+            "involvedObject": {"kind": kind, "name": meta["name"], "uid": meta["uid"], "namespace": self._namespace},
+            "firstTimestamp": now(), "lastTimestamp": now(), "count": 1,
+        })  # fmt: skip
+
+    def _work(self) -> None:
+        seen = -1
+        while not self._ending.is_set():
+            with self._objects.changed:
+                if self._objects.version == seen:
+                    self._objects.changed.wait(0.2)
+                seen = self._objects.version
+                for job in self._objects.all("jobs"):
+                    self._sync(job)
+                self._schedule()
+                self._collect()
+
+    # Jobs
+
+    def _sync(self, job: Object) -> None:
+        name, spec = job["metadata"]["name"], job["spec"]
+        pods = [p for p in self._objects.all("pods") if _owner(p) == job["metadata"]["uid"]]
+        for pod in pods:
+            if _over(pod):
+                self._release(pod)
+        if _is(job, "Complete") or _is(job, "Failed"):
+            self._expire(job)
+            return
+        status = job["status"]
+        live = [p for p in pods if not _over(p)]
+        active = [p for p in live if not p["metadata"].get("deletionTimestamp")]
+        failed = [p for p in pods if p.get("status", {}).get("phase") == "Failed"]
+        if spec.get("suspend"):  # what it ends itself, because it was told to wait, has not failed
+            failed = [p for p in failed if not p["metadata"].get("deletionTimestamp")]
+        done = [p for p in pods if p.get("status", {}).get("phase") == "Succeeded"]
+        change: Object = {"failed": len(failed) or None, "succeeded": len(done) or None, "active": len(active) or None}
+        verdict = self._failure(job, failed)
+        if done and verdict is None:
+            _set(change, status, "SuccessCriteriaMet", "CompletionsReached", _REACHED)
+            if not live:
+                _set(change, status, "Complete", "CompletionsReached", _REACHED)
+                change["completionTime"] = now()
+        elif verdict is not None:
+            _set(change, status, "FailureTarget", *verdict)
+            self._end(active)
+            change["active"] = None
+            if not live:
+                _set(change, status, "Failed", *verdict)
+        elif spec.get("suspend"):
+            self._end(active)
+            change |= {"active": None, "startTime": None}
+            _set(change, status, "Suspended", "JobSuspended", "Job suspended")
+        else:
+            if _is(job, "Suspended"):
+                _set(change, status, "Suspended", "JobResumed", "Job resumed", value="False")
+            if not status.get("startTime"):
+                change["startTime"] = now()
+            if not live and not failed and not done and time.monotonic() >= self._retry_at.get(name, 0):
+                self._make_pod(job)
+        self._objects.update("jobs", name, lambda j: _update_status(j, change))
+
+    def _failure(self, job: Object, failed: list[Object]) -> tuple[str, str] | None:
+        """(reason, message) when the Job has failed."""
+        spec, started = job["spec"], job["status"].get("startTime")
+        if condition := _is(job, "FailureTarget"):
+            return condition["reason"], condition["message"]
+        limit = spec.get("activeDeadlineSeconds")
+        if limit is not None and started and not spec.get("suspend"):
+            age = datetime.now(UTC).timestamp() - datetime.fromisoformat(started).timestamp()
+            if age >= limit:
+                return "DeadlineExceeded", "Job was active longer than specified deadline"
+        counted = 0
+        for pod in failed:
+            action, message = self._policy(job, pod)
+            if action == "FailJob":
+                return "PodFailurePolicy", message
+            counted += action == "Count"
+        if counted > spec.get("backoffLimit", 6):
+            return "BackoffLimitExceeded", "Job has reached the specified backoff limit"
+        return None
+
+    def _policy(self, job: Object, pod: Object) -> tuple[str, str]:
+        """(action, message) of the first rule of podFailurePolicy that matches a failed pod."""
+        where = f"{self._namespace}/{pod['metadata']['name']}"
+        for index, rule in enumerate(job["spec"].get("podFailurePolicy", {}).get("rules", ())):
+            action = rule["action"]
+            for pattern in rule.get("onPodConditions", ()):
+                if _is(pod, pattern["type"]):
+                    said = f"Pod {where} has condition {pattern['type']} matching {action} rule at index {index}"
+                    return action, said
+            codes = rule.get("onExitCodes")
+            for status in pod["status"].get("containerStatuses", ()) if codes else ():
+                code = status["state"].get("terminated", {}).get("exitCode")
+                if code in (None, 0) or codes.get("containerName", status["name"]) != status["name"]:
+                    continue
+                if (code in codes["values"]) == (codes["operator"] == "In"):
+                    said = (
+                        f"Container {status['name']} for pod {where} failed with exit code {code} "
+                        f"matching {action} rule at index {index}"
+                    )
+                    return action, said
+        return "Count", ""
+
+    def _make_pod(self, job: Object) -> None:
+        meta = job["metadata"]
+        template = copy.deepcopy(job["spec"]["template"])
+        labels = {
+            **(template.get("metadata", {}).get("labels") or {}),
+            "batch.kubernetes.io/job-name": meta["name"],
+            "batch.kubernetes.io/controller-uid": meta["uid"],
+            "batch.kubernetes.io/job-completion-index": "0",
+        }
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "generateName": f"{meta['name']}-0-",
+                "namespace": self._namespace,
+                "labels": labels,
+                "annotations": template.get("metadata", {}).get("annotations") or {},
+                "finalizers": [TRACKING],
+                "ownerReferences": [{"kind": "Job", "name": meta["name"], "uid": meta["uid"], "controller": True}],
+            },
+            "spec": {**template["spec"], "hostname": f"{meta['name']}-0"},
+            "status": {"phase": "Pending"},
+        }
+        for container in pod["spec"]["containers"]:
+            container.setdefault("env", []).append({"name": "JOB_COMPLETION_INDEX", "value": "0"})
+        refusal = self.admission(pod)
+        if refusal is None:
+            self._objects.create("pods", pod)
+            return
+        self._retry_at[meta["name"]] = time.monotonic() + 1.0
+        self.event(job, "Job", "FailedCreate", f'Error creating: pods "{meta["name"]}-0-x" is forbidden: {refusal}')
+
+    def _end(self, pods: list[Object]) -> None:
+        for pod in pods:
+            end_pod(self._objects, pod)
+
+    def _release(self, pod: Object) -> None:
+        def change(thing: Object) -> None:
+            thing["metadata"]["finalizers"] = [f for f in thing["metadata"].get("finalizers", ()) if f != TRACKING]
+
+        self._objects.update("pods", pod["metadata"]["name"], change)
+
+    def _expire(self, job: Object) -> None:
+        ttl = job["spec"].get("ttlSecondsAfterFinished")
+        ended = (_is(job, "Complete") or _is(job, "Failed") or {})["lastTransitionTime"]
+        age = datetime.now(UTC).timestamp() - datetime.fromisoformat(ended).timestamp()
+        if ttl is not None and age > ttl:
+            self._objects.delete("jobs", job["metadata"]["name"])
+
+    # Nodes
+
+    def _schedule(self) -> None:
+        nodes = self._objects.all("nodes")
+        for pod in self._objects.all("pods"):
+            if pod["spec"].get("nodeName") or pod["metadata"].get("deletionTimestamp"):
+                continue
+            reasons = []
+            for node in nodes:
+                reason = self._misfit(pod, node)
+                if reason is None:
+                    self._bind(pod, node["metadata"]["name"])
+                    break
+                reasons.append(reason)
+            else:
+                counted = ", ".join(f"{reasons.count(r)} {r}" for r in sorted(set(reasons)))
+                said = (
+                    f"0/{len(nodes)} nodes are available: {counted}."
+                    if nodes
+                    else "no nodes available to schedule pods"
+                )
+                self._condition(pod, "PodScheduled", "Unschedulable", said)
+
+    def _misfit(self, pod: Object, node: Object) -> str | None:
+        spec, status = pod["spec"], node["status"]
+        if not _is(node, "Ready"):
+            return "node(s) were not ready"
+        labels = node["metadata"].get("labels", {})
+        if any(labels.get(k) != v for k, v in spec.get("nodeSelector", {}).items()):
+            return "node(s) didn't match Pod's node affinity/selector"
+        for taint in node["spec"].get("taints", ()):
+            if not any(_tolerates(t, taint) for t in spec.get("tolerations", ())):
+                return f"node(s) had untolerated taint(s) {{{taint['key']}: {taint.get('value', '')}}}"
+        for name, amount in spec["containers"][0].get("resources", {}).get("limits", {}).items():
+            if "/" not in name:
+                continue
+            used = sum(
+                int(other["spec"]["containers"][0].get("resources", {}).get("limits", {}).get(name, 0))
+                for other in self._objects.all("pods")
+                if other["spec"].get("nodeName") == node["metadata"]["name"] and not _over(other)
+            )
+            if int(status.get("allocatable", {}).get(name, 0)) - used < int(amount):
+                return f"Insufficient {name}"
+        return None
+
+    def _bind(self, pod: Object, node: str) -> None:
+        def change(thing: Object) -> None:
+            thing["spec"]["nodeName"] = node
+            thing["status"]["conditions"] = [
+                {"type": "PodScheduled", "status": "True", "lastTransitionTime": now()},
+            ]
+
+        self._objects.update("pods", pod["metadata"]["name"], change)
+
+    def _condition(self, pod: Object, kind: str, reason: str, message: str) -> None:
+        old = next((c for c in pod["status"].get("conditions", ()) if c["type"] == kind), {})
+        if old.get("message") == message:
+            return
+        entry = {"type": kind, "status": "False", "reason": reason, "message": message, "lastTransitionTime": now()}
+
+        def change(thing: Object) -> None:
+            rest = [c for c in thing["status"].get("conditions", ()) if c["type"] != kind]
+            thing["status"]["conditions"] = [*rest, entry]
+
+        self._objects.update("pods", pod["metadata"]["name"], change)
+
+    def _collect(self) -> None:
+        """Pods whose Job is gone go too."""
+        jobs = {job["metadata"]["uid"] for job in self._objects.all("jobs")}
+        for pod in self._objects.all("pods"):
+            if _owner(pod) in jobs:
+                continue
+            self._release(pod)
+            if not pod["metadata"].get("deletionTimestamp"):
+                end_pod(self._objects, pod)
+
+
+def end_pod(objects: Objects, pod: Object) -> None:
+    """Delete a pod as the API does: with its grace where it runs, at once where it does not."""
+    placed = pod["spec"].get("nodeName") and not _over(pod)
+    try:
+        objects.delete("pods", pod["metadata"]["name"], grace=_grace(pod) if placed else 0)
+        if not placed:
+            objects.update("pods", pod["metadata"]["name"], lambda p: p["metadata"].update(finalizers=[]))
+    except Refusal:
+        pass
+
+
+def _grace(pod: Object) -> int:
+    return int(pod["spec"].get("terminationGracePeriodSeconds", 30))
+
+
+def _owner(pod: Object) -> str:
+    return str((pod["metadata"].get("ownerReferences") or [{}])[0].get("uid", ""))
+
+
+def _over(pod: Object) -> bool:
+    return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+
+
+def _is(thing: Object, kind: str) -> Object | None:
+    for condition in thing.get("status", {}).get("conditions") or ():
+        if condition["type"] == kind and condition["status"] == "True":
+            return dict(condition)
+    return None
+
+
+def _set(change: Object, status: Object, kind: str, reason: str, message: str, *, value: str = "True") -> None:
+    """Put a condition into `change`, keeping the others, and its time where it holds already."""
+    held = change.get("conditions") or copy.deepcopy(status.get("conditions") or [])
+    for condition in held:
+        if condition["type"] == kind and condition["status"] == value:
+            change["conditions"] = held
+            return
+    entry = {"type": kind, "status": value, "reason": reason, "message": message, "lastTransitionTime": now()}
+    change["conditions"] = [c for c in held if c["type"] != kind] + [entry]
+
+
+def _update_status(job: Object, change: Object) -> None:
+    for name, value in change.items():
+        if value is None:
+            job["status"].pop(name, None)
+        else:
+            job["status"][name] = value
+
+
+def _tolerates(toleration: dict[str, Any], taint: dict[str, Any]) -> bool:
+    if toleration.get("key") not in (None, "", taint["key"]) or toleration.get("effect") not in (
+        None,
+        "",
+        taint["effect"],
+    ):
+        return False
+    return toleration.get("operator") == "Exists" or toleration.get("value", "") == taint.get("value", "")

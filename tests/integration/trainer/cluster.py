@@ -1,0 +1,71 @@
+"""A trainer whose runs are Jobs of a fake cluster that really runs them."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from marsam.store.open import open_store
+from tests.fakes.kubernetes.cluster import NAMESPACE, FakeCluster
+from tests.fakes.kubernetes.store import Object
+from tests.integration.trainer.harness import PROGRAM, Service, place_base, place_version
+
+PROFILES: dict[str, Any] = {
+    "cpu": {"description": "two cores", "graceSeconds": 5},
+    "gpu-24g": {
+        "description": "one small GPU",
+        "graceSeconds": 5,
+        "nodeSelector": {"pool": "small"},
+        "resources": {"limits": {"nvidia.com/gpu": 1, "memory": "16Gi"}},
+    },
+    "mig": {"graceSeconds": 5, "resources": {"limits": {"nvidia.com/mig-1g.12gb": 1}}},
+    "broken-image": {"image": "marsam/run:gone", "imageSeconds": 1, "graceSeconds": 1},
+    "never": {"nodeSelector": {"pool": "none"}, "pendingSeconds": 2, "graceSeconds": 1},
+    "short": {"deadlineSeconds": 2, "graceSeconds": 2},
+    "queued": {"kueueQueue": "team-a", "graceSeconds": 5},
+}
+
+
+class JobService(Service):
+    """A trainer process with the launcher `kubernetes`, and the cluster that it launches at."""
+
+    def __init__(self, folder: Path, cluster: FakeCluster, **settings: object) -> None:
+        self.cluster = cluster
+        self.file = folder / "kubernetes.yaml"
+        self.said: dict[str, Any] = {
+            "namespace": NAMESPACE,
+            "image": "marsam/run:test",
+            "command": ["python3", str(PROGRAM)],
+            "cache": str(folder / "run-cache"),
+            "default": "cpu",
+            "profiles": PROFILES,
+        }
+        super().__init__(folder, launcher="kubernetes", kubernetes_file=self.file, **settings)
+
+    async def start(self) -> None:
+        self.file.write_text(yaml.safe_dump(self.said))
+        # The way to the cluster is the process' own, as in a pod.
+        os.environ["KUBECONFIG"] = str(self.cluster.kubeconfig)
+        try:
+            await super().start()
+        finally:
+            del os.environ["KUBECONFIG"]
+
+    async def furnish(self) -> None:
+        """Put a base and a dataset version into the store."""
+        blobs = open_store(str(self.store))
+        await place_base(blobs)
+        await place_version(blobs)
+
+    def job(self, run: str) -> Object:
+        """The Job of a run's newest attempt."""
+        return self._newest(self.cluster.jobs, run)
+
+    def pod(self, run: str) -> str:
+        """The name of the pod of a run's newest attempt."""
+        return str(self._newest(self.cluster.pods, run)["metadata"]["name"])
+
+    def _newest(self, things: list[Object], run: str) -> Object:
+        own = [t for t in things if t["metadata"]["labels"].get("marsam.dev/run") == run.split("/")[-1]]
+        return max(own, key=lambda t: int(t["metadata"]["labels"]["marsam.dev/attempt"]))

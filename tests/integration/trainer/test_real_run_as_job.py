@@ -1,0 +1,72 @@
+"""The real run program as a Job: it trains a tiny base of real classes, is preempted, saves, goes on, and publishes."""
+
+import asyncio
+import urllib.request
+from pathlib import Path
+
+import pytest
+from marsam_trainer.environment import free_port
+
+from marsam.api.model.v1 import model_pb2
+from marsam.api.trainer.v1 import trainer_pb2
+from marsam.jobs.progress import read_events
+from marsam.jobs.store import JobStore
+from marsam.store.open import open_store
+from tests.contract.families.bases import build_sd1
+from tests.fakes.kubernetes.cluster import FakeCluster
+from tests.integration.run.store import make
+from tests.integration.trainer.cluster import JobService
+from tests.integration.trainer.harness import CLOCK, state
+
+pytestmark = pytest.mark.slow
+PARENT = "projects/hayy"
+STEPS = 250
+
+
+async def test_a_job_trains_is_preempted_and_commits_a_model(tmp_path: Path) -> None:
+    folder = build_sd1(tmp_path / "base", prediction="epsilon")
+    shelf = await make(tmp_path / "store", folder)
+    with FakeCluster(tmp_path / "cluster") as cluster:
+        service = JobService(tmp_path, cluster, run_command="", run_metrics="true")
+        service.said |= {
+            "command": [],
+            "metricsPort": free_port(),
+            "profiles": {"cpu": {"graceSeconds": 60, "env": {"OMP_NUM_THREADS": "1"}}},
+        }
+        async with service:
+            spec = trainer_pb2.RunSpec(
+                base=shelf.base.name, dataset_version=shelf.version.name, method="lora", steps=STEPS, batch_size=2,
+                resolution=32, checkpoint_every=STEPS, learning_rate=1e-2, output_model_id="tuned",
+            )  # fmt: skip
+            spec.method_params.update({"rank": 2, "alpha": 4})
+            request = trainer_pb2.CreateRunRequest(parent=PARENT, spec=spec, request_id="one")
+            run = (await service.trainer.CreateRun(request)).run
+            async with asyncio.timeout(120):
+                while (await service.get(run.name)).progress.step < 3:
+                    await asyncio.sleep(0.1)
+            assert "marsam_training_steps_total" in await asyncio.to_thread(scraped, service.said["metricsPort"])
+            cluster.disrupt(service.pod(run.name), "PreemptionByScheduler", "for a pod of higher priority")
+            done = await service.until(run.name, "SUCCEEDED", "FAILED", timeout_s=240)
+            assert (state(done), done.attempt) == ("SUCCEEDED", 2), done
+            retry = next(entry for entry in done.history if entry.reason == "RETRY")
+            assert "pod of higher priority" in retry.message
+            checkpoints = (
+                await service.trainer.ListCheckpoints(trainer_pb2.ListCheckpointsRequest(name=run.name))
+            ).checkpoints
+            saved = [c.step for c in checkpoints if c.attempt == 1]
+            model = (await service.models.GetModel(model_pb2.GetModelRequest(name=done.model))).model
+            assert model.lineage.run == run.name
+    jobs = JobStore(open_store(str(service.store)), "hayy", "runs", CLOCK)
+    run_id = run.name.split("/")[-1]
+    record = next(t for t in await jobs.history(run_id) if t.reason == "RETRY")
+    assert record.detail["cause"] == "PREEMPTED"
+    assert record.detail["exit_code"] == 75  # it was let finish its step and write its checkpoint
+    events, _ = await read_events(jobs, run_id, 2)
+    first = next(e["step"] for e in events if e.get("kind") == "progress" and e.get("phase") == "training")
+    assert saved
+    assert first > saved[-1] >= 3
+
+
+def scraped(port: int) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        return str(answer.read().decode())
