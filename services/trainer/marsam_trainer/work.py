@@ -46,6 +46,7 @@ class RunWork:
         arguments = (
             "train", "--store", settings.store, "--run", format_name("run", store.project, job_id),
             "--attempt", str(attempt), "--cache", str(settings.cache),
+            "--cache-bytes", str(settings.cache_bytes),
             "--metrics-port", str(free_port() if settings.run_metrics else 0),
         )  # fmt: skip
         return Program(

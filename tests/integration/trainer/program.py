@@ -33,7 +33,7 @@ CLOCK = SystemClock()
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("command")
-    for name in ("--store", "--run", "--attempt", "--cache", "--metrics-port", "--spec"):
+    for name in ("--store", "--run", "--attempt", "--cache", "--cache-bytes", "--metrics-port", "--spec"):
         parser.add_argument(name)
     options = parser.parse_args()
     if options.command == "plan":
