@@ -16,7 +16,7 @@ from marsam.api.generator.v1 import evaluation_pb2
 from marsam.api.model.v1 import model_pb2
 from marsam.api.trainer.v1 import trainer_pb2
 from marsam.client import AsyncMarsam, state_name
-from marsam.core.errors import Internal
+from marsam.core.errors import Exists, Internal
 
 HAYY = Path(__file__).resolve().parent.parent
 BASE = HAYY / "base"
@@ -108,18 +108,18 @@ async def import_model(marsam: AsyncMarsam, source: Path, name: str, kind: str, 
 
 
 async def curate(marsam: AsyncMarsam, options: Options, screen: Screen) -> dict[str, dataset_pb2.Version]:
-    """Paints both sets, imports and checks them, and commits the ones that will be tuned on."""
+    """Paints both sets, imports and checks them, and commits the ones that will be tuned on; by the sets' names."""
     folder = options.home / "sets"
     with screen.work("Painting the example sets"):
         sets.write(folder)
     versions: dict[str, dataset_pb2.Version] = {}
     tuned_on = {variant.dataset for variant in options.variants}
     for name in ("raw", "balanced"):
-        dataset = f"hayy-{name}"
         content = _digest_of(folder / name)
+        dataset = await dataset_of(marsam, f"hayy-{name}", content)
         with screen.transfer(f"Importing the {name} set") as sent:
             started = await marsam.datasets.import_folder(
-                folder / name, dataset, progress=sent, request_id=_once("import", name, content)
+                folder / name, dataset, create=False, progress=sent, request_id=_once("import", name, content)
             )
         with screen.count(f"Decoding the {name} set") as count:
             async for state in marsam.datasets.watch_import(started.name):
@@ -130,12 +130,28 @@ async def curate(marsam: AsyncMarsam, options: Options, screen: Screen) -> dict[
         with screen.work(f"Checking the {name} set"):
             report = await marsam.datasets.check(dataset)
         screen.findings(name, report)
-        if dataset in tuned_on:
-            versions[dataset] = await marsam.datasets.commit(
+        if f"hayy-{name}" in tuned_on:
+            version = versions[f"hayy-{name}"] = await marsam.datasets.commit(
                 dataset, message=f"Hayy, the {name} set", request_id=_once("commit", name, content)
             )
-            screen.note(f"committed {versions[dataset].name}: {versions[dataset].item_count} pictures")
+            screen.note(f"committed {version.name}: {version.item_count} pictures")
     return versions
+
+
+async def dataset_of(marsam: AsyncMarsam, name: str, content: str) -> str:
+    """The dataset that holds the set with this digest and no other: `name`, or with a suffix when `name` is an older
+    set's. It is made when it is not there.
+    """
+    told = f"{name}, sha256 {content}"
+    candidates = (name, f"{name}-{content[:8]}")
+    for dataset in candidates:
+        try:
+            found = await marsam.datasets.create(dataset, display_name=told)
+        except Exists:
+            found = await marsam.datasets.get(dataset)
+        if found.display_name == told:
+            return dataset
+    raise Exists(f"the datasets {' and '.join(candidates)} hold something else", remedy="delete one of them")
 
 
 async def tune(

@@ -32,7 +32,7 @@ async def assemble(settings: GeneratorSettings, meter: Meter, lifecycle: Lifecyc
     admission = Admission(limit=settings.queue_pictures)
     library = Library(
         blobs=blobs,
-        cache=await asyncio.to_thread(Cache, settings.cache),
+        cache=await asyncio.to_thread(Cache, settings.cache, budget=settings.cache_bytes),
         hardware=hardware,
         tick_rows=settings.tick_rows,
         budget=settings.memory_mib * 2**20 or hardware.total_memory // 2,
@@ -54,6 +54,7 @@ async def assemble(settings: GeneratorSettings, meter: Meter, lifecycle: Lifecyc
     hosting = Hosting(
         store=settings.store,
         cache=settings.cache,
+        cache_bytes=settings.cache_bytes,
         slots=settings.evaluation_slots,
         attempts=settings.evaluation_attempts,
         target=settings.evaluation_target,

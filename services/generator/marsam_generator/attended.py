@@ -1,10 +1,11 @@
-"""Watching a stream of events: it may be cancelled from elsewhere, and it never falls silent for long."""
+"""Watching a stream of events: cancelled from elsewhere, begun in time, and never silent for long."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator
 from typing import TypeVar
 
-from marsam.core.errors import Cancelled
+from marsam.core.errors import Cancelled, Deadline
 
 SILENCE_S = 15.0
 """A stream that has nothing to say says so this often, so that nobody takes it for dead."""
@@ -16,20 +17,30 @@ class _End:
     """What comes after the last event."""
 
 
-async def attended(source: AsyncGenerator[T, None], cancelled: asyncio.Event) -> AsyncGenerator[T | None, None]:
-    """What `source` yields; None after every `SILENCE_S` without anything. Raises `Cancelled` when the event is set."""
+async def attended(
+    source: AsyncGenerator[T, None], cancelled: asyncio.Event, *, begin_by: float | None = None
+) -> AsyncGenerator[T | None, None]:
+    """What `source` yields; None after every `SILENCE_S` without anything.
+
+    Raises `Cancelled` when the event is set, `Deadline` when nothing came by the monotonic time `begin_by`: at once,
+    whatever the source is waiting for. From its first event on the source minds its own deadline.
+    """
     stop = asyncio.create_task(cancelled.wait(), name="studio.cancelled")
     coming: asyncio.Task[T | _End] | None = None
     try:
         while True:
             if coming is None:
                 coming = asyncio.create_task(_next(source), name="studio.next")
-            await asyncio.wait({coming, stop}, timeout=SILENCE_S, return_when=asyncio.FIRST_COMPLETED)
+            patience = SILENCE_S if begin_by is None else max(0.0, min(SILENCE_S, begin_by - time.monotonic()))
+            await asyncio.wait({coming, stop}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
             if stop.done():
                 raise Cancelled("the generation was cancelled", reason="GENERATION_CANCELLED")
             if not coming.done():
+                if begin_by is not None and time.monotonic() >= begin_by:
+                    raise Deadline("the deadline passed before the first step")
                 yield None
                 continue
+            begin_by = None
             event, coming = coming.result(), None
             if isinstance(event, _End):
                 return

@@ -1,17 +1,13 @@
 """Models in memory: loaded by resource name from the store when first asked for, dropped least recently used first."""
 
 import asyncio
-import shutil
-import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 
-from marsam.catalog.files import FileRef
 from marsam.catalog.models import Model
 from marsam.catalog.repository import load_model
 from marsam.core.errors import Missing, Precondition
@@ -27,11 +23,10 @@ from marsam_generator.engine.engine import BASE, Engine
 from marsam_generator.engine.loop import Tick
 from marsam_generator.engine.width import Widths
 from marsam_generator.hardware import Hardware
+from marsam_generator.loads import Loads
+from marsam_generator.trees import Trees
 
 _log = Log(__name__)
-
-_TREES = "trees-"
-_TREES_KEPT_S = 24 * 3600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +40,7 @@ class Lease:
 
 @dataclass(eq=False, kw_only=True)
 class Resident:
-    """One model in memory, `size` in bytes."""
+    """One model in memory, `size` in bytes; of an adapter its own tensors, of which the bank's stack may hold more."""
 
     model: Model
     size: int
@@ -72,17 +67,14 @@ class Library:
     ) -> None:
         self.hardware = hardware
         self._blobs = blobs
-        self._cache = cache
-        # Beside the cached files, so that laying a model out costs links; of this process only, gone with it.
-        _sweep(cache.root)
-        self._trees = Path(tempfile.mkdtemp(prefix=_TREES, dir=cache.root))
+        self._trees = Trees(blobs, cache)
+        self._loads = Loads()
         self._tick_rows = tick_rows
         self._budget = budget
         self._admission = admission
         self._meter = meter
         # Keys nest: an engine "base", in it a denoiser "base full" and an adapter "base denoiser adapter", all digests.
         self._residents: dict[str, Resident] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
         self._facts: dict[str, BaseFacts] = {}
 
     async def facts(self, model: Model) -> BaseFacts:
@@ -90,7 +82,7 @@ class Library:
         if model.digest not in self._facts:
             wanted = set(registry.family_facts(model.family).config_files)
             files = [file for file in model.files if file.path in wanted]
-            async with self._laid_out(model, files) as folder:
+            async with self._trees.laid_out(model, files) as folder:
                 self._facts[model.digest] = await asyncio.to_thread(registry.read_base_folder, model.family, folder)
         return self._facts[model.digest]
 
@@ -99,16 +91,17 @@ class Library:
         """Bring a base or fully tuned model and its adapters into memory and keep them there inside the block."""
         root = await self._root(model)
         async with AsyncExitStack() as stack:
-            engine = (await stack.enter_async_context(self._pinned(root.digest, lambda: self._load_base(root)))).engine
+            within = [await stack.enter_async_context(self._pinned(root.digest, lambda: self._load_base(root)))]
+            engine = within[0].engine
             denoiser = BASE
             if model.digest != root.digest:
                 denoiser = model.digest
                 key = f"{root.digest} {denoiser}"
-                await stack.enter_async_context(self._pinned(key, lambda: self._load_full(model, engine, root)))
+                tuned = self._pinned(key, lambda: self._load_full(model, engine, root), *within)
+                within.append(await stack.enter_async_context(tuned))
             for adapter in adapters:
-                await stack.enter_async_context(
-                    self._pinned(_adapter_key(root, denoiser, adapter), self._loader(adapter, engine, denoiser, root))
-                )
+                load = self._loader(adapter, engine, denoiser)
+                await stack.enter_async_context(self._pinned(_adapter_key(root, denoiser, adapter), load, *within))
             yield Lease(engine=engine, denoiser=denoiser, adapters=[adapter.digest for adapter in adapters])
 
     def residents(self) -> list[Resident]:
@@ -134,18 +127,22 @@ class Library:
 
     async def close(self) -> None:
         """Take everything out of memory; what is being drawn fails with `Unavailable`."""
-        await asyncio.to_thread(shutil.rmtree, self._trees, ignore_errors=True)
+        await self._loads.close()
+        await self._trees.close()
         for key in [key for key in self._residents if " " not in key]:
             await self._drop(key)
 
     @asynccontextmanager
-    async def _pinned(self, key: str, load: Callable[[], Awaitable[Resident]]) -> AsyncIterator[Resident]:
-        async with self._locks.setdefault(key, asyncio.Lock()):
-            resident = self._residents.get(key)
-            if resident is None:
-                resident = self._residents[key] = await load()
-                self._count_adapters(resident.model)
-            resident.pins += 1
+    async def _pinned(
+        self, key: str, load: Callable[[], Awaitable[Resident]], *within: Resident
+    ) -> AsyncIterator[Resident]:
+        """Keep a model in memory inside the block; it is loaded into those it lives `within`, which are pinned too.
+
+        Leaving while it loads (a cancel, a deadline) is immediate, and the load goes on: see `Loads`.
+        """
+        while (resident := self._residents.get(key)) is None:
+            await self._loads.join(key, lambda: self._take_in(key, load, within))
+        resident.pins += 1
         resident.uses += 1
         resident.used_at = time.monotonic()
         try:
@@ -154,13 +151,30 @@ class Library:
         finally:
             resident.pins -= 1
 
+    async def _take_in(self, key: str, load: Callable[[], Awaitable[Resident]], within: Sequence[Resident]) -> None:
+        """Load, and keep what was loaded. What it is loaded into stays, even when everybody who waited has left."""
+        for one in within:
+            one.pins += 1
+        try:
+            resident = self._residents[key] = await load()
+        finally:
+            for one in within:
+                one.pins -= 1
+        self._count_adapters(resident.model)
+
     async def _trim(self) -> None:
         """Drop what was unused for longest until the budget holds; what is pinned stays, however large."""
-        while sum(one.size for one in self._residents.values()) > self._budget:
+        while self._held_bytes() > self._budget:
             free = [(self._residents[key].used_at, key) for key in self._residents if not self._is_held(key)]
             if not free:
                 return
             await self._drop(min(free)[1])
+
+    def _held_bytes(self) -> int:
+        """What is in memory: bases and tuned models, and the stacks of adapters as they are held, padding included."""
+        engines = {id(one.engine): one.engine for one in self._residents.values()}
+        models = sum(one.size for one in self._residents.values() if one.model.kind != "adapter")
+        return models + sum(engine.bank_bytes for engine in engines.values())
 
     def _nest(self, key: str) -> list[Resident]:
         """A resident and everything that lives in it."""
@@ -237,11 +251,11 @@ class Library:
         size = bytes_at_rest(parts.denoiser)
         return Resident(model=model, size=size, engine=engine, drop=drop)
 
-    def _loader(self, model: Model, engine: Engine, denoiser: str, root: Model) -> Callable[[], Awaitable[Resident]]:
+    def _loader(self, model: Model, engine: Engine, denoiser: str) -> Callable[[], Awaitable[Resident]]:
         async def load() -> Resident:
             began = time.monotonic()
             try:
-                async with self._laid_out(model, model.files) as folder:
+                async with self._trees.laid_out(model, model.files) as folder:
                     adapter = await asyncio.to_thread(adapter_net.read, folder)
                 prepared = await asyncio.to_thread(engine.bank(denoiser).prepare, model.digest, adapter)
                 await engine.install(prepared, denoiser=denoiser)
@@ -260,29 +274,11 @@ class Library:
 
     async def _load_parts(self, model: Model, parts: frozenset[Part]) -> Components:
         family = registry.family(model.family)
-        async with self._laid_out(model, model.files) as folder:
+        async with self._trees.laid_out(model, model.files) as folder:
             return await asyncio.to_thread(
                 family.load, folder, parts=parts, precision=self.hardware.precision, device=self.hardware.device
             )
 
-    @asynccontextmanager
-    async def _laid_out(self, model: Model, files: Sequence[FileRef]) -> AsyncIterator[Path]:
-        """A model's files as a folder tree of links into the cache, gone after the block: what is loaded is in
-        memory.
-        """
-        folder = Path(await asyncio.to_thread(tempfile.mkdtemp, dir=self._trees))
-        try:
-            yield await self._cache.lay_out(self._blobs, model.project, files, folder)
-        finally:
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-
 
 def _adapter_key(root: Model, denoiser: str, adapter: Model) -> str:
     return f"{root.digest} {denoiser} {adapter.digest}"
-
-
-def _sweep(root: Path) -> None:
-    """Remove the folder trees that killed processes left. A tree in use is younger: loading takes minutes."""
-    for trees in root.glob(f"{_TREES}*"):
-        if time.time() - trees.stat().st_mtime > _TREES_KEPT_S:
-            shutil.rmtree(trees, ignore_errors=True)

@@ -19,6 +19,9 @@ class GeneratorSettings(ServerSettings):
     cache: Path
     """Folder of the local copies of weights; may be shared with other services of this machine."""
 
+    cache_bytes: int = 100 * 10**9
+    """Most bytes of blobs that are kept in the cache; those that were not used for longest go. What is in use stays."""
+
     device: str = "auto"
     """`auto` takes the first GPU and falls back to the processor; or `cpu`, `cuda`, `cuda:1`."""
 
@@ -63,6 +66,7 @@ class GeneratorSettings(ServerSettings):
         for name, least in (
             ("threads", 0),
             ("memory_mib", 0),
+            ("cache_bytes", 1),
             ("tick_rows", 2),
             ("queue_pictures", 1),
             ("max_steps", 1),

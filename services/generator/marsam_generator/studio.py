@@ -116,32 +116,25 @@ class Studio:
         yield generator_pb2.GenerateResponse(progress=progress)
         drawn: list[DrawnPicture] = []
         decode_seconds, denoising = 0.0, Denoising(first=began, last=began)
-        async with self.library.lease(wanted.model, [adapter for adapter, _ in wanted.adapters]) as lease:
-            drawing = Drawing(
-                id=live.name,
-                pictures=wanted.pictures,
-                denoiser=lease.denoiser,
-                adapters=dict(zip(lease.adapters, (weight for _, weight in wanted.adapters), strict=True)),
-                deadline=deadline,
-            )
-            async with contextlib.aclosing(attended(lease.engine.draw(drawing), live.cancelled)) as events:
-                async for event in events:
-                    match event:
-                        case Progress():
-                            self._began(place, began)
-                            place.row_steps = wanted.row_steps * (1 - event.done / event.of)
-                            progress = generator_pb2.StepProgress(step=event.done, steps=event.of)
-                            yield generator_pb2.GenerateResponse(progress=progress)
-                        case Drawn():
-                            decode_seconds += event.decode_seconds
-                            picture, data = await self._keep(wanted, event, request_json)
-                            drawn.append(picture)
-                            for message in wire.image_messages(picture, data):
-                                yield message
-                        case Denoising():
-                            denoising = event
-                        case None:
-                            yield generator_pb2.GenerateResponse(progress=progress)
+        source = self._events(live, deadline)
+        async with contextlib.aclosing(attended(source, live.cancelled, begin_by=deadline)) as events:
+            async for event in events:
+                match event:
+                    case Progress():
+                        self._began(place, began)
+                        place.row_steps = wanted.row_steps * (1 - event.done / event.of)
+                        progress = generator_pb2.StepProgress(step=event.done, steps=event.of)
+                        yield generator_pb2.GenerateResponse(progress=progress)
+                    case Drawn():
+                        decode_seconds += event.decode_seconds
+                        picture, data = await self._keep(wanted, event, request_json)
+                        drawn.append(picture)
+                        for message in wire.image_messages(picture, data):
+                            yield message
+                    case Denoising():
+                        denoising = event
+                    case None:
+                        yield generator_pb2.GenerateResponse(progress=progress)
         record = GenerationRecord(
             name=live.name,
             request=wire.request_fields(wanted.resolved),
@@ -158,6 +151,21 @@ class Studio:
         )
         await save(self._blobs, record)
         yield generator_pb2.GenerateResponse(done=wire.done(record))
+
+    async def _events(self, live: Live, deadline: float | None) -> AsyncGenerator[Progress | Drawn | Denoising, None]:
+        """What comes of a drawing, once its models are in memory; they stay there until this generator is closed."""
+        wanted = live.wanted
+        async with self.library.lease(wanted.model, [adapter for adapter, _ in wanted.adapters]) as lease:
+            drawing = Drawing(
+                id=live.name,
+                pictures=wanted.pictures,
+                denoiser=lease.denoiser,
+                adapters=dict(zip(lease.adapters, (weight for _, weight in wanted.adapters), strict=True)),
+                deadline=deadline,
+            )
+            async with contextlib.aclosing(lease.engine.draw(drawing)) as events:
+                async for event in events:
+                    yield event
 
     async def _made(self, request: generator_pb2.GenerateRequest) -> GenerationRecord | None:
         """What the request's id stands for, if that was finished. Asked first: its models may be gone by now."""

@@ -53,7 +53,7 @@ async def _assembled(
     clock = SystemClock()
     blobs = MeteredBlobs(await asyncio.to_thread(open_store, settings.store), meter)
     await prove(blobs)
-    cache = await asyncio.to_thread(Cache, settings.cache)
+    cache = await asyncio.to_thread(Cache, settings.cache, budget=settings.cache_bytes)
     # Uploads that a crash left behind: nobody can finish them.
     await asyncio.to_thread(shutil.rmtree, settings.cache / "incoming", True)
     runs = Runs(blobs, clock, meter=meter)

@@ -71,7 +71,7 @@ async def _diffusers_adapter(blobs: Blobs, cache: Cache, model: Model, scratch: 
     if CONFIG not in files or WEIGHTS not in files:
         raise Corrupt(f"{model.name} lacks {CONFIG} or {WEIGHTS}", reason="MODEL_LAYOUT", resource=model.name)
     config = json.loads(await read_blob(blobs, model.project, files[CONFIG].digest))
-    source = await cache.fetch(blobs, model.project, files[WEIGHTS].digest, files[WEIGHTS].size)
+    source = await cache.lay_out(blobs, model.project, [files[WEIGHTS]], scratch / "stored") / WEIGHTS
     target = scratch / DIFFUSERS_ADAPTER
     part = registry.family_facts(model.family).denoiser_folder
     told = {f"{part}.{key}": config[key] for key in _CONFIG_KEYS if key in config}
@@ -83,4 +83,8 @@ async def _diffusers_adapter(blobs: Blobs, cache: Cache, model: Model, scratch: 
         made = digest_file(target)
         return Exported(path=DIFFUSERS_ADAPTER, digest=made.digest, size=made.size, local=target)
 
-    return await asyncio.to_thread(write)
+    try:
+        return await asyncio.to_thread(write)
+    finally:
+        await asyncio.to_thread(source.unlink)
+        await cache.trim()

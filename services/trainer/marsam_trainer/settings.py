@@ -21,6 +21,9 @@ class TrainerSettings(ServerSettings):
     cache: Path = Path("~/.cache/marsam")
     """Local copies of blobs, logs of runs, uploads on their way."""
 
+    cache_bytes: int = 100 * 10**9
+    """Most bytes of blobs that are kept in the cache; those that were not used for longest go. What is in use stays."""
+
     run_command: tuple[str, ...] = ()
     """The run program and its first arguments; this Python's `-m marsam_trainer.run` when empty."""
 
@@ -88,7 +91,7 @@ class TrainerSettings(ServerSettings):
             raise unknown_name("launcher", self.launcher, _LAUNCHERS, field="launcher")
         if self.launcher == "kubernetes":
             self.cluster_file()
-        for name in ("max_concurrent_runs", "max_attempts", "max_import_bytes"):
+        for name in ("max_concurrent_runs", "max_attempts", "max_import_bytes", "cache_bytes"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise Invalid(f"{name} must be ≥ 1, got {getattr(self, name)}", field=name)
         for name in ("run_start_s", "run_silence_s", "poll_s", "plan_timeout_s", "hub_timeout_s"):

@@ -52,7 +52,8 @@ class RunWork:
         host, port = ground.metrics()
         arguments = [
             "train", "--store", settings.store, "--run", format_name("run", store.project, job_id),
-            "--attempt", str(attempt), "--cache", ground.cache, "--metrics-port", str(port), "--metrics-host", host,
+            "--attempt", str(attempt), "--cache", ground.cache, "--cache-bytes", str(settings.cache_bytes),
+            "--metrics-port", str(port), "--metrics-host", host,
         ]  # fmt: skip
         if ground.beat_path is not None:
             arguments += ["--beat-file", str(ground.beat_path)]

@@ -2,11 +2,11 @@
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -15,11 +15,12 @@ from marsam.core.ids import digest_hex
 from marsam.core.paths import check_relative
 from marsam.store import keys
 from marsam.store.blobs import Blobs
-from marsam.store.content import digest_file
+from marsam.store.lock import only_one
 from marsam.store.staging import failure
 from marsam.store.threads import offload
 
 _PAUSE_S = 0.05
+_STALE_S = 24 * 3600.0
 
 
 class NamedBlob(Protocol):
@@ -42,10 +43,15 @@ class NamedBlob(Protocol):
 
 
 class Cache:
-    """Blobs under `root/sha256/ab/<digest>`. Presence is proof: a file appears there only verified and complete."""
+    """Blobs under `root/sha256/ab/<digest>`. Presence is proof: a file appears there only verified and complete.
 
-    def __init__(self, root: Path) -> None:
+    `budget` bounds its bytes whenever a user of the cache calls `trim`, which it does after having loaded what it
+    fetched; None bounds nothing.
+    """
+
+    def __init__(self, root: Path, *, budget: int | None = None) -> None:
         self.root = root.absolute()
+        self._budget = budget
         try:
             (self.root / "locks").mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -59,7 +65,8 @@ class Cache:
     async def fetch(self, blobs: Blobs, project: str, digest: str, size: int, *, timeout_s: float = 3600.0) -> Path:
         """Return a local read-only file with the blob's bytes, copying it when absent; processes copy each blob once.
 
-        The modified time of a hit is renewed, so that `trim` drops the least recently used first.
+        The modified time of a hit is renewed, so that `trim` drops the least recently used first. It may drop this file
+        too, at any time: `lay_out` what is to stay.
 
         Raises Missing, Corrupt (DIGEST_MISMATCH), Exhausted, Deadline (CACHE_BUSY) after `timeout_s` seconds.
         """
@@ -78,60 +85,61 @@ class Cache:
         """
         places = [(file, into / check_relative(file.path)) for file in files]
         for file, place in places:
-            cached = await self.fetch(blobs, project, file.digest, file.size)
-            await offload(_link, cached, place)
+            # Dropped by another process between the two: fetched again.
+            while not await offload(_link, await self.fetch(blobs, project, file.digest, file.size), place):
+                pass
         return into
 
-    async def verify(self) -> list[str]:
-        """Hash every cached file again, drop those that are not what they are called, and return their digests."""
-        bad = []
-        for file in await offload(self._files):
-            if (await offload(digest_file, file)).digest != f"sha256:{file.name}":
-                await offload(file.unlink)
-                bad.append(f"sha256:{file.name}")
-        return bad
+    async def trim(self) -> int:
+        """Drop the least recently used files until the budget holds, and return how many bytes went.
 
-    async def trim(self, budget: int) -> int:
-        """Drop the least recently used files until at most `budget` bytes are cached; return how many bytes went."""
-        return await offload(self._trim, budget)
-
-    def _files(self) -> list[Path]:
-        return sorted(p for p in (self.root / "sha256").glob("??/*") if len(p.name) == 64)
+        A file that is laid out somewhere is in use and stays: dropping its name would free nothing. One process trims
+        at a time; another that comes meanwhile has nothing to do.
+        """
+        return await offload(self._trim, self._budget) if self._budget is not None else 0
 
     def _trim(self, budget: int) -> int:
-        stats = sorted(((p.stat(), p) for p in self._files()), key=lambda pair: pair[0].st_mtime)
-        total = sum(stat.st_size for stat, _ in stats)
         freed = 0
-        for stat, path in stats:
-            if total - freed <= budget:
-                break
-            path.unlink(missing_ok=True)
-            freed += stat.st_size
+        with only_one(self.root / "locks" / "trim") as free:
+            if not free:
+                return 0
+            found = sorted(self._stats(), key=lambda pair: pair[0].st_mtime)
+            total = sum(stat.st_size for stat, _ in found)
+            for stat, path in found:
+                if total - freed <= budget:
+                    break
+                if stat.st_nlink > 1:
+                    continue
+                path.unlink(missing_ok=True)
+                freed += stat.st_size
         return freed
+
+    def _stats(self) -> Iterator[tuple[os.stat_result, Path]]:
+        """Every cached file; what a killed fetch left aside a day ago goes."""
+        for path in (self.root / "sha256").glob("??/*"):
+            with contextlib.suppress(FileNotFoundError):
+                stat = path.stat()
+                if len(path.name) == 64:
+                    yield stat, path
+                elif time.time() - stat.st_mtime > _STALE_S:
+                    path.unlink()
 
     @contextlib.asynccontextmanager
     async def _only_one(self, digest: str, timeout_s: float) -> AsyncIterator[None]:
         """Hold the digest's lock among all processes; the wait is polled so that no thread is held by it."""
         lock = self.root / "locks" / digest_hex(digest)
-        try:
-            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise failure(error, f"the lock of {digest} in the cache") from error
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout_s
-        try:
-            while True:
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if loop.time() > end:
-                        raise Deadline(f"another process has been fetching {digest} for over {timeout_s:g} s",
-                                       reason="CACHE_BUSY") from None  # fmt: skip
-                    await asyncio.sleep(_PAUSE_S)
-            yield
-        finally:
-            os.close(descriptor)
+        while True:
+            with only_one(lock) as free:
+                if free:
+                    yield
+                    return
+            if loop.time() > end:
+                raise Deadline(
+                    f"another process has been fetching {digest} for over {timeout_s:g} s", reason="CACHE_BUSY"
+                )
+            await asyncio.sleep(_PAUSE_S)
 
 
 def _hit(path: Path, size: int) -> bool:
@@ -148,20 +156,24 @@ def _hit(path: Path, size: int) -> bool:
     return True
 
 
-def _link(cached: Path, place: Path) -> None:
+def _link(cached: Path, place: Path) -> bool:
+    """Put a cached file at `place`; False when it is no longer cached."""
     if place.is_dir():
         raise Precondition(f"{place.name} is a folder where a file belongs", reason="PATH_TAKEN")
     aside = place.with_name(f".{place.name}.{secrets.token_hex(4)}")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         if place.exists() and place.samefile(cached):
-            return
+            return True
         try:
             os.link(cached, aside)
         except OSError:
             shutil.copyfile(cached, aside)
         os.replace(aside, place)
+        return True
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and not cached.exists():
+            return False
         raise failure(error, place.name) from error
     finally:
         aside.unlink(missing_ok=True)

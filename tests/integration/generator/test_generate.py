@@ -211,6 +211,13 @@ async def test_a_small_budget_keeps_what_draws_and_drops_the_rest(store: str, ca
         assert len(answer.images) == 1
 
 
+async def test_the_cache_is_cut_to_its_budget_once_a_model_is_in_memory(store: str, tmp_path: Path) -> None:
+    async with serving(store, tmp_path, cache_bytes=1) as served:
+        for _ in range(2):
+            assert len((await generate(served.stub, request(adapters={"a": 1.0}))).images) == 1
+        assert list((tmp_path / "sha256").glob("??/*")) == []
+
+
 async def test_capabilities(served: Served) -> None:
     told = await served.stub.ListCapabilities(generator_pb2.ListCapabilitiesRequest(), timeout=20)
     assert "ddim" in told.schedulers and "sd1" in told.families

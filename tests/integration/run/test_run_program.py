@@ -71,6 +71,14 @@ def test_a_full_model_is_a_whole_base_again(shelf: Shelf, cache: Path, program: 
     assert all(path.startswith("unet/") for path in changed)
 
 
+def test_the_cache_is_cut_to_its_budget_but_for_what_trains(shelf: Shelf, program: Program, tmp_path: Path) -> None:
+    job_id = asyncio.run(shelf.order(steps=1))
+    assert program([*shelf.arguments(job_id, 1, tmp_path), "--cache-bytes", "1"]) == codes.DONE
+    # Pictures are not needed once they are encoded; the base's files are laid out until the end.
+    cached = {f"sha256:{file.name}" for file in (tmp_path / "sha256").glob("??/*")}
+    assert cached == {file.digest for file in shelf.base.files}
+
+
 def test_equal_material_trains_to_equal_weights(
     shelf: Shelf, cache: Path, program: Program, base_folder: Path, tmp_path: Path
 ) -> None:

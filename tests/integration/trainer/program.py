@@ -33,7 +33,8 @@ CLOCK = SystemClock()
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("command")
-    for name in ("--store", "--run", "--attempt", "--cache", "--metrics-port", "--metrics-host", "--spec"):
+    names = ("--store", "--run", "--attempt", "--cache", "--cache-bytes", "--metrics-port", "--metrics-host", "--spec")
+    for name in names:
         parser.add_argument(name)
     parser.add_argument("--beat-file")
     options = parser.parse_args()

@@ -141,6 +141,34 @@ def test_eviction_frees_rank_for_the_next_and_leaves_others_alone(parts, adapter
     assert not any(module._forward_hooks for module in parts.denoiser.modules())
 
 
+def test_its_size_is_what_it_holds_padding_included_and_goes_with_evictions(parts, adapters) -> None:
+    def stacked(*keys: str) -> int:
+        """Bytes of stacks as high as all ranks together, in every layer that any of them targets."""
+        rank = sum(adapters[key].shape.rank for key in keys)
+        wide = {name: pair for key in keys for name, pair in adapters[key].pairs.items()}
+        return sum(4 * rank * (a[0].numel() + b.flatten(1).shape[0]) for a, b in wide.values())
+
+    bank = filled(parts, {"narrow": adapters["narrow"]})
+    assert bank.size_bytes == stacked("narrow")
+    for key in ("a", "b"):
+        bank.install(bank.prepare(key, adapters[key]))
+    assert bank.size_bytes == stacked("narrow", "a", "b") > sum(bank.resident.values())
+    bank.evict("a")
+    assert bank.size_bytes == stacked("narrow", "b")
+    bank.evict("b")
+    assert bank.size_bytes == stacked("narrow")
+    hooked = [name for name, module in parts.denoiser.named_modules() if module._forward_hooks]
+    assert set(hooked) == set(adapters["narrow"].pairs)
+
+
+def test_what_stays_draws_the_same_after_it_moved(parts, adapters, rows) -> None:
+    bank = filled(parts, adapters)
+    uses = [{"narrow": 1.0}, {}, {"b": 0.5}, {"b": 1.0, "narrow": 0.3}, {}]
+    before = banked(bank, parts.denoiser, rows, uses)
+    bank.evict("a")
+    assert (banked(bank, parts.denoiser, rows, uses) - before).abs().max() < TOLERANCE
+
+
 def test_a_full_bank_says_so_and_is_as_it_was(parts, adapters, rows, monkeypatch) -> None:
     monkeypatch.setattr("marsam_generator.engine.bank.MAX_ROWS_OF_RANK", adapters["a"].shape.rank + 1)
     bank = filled(parts, {"a": adapters["a"]})

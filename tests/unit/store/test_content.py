@@ -14,6 +14,7 @@ from marsam.store import keys
 from marsam.store.cache import Cache
 from marsam.store.content import Digested, digest_file, put_blob, read_blob, stream_blob
 from marsam.store.folder import FolderBlobs
+from marsam.store.lock import only_one
 
 DATA = bytes(range(256)) * 4096  # 1 MiB
 
@@ -156,26 +157,72 @@ async def test_a_cut_off_cached_file_is_fetched_again(blobs: FolderBlobs, tmp_pa
     assert (await cache.fetch(blobs, "p", stored.digest, stored.size)).read_bytes() == DATA
 
 
-async def test_verify_drops_what_is_damaged(blobs: FolderBlobs, tmp_path: Path) -> None:
-    cache = Cache(tmp_path / "cache")
-    good, bad = [await put_blob(blobs, "p", data) for data in (b"good", b"bad!")]
-    for one in (good, bad):
-        await cache.fetch(blobs, "p", one.digest, one.size)
-    cache.path(bad.digest).chmod(0o644)
-    cache.path(bad.digest).write_bytes(b"BAD!")
-    assert await cache.verify() == [bad.digest]
-    assert (cache.path(good.digest).exists(), cache.path(bad.digest).exists()) == (True, False)
+async def kept(blobs: FolderBlobs, cache: Cache, n: int) -> Digested:
+    """A hundred bytes in the cache, used last at second `n` of 1970."""
+    one = await put_blob(blobs, "p", bytes([n]) * 100)
+    os.utime(await cache.fetch(blobs, "p", one.digest, one.size), (n, n))
+    return one
 
 
 async def test_trim_drops_the_least_recently_used(blobs: FolderBlobs, tmp_path: Path) -> None:
-    cache = Cache(tmp_path / "cache")
-    stored = [await put_blob(blobs, "p", bytes([n]) * 100) for n in range(3)]
-    for age, one in enumerate(stored):
-        os.utime(await cache.fetch(blobs, "p", one.digest, one.size), (1000 + age, 1000 + age))
+    cache = Cache(tmp_path / "cache", budget=200)
+    stored = [await kept(blobs, cache, n) for n in (1, 2, 3)]
     await cache.fetch(blobs, "p", stored[0].digest, 100)  # used again: now the youngest
-    assert await cache.trim(200) == 100
+    assert await cache.trim() == 100
     assert [cache.path(one.digest).exists() for one in stored] == [True, False, True]
-    assert await cache.trim(200) == 0
+    assert await cache.trim() == 0
+    assert await Cache(tmp_path / "cache").trim() == 0
+
+
+async def test_what_is_laid_out_is_in_use_and_stays(blobs: FolderBlobs, tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache", budget=0)
+    stored = [await kept(blobs, cache, n) for n in (1, 2)]
+    tree = await cache.lay_out(
+        blobs, "p", [Placed(path="w", digest=stored[0].digest, size=100)], tmp_path / "cache/tree"
+    )
+    assert await cache.trim() == 100
+    assert [cache.path(one.digest).exists() for one in stored] == [True, False]
+    assert (tree / "w").read_bytes() == b"\x01" * 100
+    (tree / "w").unlink()
+    assert await cache.trim() == 100
+
+
+async def test_one_process_trims_at_a_time(blobs: FolderBlobs, tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache", budget=0)
+    await kept(blobs, cache, 1)
+    with only_one(cache.root / "locks" / "trim"):
+        assert await cache.trim() == 0
+    assert await cache.trim() == 100
+
+
+async def test_what_a_killed_fetch_left_goes_after_a_day(blobs: FolderBlobs, tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache", budget=1000)
+    one = await kept(blobs, cache, 1)
+    left = cache.path(one.digest).with_name("123-abc")
+    left.write_bytes(b"half")
+    await cache.trim()
+    assert left.exists()
+    os.utime(left, (1, 1))
+    await cache.trim()
+    assert (left.exists(), cache.path(one.digest).exists()) == (False, True)
+
+
+async def test_laying_out_and_trimming_at_once_loses_nothing(blobs: FolderBlobs, tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache", budget=0)
+    stored = [await put_blob(blobs, "p", bytes([n]) * 100) for n in range(20)]
+    files = [Placed(path=f"{n}", digest=one.digest, size=100) for n, one in enumerate(stored)]
+    done = asyncio.Event()
+
+    async def trimming() -> None:
+        while not done.is_set():
+            await cache.trim()
+
+    trimmer = asyncio.create_task(trimming())
+    trees = await asyncio.gather(*(cache.lay_out(blobs, "p", files, tmp_path / f"tree{n}") for n in range(4)))
+    done.set()
+    await trimmer
+    for tree in trees:
+        assert [(tree / f"{n}").read_bytes() for n in range(20)] == [bytes([n]) * 100 for n in range(20)]
 
 
 async def test_another_process_that_hangs_while_fetching_is_not_waited_for_for_ever(

@@ -6,6 +6,10 @@ row asked for and holds the weight inside. Nothing is fused: the base's own para
 without an adapter is not even computed, so it equals the base bit for bit. Columns of other adapters are *masked*,
 not multiplied by zero, because 0 × inf is NaN and would poison a stranger's row.
 
+The stack is as high as the ranks of its adapters together, in every layer that any of them targets; a layer that one
+does not target is padded with zeros for it. Its height is always just that: an eviction moves the others together, so
+that what is budgeted is what is held.
+
 Sources: Hu et al., LoRA (arXiv 2106.09685) for W + (α/r)·B·A; Chen et al., Punica (arXiv 2310.18547) for many
 adapters in one batch.
 """
@@ -36,7 +40,7 @@ class PreparedAdapter:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of its own tensors; the bank's share may be larger where ranks differ from layer to layer."""
+        """Bytes of its own tensors. What the bank holds for it is more where it is padded: see `AdapterBank`."""
         return sum(down.nbytes + up.nbytes for down, up in self.layers.values())
 
 
@@ -76,10 +80,15 @@ class _Site:
             self.down[used] = down.to(self.down)
             self.up[used] = up.to(self.up)
 
-    def grow(self, capacity: int) -> None:
-        """Make room for more rank, keeping what is there."""
-        self.down = torch.cat([self.down, self.down.new_zeros((capacity - self.down.shape[0], *self.down.shape[1:]))])
-        self.up = torch.cat([self.up, self.up.new_zeros((capacity - self.up.shape[0], self.up.shape[1]))])
+    def grow(self, rank: int) -> None:
+        """Make room for `rank` more, keeping what is there."""
+        self.down = torch.cat([self.down, self.down.new_zeros((rank, *self.down.shape[1:]))])
+        self.up = torch.cat([self.up, self.up.new_zeros((rank, self.up.shape[1]))])
+
+    def cut(self, slot: slice) -> None:
+        """Take a slot out; what came after it moves up."""
+        self.down = torch.cat([self.down[: slot.start], self.down[slot.stop :]])
+        self.up = torch.cat([self.up[: slot.start], self.up[slot.stop :]])
 
     def release(self) -> None:
         """Take the hook off; the module is as it was before the bank knew it."""
@@ -131,8 +140,10 @@ class AdapterBank:
         self._device = next(model.parameters()).device
         self._sites: dict[str, _Site] = {}
         self._slots: dict[str, slice] = {}
+        self._layers: dict[str, frozenset[str]] = {}
         self._sizes: dict[str, int] = {}
-        self._capacity = 0
+        self._rank = 0
+        self._held = 0
         self._plans = threading.local()
 
     @property
@@ -142,8 +153,8 @@ class AdapterBank:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of all stacked matrices."""
-        return sum(site.down.nbytes + site.up.nbytes for site in self._sites.values())
+        """Bytes of all stacked matrices, padding included. May be read from any thread."""
+        return self._held
 
     def prepare(self, key: str, adapter: Adapter) -> PreparedAdapter:
         """Check an adapter against the model and its own numbers, and fold α/r into B.
@@ -169,33 +180,41 @@ class AdapterBank:
         return PreparedAdapter(key=key, rank=max(down.shape[0] for down, _ in prepared.values()), layers=prepared)
 
     def install(self, adapter: PreparedAdapter) -> None:
-        """Write a prepared adapter into free rank; the same key again is a no-op."""
+        """Stack a prepared adapter onto the others; the same key again is a no-op. Raises `Exhausted`."""
         if adapter.key in self._slots:
             return
         slot = self._room_for(adapter.rank)
         for name in adapter.layers:
             if name not in self._sites:
-                self._sites[name] = _Site(name, self._modules[name], self._capacity, self._plans)
+                self._sites[name] = _Site(name, self._modules[name], self._rank, self._plans)
         for name, site in self._sites.items():
             down, up = adapter.layers.get(name, (None, None))
             site.write(slot, down, up)
         self._slots[adapter.key] = slot
+        self._layers[adapter.key] = frozenset(adapter.layers)
         self._sizes[adapter.key] = adapter.size_bytes
+        self._weigh()
 
     def evict(self, key: str) -> None:
-        """Forget an adapter; its rank is free for the next one. Raises `Missing` when it is not resident."""
+        """Forget an adapter and give its memory back. Raises `Missing` when it is not resident."""
         if key not in self._slots:
             raise Missing(f"adapter {key} is not resident", reason="ADAPTER_NOT_RESIDENT", resource=key)
         slot = self._slots.pop(key)
-        del self._sizes[key]
-        if not self._slots:
-            for site in self._sites.values():
-                site.release()
-            self._sites.clear()
-            self._capacity = 0
-            return
+        del self._sizes[key], self._layers[key]
+        rank = slot.stop - slot.start
+        self._rank -= rank
+        for other, place in self._slots.items():
+            if place.start > slot.start:
+                self._slots[other] = slice(place.start - rank, place.stop - rank)
+        targeted = frozenset().union(*self._layers.values())
+        for name in self._sites.keys() - targeted:
+            self._sites.pop(name).release()
         for site in self._sites.values():
-            site.write(slot, None, None)
+            site.cut(slot)
+        self._weigh()
+
+    def _weigh(self) -> None:
+        self._held = sum(site.down.nbytes + site.up.nbytes for site in self._sites.values())
 
     @contextmanager
     def rows(self, uses: Sequence[Mapping[str, float]]) -> Iterator[None]:
@@ -228,24 +247,19 @@ class AdapterBank:
         )
 
     def _room_for(self, rank: int) -> slice:
-        """First fit over the rank axis; the axis doubles when nothing fits."""
-        start = 0
-        for taken in sorted(self._slots.values(), key=lambda slot: slot.start):
-            if taken.start - start >= rank:
-                return slice(start, start + rank)
-            start = taken.stop
-        if start + rank > self._capacity:
-            if start + rank > MAX_ROWS_OF_RANK:
-                raise Exhausted(
-                    f"the adapters of one base make a rank of {start + rank} together; {MAX_ROWS_OF_RANK} are held",
-                    reason="ADAPTER_BANK_FULL",
-                    remedy="evict adapters that nobody draws with (EvictAdapter)",
-                )
-            wanted = min(max(2 * self._capacity, start + rank), MAX_ROWS_OF_RANK)
-            for site in self._sites.values():
-                site.grow(wanted)
-            self._capacity = wanted
-        return slice(start, start + rank)
+        """Grow the stack by `rank`, and return where that is."""
+        height = self._rank + rank
+        if height > MAX_ROWS_OF_RANK:
+            raise Exhausted(
+                f"the adapters of one base make a rank of {height} together; {MAX_ROWS_OF_RANK} are held",
+                reason="ADAPTER_BANK_FULL",
+                remedy="evict adapters that nobody draws with (EvictAdapter)",
+            )
+        for site in self._sites.values():
+            site.grow(rank)
+        slot = slice(self._rank, height)
+        self._rank = height
+        return slot
 
     def _check(self, key: str, name: str, a: Tensor, b: Tensor) -> None:
         module = self._modules.get(name)

@@ -103,6 +103,11 @@ class Engine:
         """Names of the denoisers in memory."""
         return tuple(self._loop.denoisers)
 
+    @property
+    def bank_bytes(self) -> int:
+        """Bytes that the banks of all denoisers hold."""
+        return sum(denoiser.bank.size_bytes for denoiser in list(self._loop.denoisers.values()))
+
     async def add_denoiser(self, name: str, module: torch.nn.Module) -> None:
         """Put a fully tuned denoiser beside the base's own; text encoder and image coder are shared."""
         denoiser = Denoiser(module=module, bank=AdapterBank(module))
@@ -123,7 +128,8 @@ class Engine:
     async def draw(self, drawing: Drawing) -> AsyncGenerator[Progress | Drawn | Denoising, None]:
         """Draw; yields progress, each picture when it is ready (in any order), and the times of denoising at the end.
 
-        Raises what stopped the drawing. Closing this generator frees its places before the next tick.
+        Raises what stopped the drawing. Closing this generator frees its places before the next tick; text that is
+        being encoded by then is encoded to its end and remembered.
         """
         conditional, unconditional = await self._encode(drawing.pictures)
         events: asyncio.Queue[Event | Drawn | Exception] = asyncio.Queue()

@@ -31,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     run.add_argument("--evaluation", required=True, metavar="NAME", help="projects/{p}/evaluations/{ulid}")
     run.add_argument("--attempt", required=True, type=int, metavar="N")
     run.add_argument("--cache", required=True, type=Path, metavar="DIR", help="local copies of weights")
+    run.add_argument("--cache-bytes", type=int, metavar="N", help="most bytes of copies to keep; unbounded")
     run.add_argument("--generator", default="", metavar="ADDRESS", help="host:port; that of the spec when left out")
     run.add_argument("--token-file", type=Path, metavar="FILE", help="bearer token for the generator")
     options = parser.parse_args(argv)
@@ -42,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             evaluation=options.evaluation,
             attempt=options.attempt,
             cache=options.cache.absolute(),
+            cache_bytes=options.cache_bytes,
             generator=options.generator,
             token=options.token_file.read_text("utf-8").strip() if options.token_file else None,
         )

@@ -44,6 +44,7 @@ class Hosting:
 
     store: str
     cache: Path
+    cache_bytes: int = 100 * 10**9
     slots: int = 1
     attempts: int = 3
     target: str = ""
@@ -68,7 +69,15 @@ class EvaluationWork:
         hosting = self._hosting
         arguments = [
             *("run", "--store", hosting.store, "--evaluation", format_name("evaluation", store.project, job_id)),
-            *("--attempt", str(attempt), "--cache", str(hosting.cache), "--generator", self._address()),
+            *(
+                "--attempt",
+                str(attempt),
+                "--cache",
+                str(hosting.cache),
+                *("--cache-bytes", str(hosting.cache_bytes)),
+                "--generator",
+                self._address(),
+            ),
         ]
         if hosting.token_file is not None:
             arguments += ["--token-file", str(hosting.token_file)]

@@ -48,6 +48,7 @@ class Order:
     evaluation: str
     attempt: int
     cache: Path
+    cache_bytes: int | None = None
     generator: str = ""
     token: str | None = None
 
@@ -102,8 +103,10 @@ class Program:
         journal: Journal,
     ) -> Results:
         order = self._order
+        cache = Cache(order.cache, budget=order.cache_bytes)
         with tempfile.TemporaryDirectory(prefix="judge-", dir=order.cache) as folder:
-            judge = await fetch_judge(order.blobs, Cache(order.cache), assignment.judge, Path(folder) / "judge")
+            judge = await fetch_judge(order.blobs, cache, assignment.judge, Path(folder) / "judge")
+        await cache.trim()
         desk = ReadingDesk(judge)
         journal.phase("generating")
         began = time.monotonic()

@@ -38,6 +38,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     train.add_argument("--run", required=True, help="projects/{project}/runs/{ulid}")
     train.add_argument("--attempt", required=True, type=int, help="which attempt this is, from 1")
     train.add_argument("--metrics-port", type=int, default=0, help="port for /metrics on 127.0.0.1; 0 is off")
+    train.add_argument("--cache-bytes", type=int, default=None, help="most bytes of copies to keep; unbounded")
     plan = commands.add_parser("plan", help="print what a run would take, as JSON")
     plan.add_argument("--spec", required=True, type=Path, help="file with a run spec")
     for command in (train, plan):
@@ -150,6 +151,7 @@ def _attempt(options: argparse.Namespace, bridge: Bridge, stop: Stop, blobs: Blo
                 version=version,
                 attempt=options.attempt,
                 cache=options.cache,
+                cache_bytes=options.cache_bytes,
                 device=device,
                 cores=options.cores or computing_cores(),
                 lanes=options.lanes,

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from marsam.catalog.files import FileRef
 from marsam.catalog.models import Model
+from marsam.core.ids import digest_hex
 from marsam.diffusion import registry
 from marsam.diffusion.lanes.net import Lanes
 from marsam.diffusion.nf4.net import quantised_share
@@ -66,7 +68,7 @@ def _train(work: Work, scratch: Path, lanes: Lanes, found: tuple[checkpoint.Chec
     spec, base = work.spec, work.base
     family = registry.family(base.family)
     params = registry.method_params(spec.method, spec.method_params, family=base.family)
-    cache = Cache(work.cache)
+    cache = Cache(work.cache, budget=work.cache_bytes)
     source = work.bridge.call(cache.lay_out(work.jobs.blobs, spec.project, base.files, scratch / "base"))
     facts = registry.read_base_folder(base.family, source)
     facts.check_size(spec.resolution, spec.resolution)
@@ -79,7 +81,8 @@ def _train(work: Work, scratch: Path, lanes: Lanes, found: tuple[checkpoint.Chec
         device=work.device,
         lanes=lanes,
     )
-    samples = _encode(work, encoder, cache)
+    samples = _encode(work, encoder, cache, scratch / "pictures")
+    work.bridge.call(cache.trim())
     prompts = list(spec.preview.prompts if spec.preview else _sample_prompts(work))
     texts = encoder.texts([*prompts, *[""] * len(prompts)])
     encoder.release(Part.TEXT)
@@ -145,17 +148,21 @@ def _denoiser(parts: Components) -> Any:
     return parts.denoiser
 
 
-def _encode(work: Work, encoder: Encoder, cache: Cache) -> TrainingSet:
-    """Every picture and caption of the version, encoded; from the cache where it was before."""
+def _encode(work: Work, encoder: Encoder, cache: Cache, pictures: Path) -> TrainingSet:
+    """Every picture and caption of the version, encoded; from the cache where it was before. `pictures` is a folder for
+    meanwhile."""
     samples = samples_of(work.version, work.spec.languages)
     files: dict[str, Path] = {}
     for done, sample in enumerate(samples):
         work.caching(done, len(samples))
         if sample.image.digest not in files:
-            files[sample.image.digest] = work.bridge.call(
-                cache.fetch(work.jobs.blobs, work.spec.project, sample.image.digest, sample.image.size)
-            )
-    return encoder.training_set(samples, files, work.spec.resolution, progress=work.caching)
+            place = FileRef(path=digest_hex(sample.image.digest), digest=sample.image.digest, size=sample.image.size)
+            folder = work.bridge.call(cache.lay_out(work.jobs.blobs, work.spec.project, [place], pictures))
+            files[sample.image.digest] = folder / place.path
+    try:
+        return encoder.training_set(samples, files, work.spec.resolution, progress=work.caching)
+    finally:
+        shutil.rmtree(pictures)
 
 
 def _sample_prompts(work: Work) -> list[str]:

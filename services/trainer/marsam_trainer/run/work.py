@@ -32,6 +32,7 @@ class Work:
     version: DatasetVersion
     attempt: int
     cache: Path
+    cache_bytes: int | None
     device: str
     cores: int
     lanes: int | None
