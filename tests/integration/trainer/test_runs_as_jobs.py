@@ -114,7 +114,7 @@ async def test_an_eviction_for_its_own_use_of_storage_counts(jobs: JobService) -
         if attempt == 1:
             await jobs.until(run.name, "STARTING", "RUNNING", attempt=2)
     done = await ended(jobs, run.name)
-    assert (state(done), done.attempt, done.reason) == ("FAILED", 2, "EVICTED")
+    assert (state(done), done.attempt, done.reason) == ("FAILED", 2, "OVER_LIMIT")
     assert "ephemeral local storage" in done.message
 
 

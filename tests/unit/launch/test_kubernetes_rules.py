@@ -80,7 +80,10 @@ TAKEN = "DisruptionTarget"
             a_job(FAILED),
             a_pod("Failed", terminated=ended(137), pod_reason="Evicted", pod_message="exceeded its local storage"),
             Exit(
-                cause=Cause.SIGNALLED, signal=9, reason="EVICTED", message="it was evicted: exceeded its local storage"
+                cause=Cause.SIGNALLED,
+                signal=9,
+                reason="OVER_LIMIT",
+                message="it was evicted: exceeded its local storage",
             ),
         ),
         (
