@@ -224,6 +224,11 @@ def test_a_job_that_was_suspended_while_it_ran_is_over(job: Object) -> None:
     assert (verdict.cause, verdict.reason) == (Cause.DISRUPTED, "SUSPENDED")
 
 
+def test_a_program_that_was_done_when_it_was_suspended_is_done() -> None:
+    case, pod = Case(), a_pod("Succeeded", terminated=ended(0, "Completed"))
+    assert case.verdict(a_job(suspend=True), [pod], 0.0) == Exit(cause=Cause.DONE, code=0)
+
+
 def test_a_pod_that_never_ends_is_on_a_node_that_is_gone() -> None:
     case = Case()
     pod = a_pod(running={}, meta={"deletionTimestamp": "x", "deletionGracePeriodSeconds": 60})
