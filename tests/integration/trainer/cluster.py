@@ -22,6 +22,7 @@ PROFILES: dict[str, Any] = {
     "mig": {"graceSeconds": 5, "resources": {"limits": {"nvidia.com/mig-1g.12gb": 1}}},
     "broken-image": {"image": "marsam/run:gone", "imageSeconds": 1, "graceSeconds": 1},
     "never": {"nodeSelector": {"pool": "none"}, "pendingSeconds": 2, "graceSeconds": 1},
+    "tight": {"resources": {"limits": {"memory": "200Mi"}}, "shm": "64Mi", "graceSeconds": 1},
     "short": {"deadlineSeconds": 2, "graceSeconds": 2},
     "queued": {"kueueQueue": "team-a", "graceSeconds": 5},
 }

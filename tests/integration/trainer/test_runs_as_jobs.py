@@ -98,8 +98,7 @@ async def test_a_drained_node_is_no_fault(jobs: JobService) -> None:
 
 
 async def test_memory_that_ran_out_is_said_and_not_tried_again(jobs: JobService) -> None:
-    run = await running(jobs)
-    jobs.cluster.nodes[0].kill_for_memory(jobs.pod(run.name))
+    run = await jobs.create(profile="tight", labels={"eats": "250"})
     done = await ended(jobs, run.name)
     assert (state(done), done.attempt, done.reason) == ("FAILED", 1, "OUT_OF_MEMORY")
     assert "memory ran out" in done.message
