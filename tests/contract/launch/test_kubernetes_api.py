@@ -161,6 +161,7 @@ async def test_labels_select(cluster: JobPlace) -> None:
     assert cluster.cluster.snapshot("jobs", f"{mine},team=none")[0] == []
 
 
+@pytest.mark.slow
 async def test_a_watch_tells_changes_and_ends_when_it_was_asked_to(cluster: JobPlace) -> None:
     mine = manifest.selector(cluster.file)
     _, version = cluster.cluster.snapshot("jobs", mine)

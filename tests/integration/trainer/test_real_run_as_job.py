@@ -20,7 +20,7 @@ from tests.integration.trainer.harness import CLOCK, state
 
 pytestmark = pytest.mark.slow
 PARENT = "projects/hayy"
-STEPS = 250
+STEPS = 120
 
 
 async def test_a_job_trains_is_preempted_and_commits_a_model(tmp_path: Path) -> None:
