@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from tests.fakes.kubernetes.rules import restricted
 from tests.fakes.kubernetes.store import Object, Objects, Refusal, now
 
 TRACKING = "batch.kubernetes.io/job-tracking"
@@ -23,7 +24,7 @@ class Controllers:
         self._namespace = namespace
         self._ending = threading.Event()
         self._retry_at: dict[str, float] = {}
-        self.admission: Admission = lambda pod: None
+        self.admission: Admission = lambda pod: restricted(pod["spec"])
         self._thread = threading.Thread(target=self._work, name="controllers", daemon=True)
 
     def start(self) -> None:

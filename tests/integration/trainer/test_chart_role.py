@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from marsam.api.trainer.v1 import trainer_pb2
-from tests.fakes.kubernetes.cluster import NAMESPACE, FakeCluster, forbid
+from tests.fakes.kubernetes.cluster import NAMESPACE, FakeCluster
 from tests.helm.rendering import of_kind, rendered, runs_file
 from tests.integration.trainer.cluster import JobService
 from tests.integration.trainer.harness import PROGRAM, state
@@ -53,6 +53,6 @@ async def test_the_rendered_role_is_enough_for_a_runs_whole_life(tmp_path: Path,
             await service.until(second.name, "RUNNING")
             await service.trainer.CancelRun(trainer_pb2.CancelRunRequest(name=second.name))
             await service.until(second.name, "CANCELLED")
-            cluster.controllers.admission = forbid("violates PodSecurity")
-            refused = await service.create()
-            assert (await service.until(refused.name, "FAILED")).reason == "ADMISSION_REFUSED"
+            with cluster.refusing("violates PodSecurity"):
+                refused = await service.create()
+                assert (await service.until(refused.name, "FAILED")).reason == "ADMISSION_REFUSED"

@@ -181,26 +181,20 @@ async def test_a_lost_node_costs_an_attempt_and_nothing_else(jobs: JobService) -
 
 
 async def test_a_refused_pod_leaves_no_pod_and_is_said(jobs: JobService) -> None:
-    jobs.cluster.controllers.admission = forbid('violates PodSecurity "restricted:latest": unrestricted capabilities')
-    try:
+    with jobs.cluster.refusing('violates PodSecurity "restricted:latest": unrestricted capabilities'):
         run = await jobs.create()
         done = await ended(jobs, run.name)
-    finally:
-        jobs.cluster.controllers.admission = lambda pod: None
     assert (state(done), done.attempt, done.reason) == ("FAILED", 1, "ADMISSION_REFUSED")
     assert 'violates PodSecurity "restricted:latest"' in done.message
 
 
 async def test_quota_is_waited_for(jobs: JobService) -> None:
     said = "exceeded quota: gpus, requested: requests.nvidia.com/gpu=1, used: requests.nvidia.com/gpu=4"
-    jobs.cluster.controllers.admission = forbid(said)
-    try:
+    with jobs.cluster.refusing(said):
         run = await jobs.create()
         async with asyncio.timeout(30):
             while (await jobs.get(run.name)).reason != "QUOTA_EXCEEDED":
                 await asyncio.sleep(0.05)
-    finally:
-        jobs.cluster.controllers.admission = lambda pod: None
     done = await ended(jobs, run.name)
     assert (state(done), done.attempt) == ("SUCCEEDED", 1)
 
