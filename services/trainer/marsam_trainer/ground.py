@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from marsam.core.errors import Invalid
 from marsam.launch.launcher import Launcher
 from marsam.launch.process import ProcessLauncher
 from marsam_trainer.environment import child_environment, free_port
@@ -56,10 +57,12 @@ async def opened(settings: TrainerSettings, *, owner: str, folder: Path) -> Asyn
 
 @asynccontextmanager
 async def _cluster(settings: TrainerSettings) -> AsyncIterator[Ground]:
-    # Not at the top: the client is heavy, and only a trainer of a cluster has it.
-    from marsam.launch.kubernetes.cluster import connect
-    from marsam.launch.kubernetes.launcher import KubernetesLauncher
-
+    try:  # not at the top: the client is heavy, and only a trainer of a cluster has it
+        from marsam.launch.kubernetes.cluster import connect
+        from marsam.launch.kubernetes.launcher import KubernetesLauncher
+    except ImportError as error:
+        raise Invalid(f"the launcher 'kubernetes' lacks a library: {error}", field="launcher", reason="CLIENT_MISSING",
+                      remedy="pip install 'marsam[kubernetes]'") from error  # fmt: skip
     file = settings.cluster_file()
     async with KubernetesLauncher(connect(file.namespace), file) as launcher:
         yield Ground(

@@ -1,9 +1,11 @@
 """What the trainer makes of the ends that only a cluster has, and that its page says the same."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
+from marsam_trainer.ground import opened
 from marsam_trainer.outcomes import CAUSES, Ending, Next, judge
 from marsam_trainer.settings import TrainerSettings
 
@@ -76,3 +78,18 @@ def test_settings_of_a_cluster_need_its_file(tmp_path: Path) -> None:
     file.write_text("{namespace: a, image: b, profiles: {cpu: {}}}")
     made = TrainerSettings(store="/s", launcher="kubernetes", kubernetes_file=file)
     assert made.cluster_file().default_name == "cpu"
+
+
+async def test_a_trainer_without_the_client_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "kubernetes.yaml"
+    file.write_text("{namespace: a, image: b, profiles: {cpu: {}}}")
+    settings = TrainerSettings(store="/s", launcher="kubernetes", kubernetes_file=file)
+    for name in [name for name in sys.modules if name.startswith(("kubernetes", "marsam.launch.kubernetes"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "kubernetes", None)
+    with pytest.raises(Invalid) as caught:
+        async with opened(settings, owner="me", folder=tmp_path):
+            pass
+    assert (caught.value.reason, caught.value.remedy) == ("CLIENT_MISSING", "pip install 'marsam[kubernetes]'")
