@@ -45,7 +45,7 @@ def root(
     endpoints: Annotated[
         Path | None, typer.Option(envvar="MARSAM_ENDPOINTS", help="File that names the services.")
     ] = None,
-    token: Annotated[str | None, typer.Option(envvar="MARSAM_TOKEN", help="Token, where services ask for one.")] = None,
+    token: Annotated[str | None, typer.Option(help="Token; better MARSAM_TOKEN or MARSAM_TOKEN_FILE.")] = None,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
 ) -> None:
     """Teach an image model a world it was never shown, and prove that it learned it."""

@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 import typer
 
 from marsam.cli import console, exits
-from marsam.client import AsyncMarsam, short
+from marsam.client import AsyncMarsam, Credentials, find_credentials, short
 from marsam.client import endpoints as finding
 from marsam.core.errors import Internal, Invalid, MarsamError, Missing, Unavailable, did_you_mean
 
@@ -26,6 +26,13 @@ class Options:
     project: str
     endpoints: Path | None
     token: str | None
+
+    def credentials(self) -> Credentials:
+        """The token of the option, else that of the environment; certificates of the environment. Raises Invalid."""
+        env = dict(os.environ)
+        if self.token is not None:
+            env = {**env, "MARSAM_TOKEN": self.token, "MARSAM_TOKEN_FILE": ""}
+        return find_credentials(env=env)
 
 
 def options(context: typer.Context) -> Options:
@@ -50,14 +57,19 @@ def run(
 
     async def main() -> T:
         where = finding.read(chosen.endpoints) if chosen.endpoints is not None else finding.find()
-        async with AsyncMarsam(where, project=chosen.project, token=chosen.token) as marsam:
-            return await work(marsam)
+        async with AsyncMarsam(where, project=chosen.project, credentials=chosen.credentials()) as marsam:
+            try:
+                return await work(marsam)
+            except Unavailable as error:
+                raise await marsam.explain(error) from error
 
     return guarded(main, as_json=as_json)
 
 
 def guarded(main: Callable[[], Coroutine[Any, Any, T]], *, as_json: bool) -> T:
     """Runs a coroutine to its end and turns what it raises into an exit."""
+    # Libraries below say in their own words, on standard error, what we say in ours.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         return asyncio.run(main())
     except MarsamError as error:
