@@ -20,6 +20,7 @@ from marsam.launch.launcher import Cause, Program
 from marsam.launch.process import ProcessLauncher, read_tail
 from marsam.launch.supervisor import Supervisor
 from marsam.rpc.server import Lifecycle, Registration
+from marsam.rpc.server.tls import TlsFiles, read_identity
 from marsam.store import keys
 from marsam.store.blobs import Blobs
 from marsam.store.threads import offload
@@ -37,7 +38,8 @@ class Hosting:
     """How this service runs evaluations. `store` is the URL that their program opens; `slots` run at once.
 
     `target` is where they reach the generator, '' for the service's own address. `token_file` holds the bearer token
-    with which they call Generate, where tokens are asked for. An attempt that failed for a passing reason is made again
+    with which they call Generate, where tokens are asked for; `tls` is how they trust the generator's certificate and
+    what they show it. An attempt that failed for a passing reason is made again
     until `attempts` have failed.
     """
 
@@ -47,11 +49,46 @@ class Hosting:
     attempts: int = 3
     target: str = ""
     token_file: Path | None = None
+    tls: "CallerTls | None" = None
     command: tuple[str, ...] = (sys.executable, "-m", "marsam_generator.evaluation")
 
     def __post_init__(self) -> None:
         if self.slots < 1 or self.attempts < 1:
             raise Invalid("evaluations need at least one slot and one attempt", field="evaluation_slots")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallerTls:
+    """Files and names with which an evaluation calls a generator over TLS."""
+
+    ca: Path | None
+    pair: tuple[Path, Path] | None = None
+    server_name: str = ""
+
+    @property
+    def arguments(self) -> list[str]:
+        """The same for the program's command line."""
+        words = ["--tls-ca-file", str(self.ca)] if self.ca is not None else []
+        if self.pair is not None:
+            words += ["--tls-cert-file", str(self.pair[0]), "--tls-key-file", str(self.pair[1])]
+        return [*words, *(["--tls-server-name", self.server_name] if self.server_name else [])]
+
+
+def caller_tls(own: TlsFiles | None, *, target: str, ca: Path | None) -> CallerTls | None:
+    """How evaluations call the generator whose certificate is `own`.
+
+    Without a `target` they call it on this machine, where no certificate is for the address: they take the
+    service's own certificate under its own name. Where clients need certificates they show the service's.
+    """
+    if own is None:
+        return CallerTls(ca=ca) if ca is not None else None
+    pair = (own.certificate, own.key) if own.client_ca is not None else None
+    if target:
+        return CallerTls(ca=ca, pair=pair)
+    names = read_identity(own).names
+    return CallerTls(
+        ca=ca or own.certificate, pair=pair, server_name=names[0].replace("*", "generator", 1) if names else ""
+    )
 
 
 class EvaluationWork:
@@ -71,6 +108,8 @@ class EvaluationWork:
         ]
         if hosting.token_file is not None:
             arguments += ["--token-file", str(hosting.token_file)]
+        if hosting.tls is not None:
+            arguments += hosting.tls.arguments
         return Program(argv=(*hosting.command, *arguments), log_path=self._log(store.project, job_id, attempt))
 
     async def judge(self, store: JobStore, job_id: str, ended: Ended) -> Outcome:
@@ -126,8 +165,9 @@ async def _failures(store: JobStore, job_id: str) -> int:
 
 def dialable(address: str) -> str:
     """The address to call for one that a service listens on: loopback stands for "everywhere"."""
-    host, _, port = address.rpartition(":")
-    return f"127.0.0.1:{port}" if host in ("0.0.0.0", "[::]") else address
+    scheme, slashes, place = address.rpartition("://")
+    host, _, port = place.rpartition(":")
+    return f"{scheme}{slashes}127.0.0.1:{port}" if host in ("0.0.0.0", "[::]") else address
 
 
 @asynccontextmanager
