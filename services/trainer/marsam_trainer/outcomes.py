@@ -111,7 +111,8 @@ def _verdict(ending: Ending) -> Verdict:
             return Verdict(next=Next.RETRY, cause=exit_.reason or "LOST", message=message)
         case Cause.SIGNALLED:
             message = exit_.message or f"the program was {exit_}"
-            return Verdict(next=Next.RETRY, cause=exit_.reason or "KILLED", message=message)
+            counts = exit_.reason != "STOPPED"  # by us, and nobody saw how it took it
+            return Verdict(next=Next.RETRY, cause=exit_.reason or "KILLED", message=message, counts=counts)
         case Cause.DONE:
             return Verdict(next=Next.RETRY, cause="RESULT_MISSING", message="it ended well and left no result")
         case Cause.FAILED:

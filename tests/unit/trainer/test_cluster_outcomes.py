@@ -27,6 +27,7 @@ PAGE = Path(__file__).resolve().parents[3] / "docs" / "kubernetes.md"
         (Cause.LOST, "POD_GONE", Next.RETRY, True),
         (Cause.LOST, "JOB_DELETED", Next.RETRY, True),
         (Cause.SIGNALLED, "OVER_LIMIT", Next.RETRY, True),
+        (Cause.SIGNALLED, "STOPPED", Next.RETRY, False),
         (Cause.NOT_STARTED, "IMAGE_PULL", Next.RETRY, True),
         (Cause.NOT_STARTED, "CREATE_FAILED", Next.RETRY, True),
         (Cause.NOT_STARTED, "NODE_REFUSED", Next.RETRY, True),
