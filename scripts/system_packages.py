@@ -9,6 +9,9 @@ import sys
 PROGRAMS = {
     "chromium": "chromium",
     "ip": "iproute2",
+    "node": "nodejs",
+    "npm": "npm",
+    "openssl": "openssl",
     "prometheus": "prometheus",
     "prometheus-alertmanager": "prometheus-alertmanager",
     "promtool": "prometheus",

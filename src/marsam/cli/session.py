@@ -68,8 +68,6 @@ def run(
 
 def guarded(main: Callable[[], Coroutine[Any, Any, T]], *, as_json: bool) -> T:
     """Runs a coroutine to its end and turns what it raises into an exit."""
-    # Libraries below say in their own words, on standard error, what we say in ours.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         return asyncio.run(main())
     except MarsamError as error:

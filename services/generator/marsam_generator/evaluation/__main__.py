@@ -26,7 +26,6 @@ _log = Log("marsam_generator.evaluation")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one attempt and return the exit code."""
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     parser = argparse.ArgumentParser(prog="marsam-evaluation")
     run = parser.add_subparsers(required=True).add_parser("run", help="work on one attempt of an evaluation")
     run.add_argument("--store", required=True, metavar="URL")

@@ -62,8 +62,6 @@ def run(
     """
     # Programs are launched by exec; gRPC's fork handlers only cost and sometimes hang.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-    # A stranger's failed handshake must not write lines of another kind into our log.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     parser = argparse.ArgumentParser(prog=f"marsam-{service}")
     parser.add_argument("--config", type=Path, metavar="FILE", help="settings in TOML; MARSAM_* variables win over it")
     parser.add_argument("--check-config", action="store_true", help="print the settings in force and exit")

@@ -68,8 +68,10 @@ def _secure(target: Target, tls: ClientTls) -> Precondition | None:
             _connected(target) as plain,
             context.wrap_socket(plain, server_hostname=tls.server_name or target.host) as connection,
         ):
-            # TLS 1.3: what the service thinks of our certificate comes with its first words, after the handshake.
-            connection.recv(1)
+            # TLS 1.3: what the service thinks of our certificate shows after the handshake. A gRPC server speaks first;
+            # one that hangs up without a word wanted another certificate, or any.
+            if not connection.recv(1):
+                return _unwelcome(target, tls)
     except ssl.SSLCertVerificationError as error:
         return _refused(target, tls, error)
     except ssl.SSLError as error:
@@ -138,16 +140,18 @@ def _broken(target: Target, tls: ClientTls, error: ssl.SSLError) -> Precondition
             reason="TLS_UNWANTED",
             remedy=f"unset {_CA}, write the address as http://{place}, or give the service MARSAM_TLS_CERT_FILE",
         )
-    if "ALERT" not in reason:
-        return None
+    return _unwelcome(target, tls) if "ALERT" in reason else None
+
+
+def _unwelcome(target: Target, tls: ClientTls) -> Precondition:
     if tls.certificate is None:
         return Precondition(
-            f"{place} asks its callers for a certificate",
+            f"{target.address} asks its callers for a certificate",
             reason="TLS_CLIENT_CERTIFICATE_MISSING",
             remedy=f"set {_PAIR}",
         )
     return Precondition(
-        f"{place} refuses this client's certificate ({reason.lower().replace('_', ' ')})",
+        f"{target.address} refuses this client's certificate",
         reason="TLS_CLIENT_CERTIFICATE_REFUSED",
         remedy="use one that is valid now and signed by an authority of the service's MARSAM_TLS_CLIENT_CA_FILE",
     )
