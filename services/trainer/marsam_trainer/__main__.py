@@ -45,11 +45,11 @@ async def assemble(settings: TrainerSettings, meter: Meter, lifecycle: Lifecycle
     # Uploads that a crash left behind: nobody can finish them.
     await asyncio.to_thread(shutil.rmtree, settings.cache / "incoming", True)
     runs = Runs(blobs, clock)
-    planner = Planner(settings)
     # The same after a restart on the same machine: its runs are found again, not waited for.
     owner = f"{socket.gethostname()}:{settings.cache}"
     async with AsyncExitStack() as stack:
         ground = await stack.enter_async_context(opened(settings, owner=owner, folder=settings.cache / "programs"))
+        planner = Planner(settings, ground)
         supervisor = Supervisor(
             blobs,
             KIND,
@@ -101,7 +101,7 @@ def _policy(settings: TrainerSettings, ground: Ground) -> Policy:
 
 
 def _targets(runs: Runs, host: str) -> Callable[[Request], Awaitable[JSONResponse]]:
-    """Where the processes of runs can be scraped, in the form of Prometheus' HTTP service discovery: those the caller may see."""
+    """Where the processes of runs that the caller may see can be scraped, as Prometheus' HTTP service discovery."""
 
     async def answer(request: Request) -> JSONResponse:
         # Runs that listen everywhere are reached as this service was.

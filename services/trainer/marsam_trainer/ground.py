@@ -23,6 +23,7 @@ class Ground:
     `owner` is who drives the runs: the same after a restart, so that they are found again. `stops` says whether runs
     end with the trainer. `command` and `cache` hold where a run is; `metrics` gives it host and port to be scraped at
     (port 0: none); `beat_path` is the file that it touches. `profiles` are names and descriptions, `default` is one.
+    `elsewhere` says that runs get other machines than this one.
     """
 
     launcher: Launcher
@@ -35,6 +36,7 @@ class Ground:
     beat_path: Path | None = None
     profiles: Mapping[str, str] = field(default_factory=dict)
     default: str = ""
+    elsewhere: bool = False
 
 
 @asynccontextmanager
@@ -76,4 +78,5 @@ async def _cluster(settings: TrainerSettings) -> AsyncIterator[Ground]:
             beat_path=Path("/tmp/marsam-beat"),
             profiles={name: profile.description for name, profile in file.profiles.items()},
             default=file.default_name,
+            elsewhere=True,
         )

@@ -46,6 +46,7 @@ class JobService(Service):
 
     async def start(self) -> None:
         self.file.write_text(yaml.safe_dump(self.said))
+        Path(self.said["cache"]).mkdir(exist_ok=True)
         # The way to the cluster is the process' own, as in a pod.
         os.environ["KUBECONFIG"] = str(self.cluster.kubeconfig)
         try:

@@ -36,9 +36,11 @@ def main() -> int:
     for name in ("--store", "--run", "--attempt", "--cache", "--metrics-port", "--metrics-host", "--spec"):
         parser.add_argument(name)
     parser.add_argument("--beat-file")
+    parser.add_argument("--spec-json")
     options = parser.parse_args()
     if options.command == "plan":
-        return plan(load(RunSpec, Path(options.spec).read_bytes()), Path(options.cache))
+        said = options.spec_json.encode() if options.spec_json else Path(options.spec).read_bytes()
+        return plan(load(RunSpec, said), Path(options.cache))
     return asyncio.run(train(options.store, options.run, int(options.attempt)))
 
 

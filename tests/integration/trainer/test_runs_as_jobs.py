@@ -261,6 +261,31 @@ async def test_an_unknown_profile_is_refused_with_the_nearest(jobs: JobService) 
     assert [(p.name, p.is_default) for p in listed.profiles][:2] == [("broken-image", False), ("cpu", True)]
 
 
+async def test_a_plan_is_made_where_the_run_would_be(jobs: JobService) -> None:
+    """By a Job of the run's profile, which is gone afterwards; the same question is not asked twice."""
+    asked = [len(jobs.cluster.server.seen)]
+    request = trainer_pb2.ValidateRunRequest(parent=PARENT, spec=jobs.ordered(batch_size=7, steps=9))
+    found = await jobs.trainer.ValidateRun(request, timeout=60)
+    assert (found.plan.total_bytes, found.plan.seconds, list(found.faults)) == (7000, 18.0, [])
+    assert [m for m, p, _ in jobs.cluster.server.seen[asked[0] :] if m == "POST" and p.endswith("/jobs")] == ["POST"]
+    assert not [j for j in jobs.cluster.jobs if "plans" in j["metadata"]["name"]]
+    asked = [len(jobs.cluster.server.seen)]
+    again = await jobs.trainer.ValidateRun(request, timeout=60)
+    assert again.plan == found.plan
+    assert not [m for m, p, _ in jobs.cluster.server.seen[asked[0] :] if m == "POST" and p.endswith("/jobs")]
+    request.spec.batch_size = 65
+    short = await jobs.trainer.ValidateRun(request, timeout=60)
+    assert [fault.reason for fault in short.faults] == ["MEMORY_SHORT"]
+
+
+async def test_a_plan_whose_machine_cannot_be_had_stops_nobody(jobs: JobService) -> None:
+    request = trainer_pb2.ValidateRunRequest(parent=PARENT, spec=jobs.ordered(profile="never"))
+    found = await jobs.trainer.ValidateRun(request, timeout=60)
+    assert list(found.faults) == []
+    assert not found.HasField("plan")
+    await until(lambda: not [j for j in jobs.cluster.jobs if "plans" in j["metadata"]["name"]])
+
+
 async def test_a_failing_program_says_its_last_words(jobs: JobService) -> None:
     run = await jobs.create(labels={"fail-until": "9", "how": "70", "words": "ImportError: no such library"})
     done = await ended(jobs, run.name)
