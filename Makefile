@@ -67,13 +67,13 @@ lint: setup-dev ## ruff, mypy, import-linter, buf, stubs equal to a fresh genera
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python scripts/protos.py --check
+	$(BIN)/python -m scripts.protos --check
 
 bench: setup-dev .tools/.stamp ## figures of speed and memory against named peers
 	$(BIN)/python -m benchmarks
 
-protos: setup-dev ## regenerate src/marsam/api and the descriptor image
-	$(BIN)/python scripts/protos.py
+protos: setup-dev ## regenerate src/marsam/api and the descriptor image, publish both in dist/protos
+	$(BIN)/python -m scripts.protos
 
 clean: ## remove the environment and what the demo made
-	rm -rf $(VENV) .demo .marsam
+	rm -rf $(VENV) .demo .marsam dist/protos
