@@ -220,7 +220,7 @@ async def test_a_program_that_hangs_is_ended_by_its_probe_and_a_busy_one_is_not(
         "def beat():\n"
         "    while True: pathlib.Path('beat').touch(); time.sleep(0.2)\n"
         "threading.Thread(target=beat, daemon=True).start()\n"
-        "end = time.monotonic() + 4\n"
+        "end = time.monotonic() + 6\n"
         "while time.monotonic() < end: sum(range(1000))\n"
     )
     hung = "import pathlib,time\npathlib.Path('hung').touch(); time.sleep(60)"
@@ -229,7 +229,7 @@ async def test_a_program_that_hangs_is_ended_by_its_probe_and_a_busy_one_is_not(
         job = manifest.job(place.file, replace(place.program(code), beat_path=tmp_path / beat), key=key)
         (container,) = job["spec"]["template"]["spec"]["containers"]
         probe = container["livenessProbe"]
-        probe["exec"]["command"][2] = probe["exec"]["command"][2].replace("-lt 300", "-lt 2")
+        probe["exec"]["command"][2] = probe["exec"]["command"][2].replace("-lt 300", "-lt 4")
         probe |= {"initialDelaySeconds": 1, "periodSeconds": 1, "failureThreshold": 2}
         place.cluster.create_job(job)
         launcher = await opened(place)
