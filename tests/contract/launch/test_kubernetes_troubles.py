@@ -149,6 +149,22 @@ async def test_a_launcher_that_is_closed_leaves_no_thread_and_no_wait(place: Job
     assert not launcher.pods.running
 
 
+@pytest.mark.slow
+async def test_a_node_that_went_silent_holds_nobody_up(place: JobPlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has lost its power, and the API server goes on saying that the program runs."""
+    monkeypatch.setattr("marsam.launch.kubernetes.launcher.LOST_S", 0.5)
+    launcher = await opened(place)
+    handle = await launcher.start(place.program(WAIT), key="a")
+    await until(lambda: place.fake.nodes[0].containers)
+    place.fake.lose(place.fake.nodes[0])
+    ended = await launcher.stop(handle, grace_s=0)
+    assert (ended.cause, ended.reason) == (Cause.LOST, "NODE_LOST")
+    second = await opened(place)
+    assert await second.follow(handle) == ended
+    await second.forget("a")
+    assert place.fake.jobs == []
+
+
 async def test_a_deleted_job_is_lost_and_said_so(place: JobPlace) -> None:
     launcher = await opened(place)
     handle = await launcher.start(place.program(WAIT), key="a")
