@@ -9,6 +9,7 @@ import sys
 PROGRAMS = {
     "chromium": "chromium",
     "ip": "iproute2",
+    "jq": "jq",
     "node": "nodejs",
     "npm": "npm",
     "openssl": "openssl",
