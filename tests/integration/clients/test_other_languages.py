@@ -113,29 +113,35 @@ def test_a_shell_with_grpcurl(folder: Path, environment: Mapping[str, str]) -> N
     assert size[0] == size[1] >= 8
 
 
-def test_javascript(folder: Path, environment: Mapping[str, str]) -> None:
+@pytest.fixture(scope="module")
+def story(folder: Path, environment: Mapping[str, str]) -> list[str]:
+    """What the page's JavaScript lines print; afterwards its packages are installed."""
+    return run(["bash", "-euo", "pipefail", "-c", commands("From JavaScript")], folder, environment).splitlines()
+
+
+def test_javascript(folder: Path, story: list[str]) -> None:
     lock = (ROOT / "examples/clients/javascript/package-lock.json").read_text("utf-8")
     assert '"resolved"' not in lock
     assert '"integrity"' in lock
-    said = run(["bash", "-euo", "pipefail", "-c", commands("From JavaScript")], folder, environment).splitlines()
-    assert "imported 6 pictures" in said
-    assert "committed projects/default/datasets/script/versions/v1" in said
-    assert any(line.startswith("step 4/4, loss ") for line in said)
-    assert said[-1] == "drew script.png"
+    assert "imported 6 pictures" in story
+    assert "committed projects/default/datasets/script/versions/v1" in story
+    assert any(line.startswith("step 4/4, loss ") for line in story)
+    assert story[-1] == "drew script.png"
     assert drawn(folder / "script.png")[0] == "PNG"
 
 
+@pytest.mark.usefixtures("story")
 def test_javascript_reads_our_errors(folder: Path, environment: Mapping[str, str]) -> None:
-    story = ["node", "examples/clients/javascript/story.js", "pictures", "refused", "tiny", "x.png"]
+    words = ["node", "examples/clients/javascript/story.js", "pictures", "refused", "tiny", "x.png"]
     for token, reason in (("guess", "TOKEN_UNKNOWN"), ("", "TOKEN_MISSING")):
         changed = {**environment, "MARSAM_TOKEN": token}
-        done = subprocess.run(story, cwd=folder, env=changed, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(words, cwd=folder, env=changed, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 1
         said, remedy = done.stderr.splitlines()[-2:]  # node may warn before of a name that is a number
         assert said.startswith(f"{reason}: ")
         assert remedy.startswith("try: ")
-    story[-2] = "nobody"
-    done = subprocess.run(story, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    words[-2] = "nobody"
+    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert "nobody" in done.stderr
     assert not (folder / "x.png").exists()

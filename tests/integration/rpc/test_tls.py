@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import grpc.aio
 import httpx
 import pytest
 from grpc_health.v1 import health, health_pb2_grpc
+from marsam_generator.evaluation.hosting import caller_tls
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
@@ -137,6 +139,23 @@ async def test_mutual_tls_lets_in_whose_certificate_is_known(
         # Probes and scrapers have no certificate.
         async with httpx.AsyncClient(verify=ssl.create_default_context(cafile=authority.certificate)) as web:
             assert (await web.get(f"{served.http}/healthz")).status_code == 200
+
+
+@pytest.mark.parametrize("mutual", [False, True])
+async def test_evaluations_reach_their_own_generator_whatever_its_certificate_is_for(
+    authority: Authority, mutual: bool
+) -> None:
+    own = authority.sign("inside", names="DNS:*.marsam.svc,DNS:marsam-generator")
+    chosen = settings(own, tls_client_ca_file=authority.certificate if mutual else None)
+    async with serving(chosen) as served:
+        caller = caller_tls(chosen.tls, target="", ca=None)
+        assert caller is not None
+        certificate, key = caller.pair or (None, None)
+        tls = read_credentials(
+            ca_file=caller.ca, certificate_file=certificate, key_file=key, server_name=caller.server_name
+        ).tls
+        assert await outcome(served.target, tls=tls) is None
+        assert reason(await outcome(served.target, tls=replace(tls, server_name="other"))) == "TLS_WRONG_NAME"
 
 
 @pytest.mark.parametrize(
