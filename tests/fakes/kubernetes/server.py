@@ -57,6 +57,11 @@ class Server(ThreadingHTTPServer):
         with self._lock:
             self._troubles.append((method, re.compile(path), what, times))
 
+    def calm(self) -> None:
+        """No more troubles."""
+        with self._lock:
+            self._troubles.clear()
+
     def take_trouble(self, method: str, path: str) -> Trouble | None:
         with self._lock:
             for index, (verb, pattern, what, times) in enumerate(self._troubles):

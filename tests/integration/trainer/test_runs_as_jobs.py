@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest_asyncio
 from marsam.api.trainer.v1 import trainer_pb2
 from marsam.rpc.wire import error_of
 from tests.fakes.kubernetes.cluster import ROLE, FakeCluster, forbid
+from tests.fakes.kubernetes.server import Handler, fail, hang_up
 from tests.integration.trainer.cluster import JobService
 from tests.integration.trainer.harness import PARENT, state
 
@@ -208,6 +210,31 @@ async def test_quota_of_jobs_is_said_with_its_remedy(jobs: JobService) -> None:
         jobs.cluster.server.quota = lambda job: None
     assert (state(done), done.reason) == ("FAILED", "QUOTA_EXCEEDED")
     assert "raise the quota" in done.message
+
+
+async def test_a_job_that_the_server_refuses_is_said_with_what_to_correct(jobs: JobService) -> None:
+    refusal = fail(422, "Invalid", 'Job.batch "x" is invalid: spec.template.spec.priorityClassName: no such class')
+    jobs.cluster.server.trouble("POST", "/jobs", refusal)
+    done = await ended(jobs, (await jobs.create()).name)
+    assert (state(done), done.reason) == ("FAILED", "JOB_INVALID")
+    assert "no such class" in done.message
+    assert "MARSAM_KUBERNETES_FILE" in done.message
+
+
+async def test_an_api_server_that_is_away_costs_a_run_nothing(jobs: JobService) -> None:
+    run = await running(jobs)
+    end = time.monotonic() + 3
+
+    def away(handler: Handler) -> bool:
+        nodes = "urllib" in handler.headers["User-Agent"]  # have a way of their own
+        return time.monotonic() < end and not nodes and hang_up(handler)
+
+    for method in ("GET", "PATCH", "POST", "DELETE"):
+        jobs.cluster.server.trouble(method, "/namespaces/", away, times=10_000)
+    other = await jobs.create()
+    done = [await ended(jobs, r.name) for r in (run, other)]
+    jobs.cluster.server.calm()
+    assert [(state(d), d.attempt) for d in done] == [("SUCCEEDED", 1)] * 2
 
 
 async def test_a_queue_admits_a_run_and_takes_its_place_again(jobs: JobService) -> None:

@@ -63,7 +63,7 @@ def test_the_page_names_only_causes_that_there_are() -> None:
     section = PAGE.read_text().partition("How an attempt ended")[2].partition("## Rights")[0]
     named = {word for row in re.findall(r"^\| ([A-Z_, ]+) \|", section, re.M) for word in row.split(", ")}
     assert len(named) > 20
-    assert named - {"KUBERNETES_DENIED"} <= set(CAUSES)
+    assert named - {"KUBERNETES_DENIED", "JOB_INVALID", "UNKNOWN_PROFILE"} <= set(CAUSES)
 
 
 def test_settings_of_a_cluster_need_its_file(tmp_path: Path) -> None:
