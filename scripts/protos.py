@@ -103,7 +103,6 @@ def publish(dist: Path) -> None:
     """Write the image and a tree of .proto files that needs no other folder."""
     shutil.rmtree(dist, ignore_errors=True)
     dist.mkdir(parents=True)
-    shutil.copyfile(IMAGE, dist / "marsam.binpb")
     for name in proto_files():
         _put(dist / name, (PROTOS / name).read_text("utf-8"))
     # The options of validate.proto are written with its own extensions: this process must know them.
@@ -114,6 +113,14 @@ def publish(dist: Path) -> None:
     known = Path(str(importlib.resources.files(grpc_tools))) / "_proto"
     for path in sorted((known / "google" / "protobuf").glob("*.proto")):
         _put(dist / path.relative_to(known), path.read_text("utf-8"))
+    # With the errors' messages in the image, grpcurl and its like can read their details.
+    image = descriptor_pb2.FileDescriptorSet.FromString(IMAGE.read_bytes())
+    published = dist / "marsam.binpb"
+    run_protoc(f"-I{dist}", "--include_imports", f"--descriptor_set_out={published}", *ERRORS)
+    errors = descriptor_pb2.FileDescriptorSet.FromString(published.read_bytes())
+    present = {file.name for file in image.file}
+    image.file.extend(file for file in errors.file if file.name not in present)
+    published.write_bytes(image.SerializeToString(deterministic=True))
 
 
 def _put(path: Path, text: str) -> None:

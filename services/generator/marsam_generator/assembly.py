@@ -58,6 +58,7 @@ async def assemble(settings: GeneratorSettings, meter: Meter, lifecycle: Lifecyc
         attempts=settings.evaluation_attempts,
         target=settings.evaluation_target,
         token_file=settings.evaluation_token_file,
+        needs_token=settings.token_file is not None,
         tls=caller_tls(settings.tls, target=settings.evaluation_target, ca=settings.evaluation_tls_ca_file),
     )
     try:

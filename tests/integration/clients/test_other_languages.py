@@ -145,3 +145,17 @@ def test_javascript_reads_our_errors(folder: Path, environment: Mapping[str, str
     assert done.returncode == 1
     assert "nobody" in done.stderr
     assert not (folder / "x.png").exists()
+
+
+def test_an_evaluation_without_a_token_of_its_own_is_refused_where_it_is_asked_for(
+    folder: Path, environment: Mapping[str, str]
+) -> None:
+    spec = {"suite": "projects/default/suites/x/versions/v1", "judge": "projects/default/models/tiny"}
+    request = {"parent": "projects/default", "spec": {**spec, "models": ["projects/default/models/tiny"]}}
+    words = ["-protoset", "dist/protos/marsam.binpb", "-cacert", environment["MARSAM_TLS_CA_FILE"]]
+    words += ["-H", f"authorization: Bearer {environment['MARSAM_TOKEN']}", "-d", json.dumps(request)]
+    method = "marsam.api.generator.v1.EvaluationService/CreateEvaluation"
+    command = ["grpcurl", *words, environment["GENERATOR"], method]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert "EVALUATION_TOKEN_MISSING" in done.stderr
+    assert "MARSAM_EVALUATION_TOKEN_FILE" in done.stderr

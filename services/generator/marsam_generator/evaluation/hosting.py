@@ -11,7 +11,7 @@ from typing import Any
 
 from marsam.api.generator.v1 import evaluation_pb2_grpc
 from marsam.core.clock import Clock
-from marsam.core.errors import Invalid, Missing
+from marsam.core.errors import Invalid, Missing, Precondition
 from marsam.core.names import format_name
 from marsam.jobs.states import State
 from marsam.jobs.store import JobStore
@@ -38,9 +38,9 @@ class Hosting:
     """How this service runs evaluations. `store` is the URL that their program opens; `slots` run at once.
 
     `target` is where they reach the generator, '' for the service's own address. `token_file` holds the bearer token
-    with which they call Generate, where tokens are asked for; `tls` is how they trust the generator's certificate and
-    what they show it. An attempt that failed for a passing reason is made again
-    until `attempts` have failed.
+    with which they call Generate, where tokens are asked for (`needs_token`); `tls` is how they trust the generator's
+    certificate and what they show it. An attempt that failed for a passing reason is made again until `attempts` have
+    failed.
     """
 
     store: str
@@ -49,6 +49,7 @@ class Hosting:
     attempts: int = 3
     target: str = ""
     token_file: Path | None = None
+    needs_token: bool = False
     tls: "CallerTls | None" = None
     command: tuple[str, ...] = (sys.executable, "-m", "marsam_generator.evaluation")
 
@@ -192,8 +193,19 @@ async def hosted(
     supervisor = Supervisor(
         blobs, "evaluations", launcher=launcher, work=work, policy=policy, owner="generator", clock=clock
     )
+
+    def reachable() -> str:
+        # Said to whoever asks for an evaluation, who is there to hear it, instead of by every attempt to a log.
+        if hosting.needs_token and hosting.token_file is None:
+            raise Precondition(
+                "this generator has no token with which its evaluations could call it",
+                reason="EVALUATION_TOKEN_MISSING",
+                remedy="the operator sets MARSAM_EVALUATION_TOKEN_FILE to a token with the scope generations.*",
+            )
+        return address()
+
     servicer = EvaluationServicer(
-        blobs, clock=clock, wake=supervisor.wake, address=address, draining=lifecycle.draining
+        blobs, clock=clock, wake=supervisor.wake, address=reachable, draining=lifecycle.draining
     )
     async with supervisor, counted(blobs, meter=meter, clock=clock):
         try:
