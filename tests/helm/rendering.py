@@ -75,9 +75,9 @@ def template(
         arguments += ["--api-versions", api]
     for file in files:
         arguments += ["--values", file]
-    with tempfile.NamedTemporaryFile("w", suffix=".json") as own:
+    with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as own:
         if values is not None:
-            json.dump(values, own)
+            json.dump(values, own, ensure_ascii=False)
             own.flush()
             arguments += ["--values", own.name]
         return helm(*arguments, binary=binary)
