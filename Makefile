@@ -62,11 +62,12 @@ has-kubeconfig:
 soak: setup-dev ## the tests that take hours
 	$(BIN)/python -m pytest -m soak
 
-lint: setup-dev ## ruff, mypy, import-linter, buf, stubs equal to a fresh generation
+lint: setup-dev ## ruff, mypy, import-linter, hadolint, buf, stubs equal to a fresh generation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint services/*/Dockerfile services/*/*.Dockerfile
 	$(BIN)/python -m scripts.protos --check
 
 bench: setup-dev .tools/.stamp ## figures of speed and memory against named peers
