@@ -1,4 +1,4 @@
-"""The pods of `helm test`, their commands really run: against a service, a store, an API server with the chart's Role."""
+"""The pods of `helm test`, their commands really run: on a service, a store, an API server with the chart's Role."""
 
 import json
 import os
