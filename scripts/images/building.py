@@ -34,9 +34,9 @@ class Recipe:
 
 RECIPES = (
     Recipe(name="dataset", dockerfile="services/dataset/Dockerfile", budget_mb=200),
-    Recipe(name="trainer", dockerfile="services/trainer/Dockerfile", budget_mb=250),
-    Recipe(name="run", dockerfile="services/trainer/run.Dockerfile", budget_mb=1500),
-    Recipe(name="generator", dockerfile="services/generator/Dockerfile", budget_mb=1500),
+    Recipe(name="trainer", dockerfile="services/trainer/Dockerfile", budget_mb=200),
+    Recipe(name="run", dockerfile="services/trainer/run.Dockerfile", budget_mb=1350),
+    Recipe(name="generator", dockerfile="services/generator/Dockerfile", budget_mb=1350),
 )
 
 

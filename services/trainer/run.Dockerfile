@@ -9,13 +9,16 @@ RUN python3 -m venv /pip && python3 -m venv --without-pip /venv \
 COPY pyproject.toml constraints.txt ./
 # PyTorch's own CPU builds. For CUDA: --build-arg TORCH_INDEX= (empty: the registry's build, which brings CUDA along).
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-# A layer of its own: it is the largest, and changes least.
+# A layer of its own: it is the largest, and changes least. Without its tests and C++ headers: nothing here compiles.
 RUN /pip/bin/pip --python /venv/bin/python install --no-cache-dir --no-deps --retries 1 -c constraints.txt \
-      ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} torch
+      ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} torch \
+ && rm -rf /venv/lib/python3*/site-packages/torch/test /venv/lib/python3*/site-packages/torch/include
 COPY README.md LICENSE ./
 COPY src src
 COPY services services
-RUN /pip/bin/pip --python /venv/bin/python install --no-cache-dir -c constraints.txt '.[trainer,torch]'
+# An image for the processor cannot use kernels for GPUs.
+RUN /pip/bin/pip --python /venv/bin/python install --no-cache-dir -c constraints.txt '.[trainer,torch]' \
+ && case "$TORCH_INDEX" in */cpu) find /venv -name 'libbitsandbytes_*.so' ! -name '*_cpu.so' -delete ;; esac
 
 FROM ${BASE}
 ARG VERSION=0.1.0
