@@ -17,11 +17,13 @@ _WEIGHTS = (".safetensors", ".ckpt", ".gguf", ".pt", ".pth")
 def main() -> int:
     """The exit status is 1 when an image is over its budget, holds weights, or its program does not work."""
     os.environ["PATH"] += ":/usr/sbin:/sbin"  # where debootstrap lies, in nobody's path but root's
+    building.tidy()
     building.make_base()
     for recipe in building.RECIPES:
         started = time.monotonic()
         building.build(recipe)
         print(f"built {recipe.name} in {time.monotonic() - started:.0f} s", flush=True)
+    building.tidy()
     faults: list[str] = []
     with contextlib.ExitStack() as held:
         scratch = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="marsam-images-")))

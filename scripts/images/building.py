@@ -46,6 +46,12 @@ def buildah(*words: str) -> str:
     return subprocess.run(["buildah", *storage, *words], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
+def tidy() -> None:
+    """Removes what a build that was interrupted left, and images that newer ones replaced."""
+    buildah("rm", "--all")
+    buildah("rmi", "--prune", "--force")
+
+
 def make_base() -> None:
     """The base image: Debian with Python, from the mirror that this machine's apt uses. Made once, then kept."""
     if _exists(BASE):
@@ -74,7 +80,7 @@ def build(recipe: Recipe) -> None:
         words = [f"--build-arg={name}={value}" for name, value in variables.items()]
         words += [f"--volume={source}:{target}:ro" for source, target in mounts.items()]
         buildah(
-            "bud", "--quiet", "--layers", "--isolation=chroot", "--network=host", "--pull=never", *words,
+            "bud", "--quiet", "--isolation=chroot", "--network=host", "--pull=never", *words,
             f"--file={ROOT / recipe.dockerfile}", f"--tag={recipe.tag}", str(ROOT),
         )  # fmt: skip
 
