@@ -83,6 +83,11 @@ def template(
         return helm(*arguments, binary=binary)
 
 
+def parsed(text: str) -> list[Object]:
+    """The objects of Helm's output."""
+    return [found for found in yaml.load_all(text, Loader=Once) if found]
+
+
 def objects(
     values: Mapping[str, Any] | None = None,
     *,
@@ -94,7 +99,7 @@ def objects(
     """What is rendered, parsed; fails with Helm's words when it refuses."""
     done = template(values, files=files, apis=apis, binary=binary, release=release)
     assert done.returncode == 0, done.stderr
-    return [found for found in yaml.load_all(done.stdout, Loader=Once) if found]
+    return parsed(done.stdout)
 
 
 @functools.cache

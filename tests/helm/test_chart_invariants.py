@@ -114,7 +114,7 @@ def test_no_secret_is_made_and_none_is_in_the_clear(case: Case) -> None:
 @EACH
 def test_probes_ask_the_service_and_never_for_work(case: Case) -> None:
     found = rendered(case.name)
-    tls = case.name == "tls"
+    tls = case.name in ("tls", "networkpolicy")
     for component in SERVICES:
         one = container(found, component)
         ready = {"httpGet": {"path": "/readyz", "port": "http", "scheme": "HTTPS"}} if tls else {"grpc": {"port": 5000}}
@@ -216,7 +216,7 @@ def test_a_certificate_names_every_service_by_each_of_its_names() -> None:
     names = set(certificate["spec"]["dnsNames"])
     for service in of_kind(found, "Service"):
         if not service.endswith("-runs"):
-            assert {service, f"{service}.{NAMESPACE}.svc", f"{service}.{NAMESPACE}.svc.cluster.local"} <= names
+            assert {service, f"{service}.{NAMESPACE}.svc", f"{service}.{NAMESPACE}.svc.k8s.example.com"} <= names
     assert "marsam.example.com" in names
     pod = deployment(found, "dataset")["spec"]["template"]["spec"]
     assert certificate["spec"]["secretName"] in [
@@ -240,10 +240,10 @@ def test_autoscalers_follow_the_seconds_of_queued_work() -> None:
     (scaled,) = of_kind(rendered("keda"), "ScaledObject").values()
     (trigger,) = scaled["spec"]["triggers"]
     assert trigger["metadata"]["query"] == (
-        'sum(marsam_queue_work_seconds{queue="pictures", namespace="images", pod=~"studio-1-marsam-generator-.*"}) '
+        'sum(marsam_queue_work_seconds{queue="pictures", namespace="images", pod=~"studio-1-pictures-generator-.*"}) '
         "or vector(0)"
     )
-    assert scaled["spec"]["scaleTargetRef"]["name"] == "studio-1-marsam-generator"
+    assert scaled["spec"]["scaleTargetRef"]["name"] == "studio-1-pictures-generator"
 
 
 def test_extra_objects_are_templates() -> None:
