@@ -248,10 +248,3 @@ def test_autoscalers_follow_the_seconds_of_queued_work() -> None:
 
 def test_extra_objects_are_templates() -> None:
     assert of_kind(rendered("full"), "ConfigMap")["studio-extra"]["data"] == {"answer": "studio-1"}
-
-
-def test_the_metric_that_scales_is_exported_by_the_generator() -> None:
-    from marsam.telemetry import metrics
-
-    assert metrics.QUEUE_WORK.name == "marsam_queue_work_seconds"
-    assert metrics.QUEUE_WORK.labels == ("queue",)
