@@ -92,7 +92,9 @@ async def _story(endpoints: Endpoints, token: str, home: Path) -> str:
         run = await story.tune(marsam, base, versions[variant.dataset], variant, STEPS, screen)
         drawn = [
             event
-            async for event in marsam.generation.generate("a cook", model=run.model, steps=STEPS, seed=1)
+            async for event in marsam.generation.generate(
+                "a cook", model=base.name, adapters={run.model: 1.0}, steps=STEPS, seed=1
+            )
             if isinstance(event, Picture)
         ]
     (picture,) = drawn
