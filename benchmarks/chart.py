@@ -1,6 +1,6 @@
 """How long the real Helm takes to render the chart. Bar: 0.2 s, for each values file of its ci/.
 
-    python -m benchmarks.chart
+python -m benchmarks.chart
 """
 
 import statistics
