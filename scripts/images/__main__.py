@@ -11,7 +11,8 @@ from pathlib import Path
 from scripts.images import building, story
 from scripts.images.containers import Container, Image, read_image
 
-_WEIGHTS = (".safetensors", ".ckpt", ".gguf", ".pt", ".pth")
+_WEIGHTS = (".safetensors", ".ckpt", ".gguf", ".pt", ".pth", ".bin")
+_LARGE = 1_000_000  # smaller files of these names are fixtures of libraries, or lines of paths
 
 
 def main() -> int:
@@ -52,7 +53,7 @@ def _weights(root: Path) -> list[str]:
     return [
         str(path.relative_to(root))
         for path in (root / "venv").rglob("*")
-        if path.suffix in _WEIGHTS and path.is_file() and path.stat().st_size > 0
+        if path.suffix in _WEIGHTS and path.is_file() and path.stat().st_size > _LARGE
     ]
 
 
