@@ -10,7 +10,7 @@ PINS   := -c constraints.txt
 export PYTHONPATH := examples
 CLUSTER_SUITES := tests/contract/launch/test_launcher_behaviour.py tests/contract/launch/test_kubernetes_api.py
 
-.PHONY: help setup setup-dev demo demo-full test test-fast test-cluster has-kubeconfig soak lint bench protos clean
+.PHONY: help setup setup-dev demo demo-full test test-fast test-cluster has-kubeconfig soak lint bench protos images-check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -59,21 +59,27 @@ test-cluster: has-kubeconfig setup-dev ## the launcher's contract against the re
 has-kubeconfig:
 	@test -f "$(KUBECONFIG)" || { echo "set KUBECONFIG to the file of a cluster where you may create Jobs"; exit 1; }
 
+images-check: setup-dev ## build the CPU images without Docker, weigh them, tell the demo's story through them (root, Debian)
+	@$(BIN)/python scripts/system_packages.py images
+	PYTHONPATH=examples:. $(BIN)/python -m scripts.images
+
 soak: setup-dev ## the tests that take hours
 	$(BIN)/python -m pytest -m soak
 
-lint: setup-dev ## ruff, mypy, import-linter, buf, stubs equal to a fresh generation
+lint: setup-dev ## ruff, mypy, import-linter, hadolint, buf, stubs equal to a fresh generation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python scripts/protos.py --check
+	$(BIN)/hadolint services/*/Dockerfile services/*/*.Dockerfile
+	$(BIN)/python -m scripts.protos --check
+	$(BIN)/python scripts/chart_readme.py --check
 
 bench: setup-dev .tools/.stamp ## figures of speed and memory against named peers
 	$(BIN)/python -m benchmarks
 
-protos: setup-dev ## regenerate src/marsam/api and the descriptor image
-	$(BIN)/python scripts/protos.py
+protos: setup-dev ## regenerate src/marsam/api and the descriptor image, publish both in dist/protos
+	$(BIN)/python -m scripts.protos
 
 clean: ## remove the environment and what the demo made
-	rm -rf $(VENV) .demo .marsam
+	rm -rf $(VENV) .demo .marsam dist/protos

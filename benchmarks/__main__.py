@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-PROGRAMS = ("training", "control_plane", "importing")
+PROGRAMS = ("training", "control_plane", "importing", "chart")
 
 
 def main() -> int:

@@ -9,19 +9,27 @@ import sys
 PROGRAMS = {
     "chromium": "chromium",
     "ip": "iproute2",
+    "jq": "jq",
+    "node": "nodejs",
+    "npm": "npm",
+    "openssl": "openssl",
     "prometheus": "prometheus",
     "prometheus-alertmanager": "prometheus-alertmanager",
     "promtool": "prometheus",
     "unshare": "util-linux",
 }
 
+#: the same for `make images-check`, which is no part of the tests
+IMAGE_PROGRAMS = {"buildah": "buildah", "crun": "crun", "debootstrap": "debootstrap"}
 
-def main() -> int:
-    packages = sorted({package for program, package in PROGRAMS.items() if shutil.which(program) is None})
+
+def main(arguments: list[str]) -> int:
+    programs = IMAGE_PROGRAMS if arguments == ["images"] else PROGRAMS
+    packages = sorted({package for program, package in programs.items() if shutil.which(program) is None})
     if not packages:
         return 0
     if shutil.which("apt-get") is None or os.geteuid() != 0:
-        print(f"The tests need these packages, which are not installed: {' '.join(packages)}", file=sys.stderr)
+        print(f"These packages are needed and not installed: {' '.join(packages)}", file=sys.stderr)
         return 1
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     subprocess.run(["apt-get", "update", "-qq"], check=True, env=environment)
@@ -32,4 +40,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

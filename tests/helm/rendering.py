@@ -75,12 +75,17 @@ def template(
         arguments += ["--api-versions", api]
     for file in files:
         arguments += ["--values", file]
-    with tempfile.NamedTemporaryFile("w", suffix=".json") as own:
+    with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as own:
         if values is not None:
-            json.dump(values, own)
+            json.dump(values, own, ensure_ascii=False)
             own.flush()
             arguments += ["--values", own.name]
         return helm(*arguments, binary=binary)
+
+
+def parsed(text: str) -> list[Object]:
+    """The objects of Helm's output."""
+    return [found for found in yaml.load_all(text, Loader=Once) if found]
 
 
 def objects(
@@ -94,7 +99,7 @@ def objects(
     """What is rendered, parsed; fails with Helm's words when it refuses."""
     done = template(values, files=files, apis=apis, binary=binary, release=release)
     assert done.returncode == 0, done.stderr
-    return [found for found in yaml.load_all(done.stdout, Loader=Once) if found]
+    return parsed(done.stdout)
 
 
 @functools.cache

@@ -50,7 +50,8 @@ def test_renders_what_the_golden_holds(case: Case, binary: Path) -> None:
 def test_selectors_never_change() -> None:
     """A Deployment's selector is immutable: an upgrade over another one fails."""
     found = {
-        name: each["spec"]["selector"]["matchLabels"] for name, each in of_kind(rendered("minimal"), "Deployment").items()
+        name: each["spec"]["selector"]["matchLabels"]
+        for name, each in of_kind(rendered("minimal"), "Deployment").items()
     }
     found |= {
         f"Service/{name}": each["spec"]["selector"] for name, each in of_kind(rendered("minimal"), "Service").items()

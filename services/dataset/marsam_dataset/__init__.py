@@ -1,1 +1,6 @@
 """The dataset service: import, check, review, balance and version captioned image sets."""
+
+import os
+
+# Read when grpc is imported: its own lines about a stranger's failed handshake have no place among ours.
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")

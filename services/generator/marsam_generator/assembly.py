@@ -12,7 +12,7 @@ from marsam.store.metered import MeteredBlobs
 from marsam.store.open import open_store, prove
 from marsam.telemetry import Meter
 from marsam_generator.engine.admission import Admission
-from marsam_generator.evaluation.hosting import Hosting, hosted
+from marsam_generator.evaluation.hosting import Hosting, caller_tls, hosted
 from marsam_generator.hardware import choose, gpu_memory
 from marsam_generator.models import Library
 from marsam_generator.service import SERVICE, GeneratorServicer
@@ -59,6 +59,8 @@ async def assemble(settings: GeneratorSettings, meter: Meter, lifecycle: Lifecyc
         attempts=settings.evaluation_attempts,
         target=settings.evaluation_target,
         token_file=settings.evaluation_token_file,
+        needs_token=settings.token_file is not None,
+        tls=caller_tls(settings.tls, target=settings.evaluation_target, ca=settings.evaluation_tls_ca_file),
     )
     try:
         async with hosted(hosting, blobs=blobs, meter=meter, clock=clock, lifecycle=lifecycle) as evaluation:

@@ -53,6 +53,9 @@ class GeneratorSettings(ServerSettings):
     evaluation_token_file: Path | None = None
     """File with the bearer token that evaluations call Generate with, where a token is asked for."""
 
+    evaluation_tls_ca_file: Path | None = None
+    """Authority of the certificate at `evaluation_target`; unneeded when evaluations call this generator itself."""
+
     evaluation_attempts: int = 3
     """Failed attempts after which an evaluation is given up."""
 

@@ -58,9 +58,9 @@ async def _assembled(
     await asyncio.to_thread(shutil.rmtree, settings.cache / "incoming", True)
     runs = Runs(blobs, clock, meter=meter)
     reservations = Reservations(runs)
-    planner = Planner(settings)
     async with AsyncExitStack() as stack:
         ground = await stack.enter_async_context(opened(settings, owner=seat.owner, folder=seat.folder))
+        planner = Planner(settings, ground)
         supervisor = Supervisor(
             blobs,
             KIND,
@@ -116,7 +116,7 @@ def _policy(settings: TrainerSettings, ground: Ground) -> Policy:
 
 
 def _targets(runs: Runs, host: str) -> Callable[[Request], Awaitable[JSONResponse]]:
-    """Where the processes of runs can be scraped, in the form of Prometheus' HTTP service discovery: those the caller may see."""
+    """Where the processes of runs that the caller may see can be scraped, as Prometheus' HTTP service discovery."""
 
     async def answer(request: Request) -> JSONResponse:
         # Runs that listen everywhere are reached as this service was.

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from marsam.core.errors import Invalid
 from marsam.launch.launcher import Launcher
 from marsam.launch.process import ProcessLauncher
 from marsam_trainer.environment import child_environment, free_port
@@ -22,6 +23,7 @@ class Ground:
     `owner` is who drives the runs: the same after a restart, so that they are found again. `stops` says whether runs
     end with the trainer. `command` and `cache` hold where a run is; `metrics` gives it host and port to be scraped at
     (port 0: none); `beat_path` is the file that it touches. `profiles` are names and descriptions, `default` is one.
+    `elsewhere` says that runs get other machines than this one.
     """
 
     launcher: Launcher
@@ -34,6 +36,7 @@ class Ground:
     beat_path: Path | None = None
     profiles: Mapping[str, str] = field(default_factory=dict)
     default: str = ""
+    elsewhere: bool = False
 
 
 @asynccontextmanager
@@ -56,10 +59,12 @@ async def opened(settings: TrainerSettings, *, owner: str, folder: Path) -> Asyn
 
 @asynccontextmanager
 async def _cluster(settings: TrainerSettings) -> AsyncIterator[Ground]:
-    # Not at the top: the client is heavy, and only a trainer of a cluster has it.
-    from marsam.launch.kubernetes.cluster import connect
-    from marsam.launch.kubernetes.launcher import KubernetesLauncher
-
+    try:  # not at the top: the client is heavy, and only a trainer of a cluster has it
+        from marsam.launch.kubernetes.cluster import connect
+        from marsam.launch.kubernetes.launcher import KubernetesLauncher
+    except ImportError as error:
+        raise Invalid(f"the launcher 'kubernetes' lacks a library: {error}", field="launcher", reason="CLIENT_MISSING",
+                      remedy="pip install 'marsam[kubernetes]'") from error  # fmt: skip
     file = settings.cluster_file()
     async with KubernetesLauncher(connect(file.namespace), file) as launcher:
         yield Ground(
@@ -73,4 +78,5 @@ async def _cluster(settings: TrainerSettings) -> AsyncIterator[Ground]:
             beat_path=Path("/tmp/marsam-beat"),
             profiles={name: profile.description for name, profile in file.profiles.items()},
             default=file.default_name,
+            elsewhere=True,
         )

@@ -71,8 +71,8 @@ CAUSES = (
     "DONE", "BAD_SPEC", "BAD_DATA", "OUT_OF_MEMORY", "LOSS_NOT_FINITE", "STORE_FAILED", "INTERNAL", "STOPPED", "SILENT",
     "LOST", "KILLED", "RESULT_MISSING", "UNKNOWN_EXIT", "DEADLINE",
     # what a cluster does
-    "PREEMPTED", "DRAINED", "NODE_TAINTED", "NODE_LOST", "EVICTED", "SUSPENDED", "DISRUPTED", "POD_GONE", "JOB_DELETED",
-    "IMAGE_PULL", "CREATE_FAILED", "NODE_REFUSED", *_HOPELESS,
+    "PREEMPTED", "DRAINED", "NODE_TAINTED", "NODE_LOST", "EVICTED", "OVER_LIMIT", "SUSPENDED", "DISRUPTED", "POD_GONE",
+    "JOB_DELETED", "IMAGE_PULL", "CREATE_FAILED", "NODE_REFUSED", *_HOPELESS,
 )  # fmt: skip
 """Every cause that a verdict may have."""
 
@@ -111,7 +111,8 @@ def _verdict(ending: Ending) -> Verdict:
             return Verdict(next=Next.RETRY, cause=exit_.reason or "LOST", message=message)
         case Cause.SIGNALLED:
             message = exit_.message or f"the program was {exit_}"
-            return Verdict(next=Next.RETRY, cause=exit_.reason or "KILLED", message=message)
+            counts = exit_.reason != "STOPPED"  # by us, and nobody saw how it took it
+            return Verdict(next=Next.RETRY, cause=exit_.reason or "KILLED", message=message, counts=counts)
         case Cause.DONE:
             return Verdict(next=Next.RETRY, cause="RESULT_MISSING", message="it ended well and left no result")
         case Cause.FAILED:

@@ -14,15 +14,19 @@ from marsam.catalog.runs import RunSpec
 from marsam.core.errors import Deadline, Unavailable
 from marsam.core.records import canonical, dump, to_plain
 from marsam_trainer.environment import child_environment
+from marsam_trainer.ground import Ground
 from marsam_trainer.orders import Fault
+from marsam_trainer.plan_jobs import plan_elsewhere
 from marsam_trainer.settings import TrainerSettings
 
 _KEPT = 256
+_AT_ONCE = 4
+"""Plans that are made side by side where the machines are not this one."""
 _MIB = 1 << 20
 
 # What a plan depends on; everything else of a spec may differ without another one being made.
 _MATTERS = ("base_digest", "dataset_digest", "method", "method_params", "batch_size", "resolution", "precision",
-            "languages", "ema_decay")  # fmt: skip
+            "languages", "ema_decay", "profile")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +54,7 @@ class Plan:
             Fault(
                 field="batch_size",
                 reason="MEMORY_SHORT",
-                message=f"the run needs about {self.total_bytes // _MIB} MiB and this machine has "
+                message=f"the run needs about {self.total_bytes // _MIB} MiB and its machine has "
                 f"{self.available_bytes // _MIB}; {largest} take {self.memory[largest] // _MIB}",
                 remedy="lower batch_size or resolution, or use method qlora",
             )
@@ -63,9 +67,10 @@ class Planner:
     A question that was begun is answered even when its caller has gone: the next one finds the answer.
     """
 
-    def __init__(self, settings: TrainerSettings) -> None:
+    def __init__(self, settings: TrainerSettings, ground: Ground) -> None:
         self._settings = settings
-        self._turn = asyncio.Lock()
+        self._ground = ground
+        self._turn = asyncio.Semaphore(_AT_ONCE if ground.elsewhere else 1)
         self._known: dict[bytes, tuple[int, Plan]] = {}
         self._asking: dict[bytes, asyncio.Task[Plan]] = {}
 
@@ -103,14 +108,14 @@ class Planner:
             except OSError as error:
                 why = error.strerror or str(error)
                 raise Unavailable(f"the run program cannot be asked: {why}", reason="PLAN_FAILED") from error
-        if self._settings.launcher != "process":  # it was measured here, and the run will be elsewhere
-            plan = replace(plan, available_bytes=0, fits=True)
         while len(self._known) >= _KEPT:
             del self._known[next(iter(self._known))]
         self._known[key] = (spec.steps, plan)
         return plan
 
     async def _ask(self, spec: RunSpec) -> Plan:
+        if self._ground.elsewhere:
+            return _plan(await plan_elsewhere(self._ground, self._settings, spec))
         with tempfile.TemporaryDirectory(prefix="marsam-plan-") as folder:
             file = Path(folder) / "spec.json"
             await asyncio.to_thread(file.write_bytes, dump(spec))

@@ -4,6 +4,7 @@ import importlib.util
 import os
 import shutil
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -13,11 +14,12 @@ import typer
 
 from marsam.cli import console
 from marsam.cli.session import Json, guarded, options
-from marsam.client import AsyncMarsam, Endpoints, find, health
+from marsam.client import AsyncMarsam, Credentials, Endpoints, find, health
 from marsam.client import endpoints as finding
 from marsam.client.endpoints import HOME
 from marsam.core.cores import available_cores
 from marsam.core.errors import MarsamError
+from marsam.rpc.wire.target import parse_target
 from marsam.store.open import open_store, prove
 
 _LITTLE_DISK = 2 * 10**9
@@ -47,7 +49,7 @@ def doctor(
             where = finding.read(chosen.endpoints) if chosen.endpoints is not None else find()
         except MarsamError as error:
             return [*checks, Check(name="services", state="warn", fact=error.message, remedy=error.remedy)]
-        return [*checks, *await _services(where, chosen.project, chosen.token)]
+        return [*checks, *await _services(where, chosen.project, chosen.credentials())]
 
     checks = guarded(main, as_json=as_json)
     failed = any(check.state == "fail" for check in checks)
@@ -108,19 +110,20 @@ async def _store(home: Path) -> Check:
     return Check(name="store", state="ok", fact=f"{home}: create-only writes hold; {console.size(free)} free")
 
 
-async def _services(where: Endpoints, project: str, token: str | None) -> list[Check]:
+async def _services(where: Endpoints, project: str, credentials: Credentials) -> list[Check]:
     checks: list[Check] = []
     targets = {"dataset": where.dataset, "trainer": where.trainer, "generator": where.generator}
     for name, target in targets.items():
         try:
-            seconds = await health.check(target)
+            seconds = await health.check(target, tls=credentials.tls)
             checks.append(Check(name=name, state="ok", fact=f"serves on {target}, answered in {1000 * seconds:.0f} ms"))
         except MarsamError as error:
-            remedy = "start it with 'marsam up', or look into its log"
+            remedy = error.remedy or "start it with 'marsam up', or look into its log"
             checks.append(Check(name=name, state="fail", fact=error.message, remedy=remedy))
     if any(check.state == "fail" for check in checks):
         return checks
-    async with AsyncMarsam(where, project=project, token=token) as marsam:
+    checks += _exposed(targets, credentials)
+    async with AsyncMarsam(where, project=project, credentials=credentials) as marsam:
         try:
             drawing = await marsam.generation.capabilities()
             training = await marsam.runs.capabilities()
@@ -134,3 +137,16 @@ async def _services(where: Endpoints, project: str, token: str | None) -> list[C
         Check(name="can", state="ok", fact=f"{families} by {methods}; draws on {device}; {len(models)} models")
     )
     return checks
+
+
+def _exposed(targets: Mapping[str, str], credentials: Credentials) -> list[Check]:
+    """Warns of a token that travels in the clear."""
+    if credentials.token is None:
+        return []
+    places = [parse_target(target) for target in targets.values()]
+    plain = [p.address for p in places if not p.loopback and not (credentials.tls if p.secure is None else p.secure)]
+    if not plain:
+        return []
+    fact = f"the token travels unencrypted to {', '.join(plain)}"
+    remedy = "give the services a certificate and set MARSAM_TLS_CA_FILE, or be sure that something else encrypts"
+    return [Check(name="token", state="warn", fact=fact, remedy=remedy)]

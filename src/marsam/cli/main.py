@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from marsam.cli import datasets, models, runs
+from marsam.cli import datasets, models, runs, tokens
 from marsam.cli.doctor import doctor
 from marsam.cli.evaluate import evaluate
 from marsam.cli.generate import generate
@@ -27,6 +27,7 @@ app.add_typer(datasets.app, name="datasets")
 app.command(short_help="Tune a base on a dataset version.")(train)
 app.add_typer(runs.app, name="runs")
 app.add_typer(models.app, name="models")
+app.add_typer(tokens.app, name="tokens")
 app.command(short_help="Draw pictures.")(generate)
 app.command(short_help="Compare models on a suite; write the report.")(evaluate)
 app.command(short_help="Check machine, store and services.")(doctor)
@@ -45,7 +46,7 @@ def root(
     endpoints: Annotated[
         Path | None, typer.Option(envvar="MARSAM_ENDPOINTS", help="File that names the services.")
     ] = None,
-    token: Annotated[str | None, typer.Option(envvar="MARSAM_TOKEN", help="Token, where services ask for one.")] = None,
+    token: Annotated[str | None, typer.Option(help="Token; better MARSAM_TOKEN or MARSAM_TOKEN_FILE.")] = None,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
 ) -> None:
     """Teach an image model a world it was never shown, and prove that it learned it."""

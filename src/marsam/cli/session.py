@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 import typer
 
 from marsam.cli import console, exits
-from marsam.client import AsyncMarsam, short
+from marsam.client import AsyncMarsam, Credentials, find_credentials, short
 from marsam.client import endpoints as finding
 from marsam.core.errors import Internal, Invalid, MarsamError, Missing, Unavailable, did_you_mean
 
@@ -26,6 +26,13 @@ class Options:
     project: str
     endpoints: Path | None
     token: str | None
+
+    def credentials(self) -> Credentials:
+        """The token of the option, else that of the environment; certificates of the environment. Raises Invalid."""
+        env = dict(os.environ)
+        if self.token is not None:
+            env = {**env, "MARSAM_TOKEN": self.token, "MARSAM_TOKEN_FILE": ""}
+        return find_credentials(env=env)
 
 
 def options(context: typer.Context) -> Options:
@@ -50,8 +57,11 @@ def run(
 
     async def main() -> T:
         where = finding.read(chosen.endpoints) if chosen.endpoints is not None else finding.find()
-        async with AsyncMarsam(where, project=chosen.project, token=chosen.token) as marsam:
-            return await work(marsam)
+        async with AsyncMarsam(where, project=chosen.project, credentials=chosen.credentials()) as marsam:
+            try:
+                return await work(marsam)
+            except Unavailable as error:
+                raise await marsam.explain(error) from error
 
     return guarded(main, as_json=as_json)
 

@@ -14,7 +14,7 @@ from marsam.cli import children, console
 from marsam.cli.children import Child
 from marsam.cli.home import Home
 from marsam.cli.session import Json, guarded
-from marsam.client import health
+from marsam.client import find_credentials, health
 from marsam.client.endpoints import HOME
 from marsam.core.errors import Invalid, Precondition
 
@@ -94,7 +94,7 @@ async def _serve(
         stop.cancel()
         return
     for child in running:
-        await health.check(child.address["grpc"], seconds=10.0)
+        await health.check(child.address["grpc"], seconds=10.0, tls=find_credentials().tls)
     home.write_endpoints(children.entries(running))
     _announce(home, running, as_json=as_json)
     died = asyncio.create_task(children.first_death(running), name="up.death")

@@ -15,10 +15,13 @@ from marsam.client.marsam import AsyncMarsam
 from marsam.client.models import kind_name
 from marsam.client.naming import qualify, short
 from marsam.client.states import is_final, state_name
+from marsam.rpc.wire import ClientTls, Credentials, find_credentials, read_credentials
 
 __all__ = [
     "Accepted",
     "AsyncMarsam",
+    "ClientTls",
+    "Credentials",
     "Done",
     "Endpoints",
     "Event",
@@ -27,9 +30,11 @@ __all__ = [
     "Progress",
     "Transfer",
     "find",
+    "find_credentials",
     "is_final",
     "kind_name",
     "qualify",
+    "read_credentials",
     "short",
     "state_name",
 ]

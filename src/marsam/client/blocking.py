@@ -17,6 +17,7 @@ from marsam.client.generation import Generation
 from marsam.client.marsam import AsyncMarsam
 from marsam.client.models import Models
 from marsam.client.runs import Runs
+from marsam.rpc.wire import Credentials
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -167,12 +168,17 @@ class Marsam:
     """Use as `with Marsam() as marsam`; the arguments are those of `AsyncMarsam`. Not for use inside an event loop."""
 
     def __init__(
-        self, endpoints: Endpoints | None = None, *, project: str = "default", token: str | None = None
+        self,
+        endpoints: Endpoints | None = None,
+        *,
+        project: str = "default",
+        token: str | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
         self._loop = _Loop()
 
         async def connect() -> AsyncMarsam:
-            return AsyncMarsam(endpoints, project=project, token=token)
+            return AsyncMarsam(endpoints, project=project, token=token, credentials=credentials)
 
         try:
             inner = self._loop.wait(connect())

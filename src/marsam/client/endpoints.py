@@ -16,7 +16,7 @@ SERVICES = ("dataset", "trainer", "generator")
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoints:
-    """gRPC addresses, `host:port` or `dns:///name:port`."""
+    """gRPC addresses: `host:port`, `dns:///name:port`, or `https://host:port` for TLS."""
 
     dataset: str
     trainer: str

@@ -44,7 +44,8 @@ class Transition:
     """One entry of a job's log, self-sufficient: the last one alone says where the job stands.
 
     `attempt` counts starts (0 before the first) and is the fencing epoch; `owner` is who drives the job; `writer_id` is
-    random, so that a writer recognises its own entry; `reason` is a stable word, `message` a sentence.
+    random, so that a writer recognises its own entry; `reason` is a stable word, `message` a sentence. An entry that
+    repeats the state and attempt of the one before moves nothing: it says what a launched program waits for.
     """
 
     SCHEMA: ClassVar[str] = "marsam.transition/1"

@@ -174,9 +174,10 @@ class Supervisor:
         """See the attempt of `head` to its end and record what that means."""
         try:
             handle = await self._find_or_start(job, head)
-        except (Unavailable, OutcomeUnknown, Deadline):  # says nothing about the job: the next turn tries again
-            raise
         except MarsamError as error:
+            # No answer says nothing about the job, nor does a refusal about a program that has begun: try again later.
+            if isinstance(error, Unavailable | OutcomeUnknown | Deadline) or head.state is not State.STARTING:
+                raise
             await self._record(job, head.attempt, Outcome(state=State.FAILED, reason=error.reason, message=str(error)))
             return
         if handle is None:
@@ -245,8 +246,7 @@ class Supervisor:
                         await self._launcher.stop(handle, grace_s=0)
                         return None
                     beat = await read_heartbeat(job.store, job.id, attempt)
-                    fresh = now.state is State.STARTING and beat is None
-                    if fresh and (waits := await self._launcher.waiting(handle)) is not None:
+                    if beat is None and now.state is State.STARTING and (waits := await self._launcher.waiting(handle)):
                         now = await tell_wait(job.store, job.id, now, waits)
                         pulse.excuse()
                     elif now.state is State.STARTING and (beat is not None or self._policy.silence_s is None):

@@ -161,6 +161,7 @@ async def test_labels_select(cluster: JobPlace) -> None:
     assert cluster.cluster.snapshot("jobs", f"{mine},team=none")[0] == []
 
 
+@pytest.mark.slow
 async def test_a_watch_tells_changes_and_ends_when_it_was_asked_to(cluster: JobPlace) -> None:
     mine = manifest.selector(cluster.file)
     _, version = cluster.cluster.snapshot("jobs", mine)
@@ -246,3 +247,18 @@ async def test_events_are_found_by_the_object_they_are_about(cluster: JobPlace) 
     reasons = {event["reason"] for event in cluster.cluster.events(job["metadata"]["uid"])}
     assert "One" in reasons
     assert "Two" not in reasons
+
+
+async def test_a_pod_that_is_not_restricted_is_never_made_and_only_an_event_says_so(cluster: JobPlace) -> None:
+    """In a namespace that enforces `restricted`, as the fake one's does."""
+    job = a_job(cluster)
+    del job["spec"]["template"]["spec"]["containers"][0]["securityContext"]
+    made = cluster.cluster.create_job(job)
+
+    def told() -> list[str]:
+        return [e["message"] for e in cluster.cluster.events(made["metadata"]["uid"]) if e["reason"] == "FailedCreate"]
+
+    (said, *_) = await until(told)
+    assert 'violates PodSecurity "restricted:latest"' in said
+    assert "unrestricted capabilities" in said
+    assert pods(cluster, made) == []

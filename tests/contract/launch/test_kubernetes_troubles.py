@@ -77,6 +77,7 @@ async def test_an_api_that_fails_says_nothing_of_the_program(
     assert await launcher.adopt("a") is None
 
 
+@pytest.mark.slow
 async def test_watches_that_break_again_and_again_lose_nothing(place: JobPlace, tmp_path: Path) -> None:
     def breaks(handler: Handler) -> bool:
         handler.send_response(200)
@@ -111,6 +112,7 @@ async def test_history_that_was_forgotten_is_listed_anew(place: JobPlace, tmp_pa
     assert await finished(launcher, handle) == 3
 
 
+@pytest.mark.slow
 async def test_watches_that_end_by_their_time_are_opened_again(place: JobPlace, tmp_path: Path) -> None:
     launcher = await opened(place, watch_s=1)
     handle = await launcher.start(place.program(WAIT), key="a")
@@ -120,6 +122,7 @@ async def test_watches_that_end_by_their_time_are_opened_again(place: JobPlace, 
     assert await finished(launcher, handle) == 3
 
 
+@pytest.mark.slow
 async def test_a_watch_that_says_nothing_is_not_believed_for_ever(place: JobPlace, tmp_path: Path) -> None:
     def deaf(handler: Handler) -> bool:
         handler.send_response(200)
@@ -146,6 +149,22 @@ async def test_a_launcher_that_is_closed_leaves_no_thread_and_no_wait(place: Job
     assert not launcher.pods.running
 
 
+@pytest.mark.slow
+async def test_a_node_that_went_silent_holds_nobody_up(place: JobPlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has lost its power, and the API server goes on saying that the program runs."""
+    monkeypatch.setattr("marsam.launch.kubernetes.launcher.LOST_S", 0.5)
+    launcher = await opened(place)
+    handle = await launcher.start(place.program(WAIT), key="a")
+    await until(lambda: place.fake.nodes[0].containers)
+    place.fake.lose(place.fake.nodes[0])
+    ended = await launcher.stop(handle, grace_s=0)
+    assert (ended.cause, ended.reason) == (Cause.LOST, "NODE_LOST")
+    second = await opened(place)
+    assert await second.follow(handle) == ended
+    await second.forget("a")
+    assert place.fake.jobs == []
+
+
 async def test_a_deleted_job_is_lost_and_said_so(place: JobPlace) -> None:
     launcher = await opened(place)
     handle = await launcher.start(place.program(WAIT), key="a")
@@ -155,6 +174,7 @@ async def test_a_deleted_job_is_lost_and_said_so(place: JobPlace) -> None:
     assert (ended.cause, ended.reason) == (Cause.LOST, "JOB_DELETED")
 
 
+@pytest.mark.slow
 async def test_an_end_that_was_given_up_is_told_again_after_a_restart(place: JobPlace) -> None:
     place.fake.nodes[0].unpullable.add(place.file.image)
     launcher = await opened(place)
@@ -190,6 +210,7 @@ async def test_no_way_to_a_cluster_is_said(tmp_path: Path) -> None:
         assert caught.value.reason == "KUBERNETES_CONFIG"
 
 
+@pytest.mark.slow
 async def test_secrets_reach_the_program_and_an_absent_one_is_said(place: JobPlace) -> None:
     place.file = cluster_file(
         place.file.namespace, place.file.image, secrets={"PASSWORD": SecretKey(secret="store", key="password")}
@@ -205,6 +226,7 @@ async def test_secrets_reach_the_program_and_an_absent_one_is_said(place: JobPla
     assert "sesame" not in str(place.cluster.get_job(job_name("b")))
 
 
+@pytest.mark.slow
 async def test_a_program_that_hangs_is_ended_by_its_probe_and_a_busy_one_is_not(
     place: JobPlace, tmp_path: Path
 ) -> None:
@@ -214,7 +236,7 @@ async def test_a_program_that_hangs_is_ended_by_its_probe_and_a_busy_one_is_not(
         "def beat():\n"
         "    while True: pathlib.Path('beat').touch(); time.sleep(0.2)\n"
         "threading.Thread(target=beat, daemon=True).start()\n"
-        "end = time.monotonic() + 4\n"
+        "end = time.monotonic() + 6\n"
         "while time.monotonic() < end: sum(range(1000))\n"
     )
     hung = "import pathlib,time\npathlib.Path('hung').touch(); time.sleep(60)"
@@ -223,7 +245,7 @@ async def test_a_program_that_hangs_is_ended_by_its_probe_and_a_busy_one_is_not(
         job = manifest.job(place.file, replace(place.program(code), beat_path=tmp_path / beat), key=key)
         (container,) = job["spec"]["template"]["spec"]["containers"]
         probe = container["livenessProbe"]
-        probe["exec"]["command"][2] = probe["exec"]["command"][2].replace("-lt 300", "-lt 2")
+        probe["exec"]["command"][2] = probe["exec"]["command"][2].replace("-lt 300", "-lt 4")
         probe |= {"initialDelaySeconds": 1, "periodSeconds": 1, "failureThreshold": 2}
         place.cluster.create_job(job)
         launcher = await opened(place)

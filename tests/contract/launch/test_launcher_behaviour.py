@@ -113,6 +113,7 @@ async def test_stop_lets_a_program_finish_what_it_does(place: Place) -> None:
     assert "saved" in read_tail(program.log_path)
 
 
+@pytest.mark.slow
 async def test_stop_ends_a_deaf_program_and_its_children(place: Place) -> None:
     code = (
         "import signal,subprocess,sys,time\n"

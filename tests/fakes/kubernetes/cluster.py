@@ -1,8 +1,9 @@
 """A whole small cluster: API server, controllers, nodes, and the misfortunes that a test may send it."""
 
+import contextlib
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,15 @@ class FakeCluster:
     def pods(self) -> list[Object]:
         return self.objects.all("pods")
 
+    @contextlib.contextmanager
+    def refusing(self, words: str) -> Iterator[None]:
+        """Refuse every pod inside of the block."""
+        usual, self.controllers.admission = self.controllers.admission, forbid(words)
+        try:
+            yield
+        finally:
+            self.controllers.admission = usual
+
     def disrupt(self, pod: str, reason: str, message: str) -> None:
         """Take a pod away as the platform does: say so, then end it with its grace."""
         self._condemn(pod, reason, message)
@@ -123,8 +133,8 @@ def kubeconfig(url: str, token: str) -> dict[str, Any]:
 
 
 def forbid(words: str) -> Callable[[Object], str | None]:
-    """An admission that refuses every pod."""
-    return lambda pod: words
+    """Something that refuses every object."""
+    return lambda thing: words
 
 
 def _image_env() -> dict[str, str]:

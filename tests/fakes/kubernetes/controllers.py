@@ -1,12 +1,14 @@
-"""The control loops behind the fake API server: Jobs make pods, pods get nodes, what is over is cleared away."""
+"""The control loops behind the fake API server: Jobs make pods, what is over is cleared away."""
 
 import copy
 import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
 
+from tests.fakes.kubernetes.conditions import holds, over
+from tests.fakes.kubernetes.rules import restricted
+from tests.fakes.kubernetes.scheduler import schedule
 from tests.fakes.kubernetes.store import Object, Objects, Refusal, now
 
 TRACKING = "batch.kubernetes.io/job-tracking"
@@ -16,14 +18,14 @@ Admission = Callable[[Object], str | None]
 
 
 class Controllers:
-    """The Job controller, the scheduler, and the garbage collector, in one thread."""
+    """The Job controller, the scheduler and the garbage collector, in one thread."""
 
     def __init__(self, objects: Objects, namespace: str) -> None:
         self._objects = objects
         self._namespace = namespace
         self._ending = threading.Event()
         self._retry_at: dict[str, float] = {}
-        self.admission: Admission = lambda pod: None
+        self.admission: Admission = lambda pod: restricted(pod["spec"])
         self._thread = threading.Thread(target=self._work, name="controllers", daemon=True)
 
     def start(self) -> None:
@@ -53,22 +55,20 @@ class Controllers:
                 seen = self._objects.version
                 for job in self._objects.all("jobs"):
                     self._sync(job)
-                self._schedule()
+                schedule(self._objects)
                 self._collect()
-
-    # Jobs
 
     def _sync(self, job: Object) -> None:
         name, spec = job["metadata"]["name"], job["spec"]
         pods = [p for p in self._objects.all("pods") if _owner(p) == job["metadata"]["uid"]]
         for pod in pods:
-            if _over(pod):
+            if over(pod):
                 self._release(pod)
-        if _is(job, "Complete") or _is(job, "Failed"):
+        if holds(job, "Complete") or holds(job, "Failed"):
             self._expire(job)
             return
         status = job["status"]
-        live = [p for p in pods if not _over(p)]
+        live = [p for p in pods if not over(p)]
         active = [p for p in live if not p["metadata"].get("deletionTimestamp")]
         failed = [p for p in pods if p.get("status", {}).get("phase") == "Failed"]
         if spec.get("suspend"):  # what it ends itself, because it was told to wait, has not failed
@@ -92,7 +92,7 @@ class Controllers:
             change |= {"active": None, "startTime": None}
             _set(change, status, "Suspended", "JobSuspended", "Job suspended")
         else:
-            if _is(job, "Suspended"):
+            if holds(job, "Suspended"):
                 _set(change, status, "Suspended", "JobResumed", "Job resumed", value="False")
             if not status.get("startTime"):
                 change["startTime"] = now()
@@ -103,7 +103,7 @@ class Controllers:
     def _failure(self, job: Object, failed: list[Object]) -> tuple[str, str] | None:
         """(reason, message) when the Job has failed."""
         spec, started = job["spec"], job["status"].get("startTime")
-        if condition := _is(job, "FailureTarget"):
+        if condition := holds(job, "FailureTarget"):
             return condition["reason"], condition["message"]
         limit = spec.get("activeDeadlineSeconds")
         if limit is not None and started and not spec.get("suspend"):
@@ -126,7 +126,7 @@ class Controllers:
         for index, rule in enumerate(job["spec"].get("podFailurePolicy", {}).get("rules", ())):
             action = rule["action"]
             for pattern in rule.get("onPodConditions", ()):
-                if _is(pod, pattern["type"]):
+                if holds(pod, pattern["type"]):
                     said = f"Pod {where} has condition {pattern['type']} matching {action} rule at index {index}"
                     return action, said
             codes = rule.get("onExitCodes")
@@ -186,76 +186,10 @@ class Controllers:
 
     def _expire(self, job: Object) -> None:
         ttl = job["spec"].get("ttlSecondsAfterFinished")
-        ended = (_is(job, "Complete") or _is(job, "Failed") or {})["lastTransitionTime"]
+        ended = (holds(job, "Complete") or holds(job, "Failed") or {})["lastTransitionTime"]
         age = datetime.now(UTC).timestamp() - datetime.fromisoformat(ended).timestamp()
         if ttl is not None and age > ttl:
             self._objects.delete("jobs", job["metadata"]["name"])
-
-    # Nodes
-
-    def _schedule(self) -> None:
-        nodes = self._objects.all("nodes")
-        for pod in self._objects.all("pods"):
-            if pod["spec"].get("nodeName") or pod["metadata"].get("deletionTimestamp"):
-                continue
-            reasons = []
-            for node in nodes:
-                reason = self._misfit(pod, node)
-                if reason is None:
-                    self._bind(pod, node["metadata"]["name"])
-                    break
-                reasons.append(reason)
-            else:
-                counted = ", ".join(f"{reasons.count(r)} {r}" for r in sorted(set(reasons)))
-                said = (
-                    f"0/{len(nodes)} nodes are available: {counted}."
-                    if nodes
-                    else "no nodes available to schedule pods"
-                )
-                self._condition(pod, "PodScheduled", "Unschedulable", said)
-
-    def _misfit(self, pod: Object, node: Object) -> str | None:
-        spec, status = pod["spec"], node["status"]
-        if not _is(node, "Ready"):
-            return "node(s) were not ready"
-        labels = node["metadata"].get("labels", {})
-        if any(labels.get(k) != v for k, v in spec.get("nodeSelector", {}).items()):
-            return "node(s) didn't match Pod's node affinity/selector"
-        for taint in node["spec"].get("taints", ()):
-            if not any(_tolerates(t, taint) for t in spec.get("tolerations", ())):
-                return f"node(s) had untolerated taint(s) {{{taint['key']}: {taint.get('value', '')}}}"
-        for name, amount in spec["containers"][0].get("resources", {}).get("limits", {}).items():
-            if "/" not in name:
-                continue
-            used = sum(
-                int(other["spec"]["containers"][0].get("resources", {}).get("limits", {}).get(name, 0))
-                for other in self._objects.all("pods")
-                if other["spec"].get("nodeName") == node["metadata"]["name"] and not _over(other)
-            )
-            if int(status.get("allocatable", {}).get(name, 0)) - used < int(amount):
-                return f"Insufficient {name}"
-        return None
-
-    def _bind(self, pod: Object, node: str) -> None:
-        def change(thing: Object) -> None:
-            thing["spec"]["nodeName"] = node
-            thing["status"]["conditions"] = [
-                {"type": "PodScheduled", "status": "True", "lastTransitionTime": now()},
-            ]
-
-        self._objects.update("pods", pod["metadata"]["name"], change)
-
-    def _condition(self, pod: Object, kind: str, reason: str, message: str) -> None:
-        old = next((c for c in pod["status"].get("conditions", ()) if c["type"] == kind), {})
-        if old.get("message") == message:
-            return
-        entry = {"type": kind, "status": "False", "reason": reason, "message": message, "lastTransitionTime": now()}
-
-        def change(thing: Object) -> None:
-            rest = [c for c in thing["status"].get("conditions", ()) if c["type"] != kind]
-            thing["status"]["conditions"] = [*rest, entry]
-
-        self._objects.update("pods", pod["metadata"]["name"], change)
 
     def _collect(self) -> None:
         """Pods whose Job is gone go too."""
@@ -270,7 +204,7 @@ class Controllers:
 
 def end_pod(objects: Objects, pod: Object) -> None:
     """Delete a pod as the API does: with its grace where it runs, at once where it does not."""
-    placed = pod["spec"].get("nodeName") and not _over(pod)
+    placed = pod["spec"].get("nodeName") and not over(pod)
     try:
         objects.delete("pods", pod["metadata"]["name"], grace=_grace(pod) if placed else 0)
         if not placed:
@@ -285,17 +219,6 @@ def _grace(pod: Object) -> int:
 
 def _owner(pod: Object) -> str:
     return str((pod["metadata"].get("ownerReferences") or [{}])[0].get("uid", ""))
-
-
-def _over(pod: Object) -> bool:
-    return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
-
-
-def _is(thing: Object, kind: str) -> Object | None:
-    for condition in thing.get("status", {}).get("conditions") or ():
-        if condition["type"] == kind and condition["status"] == "True":
-            return dict(condition)
-    return None
 
 
 def _set(change: Object, status: Object, kind: str, reason: str, message: str, *, value: str = "True") -> None:
@@ -315,13 +238,3 @@ def _update_status(job: Object, change: Object) -> None:
             job["status"].pop(name, None)
         else:
             job["status"][name] = value
-
-
-def _tolerates(toleration: dict[str, Any], taint: dict[str, Any]) -> bool:
-    if toleration.get("key") not in (None, "", taint["key"]) or toleration.get("effect") not in (
-        None,
-        "",
-        taint["effect"],
-    ):
-        return False
-    return toleration.get("operator") == "Exists" or toleration.get("value", "") == taint.get("value", "")

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from marsam.launch.kubernetes.profiles import quantity
 from tests.fakes.kubernetes.store import Object, now
 
 _IMAGE = re.compile(r"[a-z0-9./_:@-]+")
@@ -75,11 +76,6 @@ class Kubelet:
     def log(self, pod: str) -> bytes | None:
         path = self._folder / f"{pod}.log"
         return path.read_bytes() if path.exists() else None
-
-    def kill_for_memory(self, pod: str) -> None:
-        """What the kernel does to a container that is over its limit."""
-        self.containers[pod].doomed = "OOMKilled"
-        _kill(self.containers[pod].process)
 
     def evict(self, pod: str, message: str) -> None:
         """The container used more than its own limits of storage: no disruption, its own fault."""
@@ -157,6 +153,8 @@ class Kubelet:
             return
         self._report(name, _status(spec, "Running", {"running": {"startedAt": container.started}}))
         self._waiters.append(self._go(self._wait, container))
+        if limit := spec.get("resources", {}).get("limits", {}).get("memory"):
+            self._go(self._guard_memory, container, quantity(limit, field="memory"))
         if "livenessProbe" in spec:
             self._go(self._probe, container, spec["livenessProbe"], env)
 
@@ -208,6 +206,14 @@ class Kubelet:
             time.sleep(0.02)
         if container.process.returncode is None:
             _kill(container.process)
+
+    def _guard_memory(self, container: Container, limit: float) -> None:
+        """End a container whose program is over its limit, as the kernel does."""
+        while container.process.returncode is None and not self._dead.wait(0.1):
+            if _resident(container.process.pid) > limit:
+                container.doomed = "OOMKilled"
+                _kill(container.process)
+                return
 
     def _probe(self, container: Container, probe: Object, env: dict[str, str]) -> None:
         """An exec probe; too many failures end the container."""
@@ -266,6 +272,13 @@ def _status(spec: Object, phase: str, state: Object) -> Object:
         "state": state,
     }
     return {"phase": phase, "containerStatuses": [entry]}
+
+
+def _resident(pid: int) -> int:
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) * 1024
+    return 0
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

@@ -1,7 +1,7 @@
 """What a real kube-apiserver accepts: names, fields, what may change, selectors, rights."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import kubernetes_validate
@@ -12,6 +12,7 @@ _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9]
 _LABEL = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 _UNKNOWN = re.compile(r"\('([^']+)' was unexpected\)")
 _SCHEMAS = "1.37"
+_VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
 _IMMUTABLE = ("completions", "completionMode", "selector", "podFailurePolicy", "backoffLimitPerIndex", "successPolicy")
 
 
@@ -82,6 +83,30 @@ def _fixed(template: Object, *, suspended: bool) -> Object:
 
 def _labels(template: Object) -> Mapping[str, str]:
     return dict(template.get("metadata", {}).get("labels") or {})
+
+
+def restricted(spec: Object) -> str | None:
+    """What of a pod's spec the Pod Security standard `restricted` forbids, in the server's words; None: nothing."""
+    faults = [
+        f'{what} (container "{container["name"]}" must set securityContext.{how})'
+        for container in spec["containers"]
+        for what, how in _unrestricted(container.get("securityContext", {}), spec.get("securityContext", {}))
+    ]
+    for volume in spec.get("volumes", ()):
+        if not _VOLUMES & set(volume):
+            faults.append(f'restricted volume types (volume "{volume["name"]}")')
+    return f'violates PodSecurity "restricted:latest": {", ".join(faults)}' if faults else None
+
+
+def _unrestricted(own: Object, pods: Object) -> Iterator[tuple[str, str]]:
+    if own.get("allowPrivilegeEscalation") is not False:
+        yield "allowPrivilegeEscalation != false", "allowPrivilegeEscalation=false"
+    if "ALL" not in own.get("capabilities", {}).get("drop", ()):
+        yield "unrestricted capabilities", 'capabilities.drop=["ALL"]'
+    if own.get("runAsNonRoot", pods.get("runAsNonRoot")) is not True:
+        yield "runAsNonRoot != true", "runAsNonRoot=true"
+    if own.get("seccompProfile", pods.get("seccompProfile", {})).get("type") not in ("RuntimeDefault", "Localhost"):
+        yield "seccompProfile", 'seccompProfile.type to "RuntimeDefault" or "Localhost"'
 
 
 def label_matcher(selector: str) -> Callable[[Object], bool]:

@@ -37,7 +37,6 @@ class Server(ThreadingHTTPServer):
         self.accounts = dict(accounts)
         self.logs: Callable[[str], bytes | None] = lambda pod: None
         self.quota: Callable[[Object], str | None] = lambda job: None
-        self.warn: Callable[[Object], str | None] = lambda job: None
         self.seen: list[tuple[str, str, str]] = []
         self.ending = threading.Event()
         self._troubles: list[tuple[str, re.Pattern[str], Trouble, int]] = []
@@ -57,6 +56,11 @@ class Server(ThreadingHTTPServer):
         """Let `what` happen to the next requests whose method and path (with query) match."""
         with self._lock:
             self._troubles.append((method, re.compile(path), what, times))
+
+    def calm(self) -> None:
+        """No more troubles."""
+        with self._lock:
+            self._troubles.clear()
 
     def take_trouble(self, method: str, path: str) -> Trouble | None:
         with self._lock:
@@ -182,7 +186,13 @@ class Handler(BaseHTTPRequestHandler):
                 said = f'jobs.batch "{thing["metadata"]["name"]}" is forbidden: {refusal}'
                 raise Refusal(403, "Forbidden", said)
             thing["status"] = {}
-        self.answer(201, self.server.objects.create(resource, thing), warning=self.server.warn(thing))
+        if self.query.get("dryRun") == "All":
+            self.answer(201, thing)
+            return
+        made = self.server.objects.create(resource, thing)
+        # A Job whose pods will be refused is taken all the same, with a warning in a header.
+        warning = rules.restricted(thing["spec"]["template"]["spec"]) if resource == "jobs" else None
+        self.answer(201, made, warning=f"would {warning}" if warning else None)
 
     def _put(self, resource: str, name: str, sub: str | None) -> None:
         version = self.body["metadata"].get("resourceVersion")
@@ -234,7 +244,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(data)))
         if warning:
-            self.send_header("Warning", f'299 - "{warning}"')
+            quoted = warning.replace('"', '\\"')
+            self.send_header("Warning", f'299 - "{quoted}"')
         self.end_headers()
         self.wfile.write(data)
 

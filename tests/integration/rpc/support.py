@@ -3,13 +3,13 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from marsam.api.dataset.v1 import dataset_pb2, dataset_pb2_grpc
 from marsam.api.trainer.v1 import trainer_pb2, trainer_pb2_grpc
-from marsam.rpc.server import Lifecycle, Registration, ServerSettings, serve
+from marsam.rpc.server import Lifecycle, Page, Registration, ServerSettings, serve
 from marsam.telemetry import Meter
 
 DATASETS = "marsam.api.dataset.v1.DatasetService"
@@ -75,7 +75,7 @@ class Served:
 
 
 @contextlib.asynccontextmanager
-async def serving(settings: ServerSettings | None = None) -> AsyncIterator[Served]:
+async def serving(settings: ServerSettings | None = None, *, web: Sequence[Page] = ()) -> AsyncIterator[Served]:
     """Starts a server in this loop and stops it after the block."""
     lifecycle = Lifecycle()
     meter = Meter(service="test", version="0")
@@ -102,6 +102,7 @@ async def serving(settings: ServerSettings | None = None) -> AsyncIterator[Serve
             settings or ServerSettings(grace_seconds=0.3),
             meter=meter,
             lifecycle=lifecycle,
+            web=web,
             announce=announce,
         )
     )

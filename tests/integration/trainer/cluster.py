@@ -22,6 +22,7 @@ PROFILES: dict[str, Any] = {
     "mig": {"graceSeconds": 5, "resources": {"limits": {"nvidia.com/mig-1g.12gb": 1}}},
     "broken-image": {"image": "marsam/run:gone", "imageSeconds": 1, "graceSeconds": 1},
     "never": {"nodeSelector": {"pool": "none"}, "pendingSeconds": 2, "graceSeconds": 1},
+    "tight": {"resources": {"limits": {"memory": "200Mi"}}, "shm": "64Mi", "graceSeconds": 1},
     "short": {"deadlineSeconds": 2, "graceSeconds": 2},
     "queued": {"kueueQueue": "team-a", "graceSeconds": 5},
 }
@@ -45,6 +46,7 @@ class JobService(Service):
 
     async def start(self) -> None:
         self.file.write_text(yaml.safe_dump(self.said))
+        Path(self.said["cache"]).mkdir(exist_ok=True)
         # The way to the cluster is the process' own, as in a pod.
         os.environ["KUBECONFIG"] = str(self.cluster.kubeconfig)
         try:

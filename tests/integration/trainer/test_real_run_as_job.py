@@ -20,7 +20,7 @@ from tests.integration.trainer.harness import CLOCK, state
 
 pytestmark = pytest.mark.slow
 PARENT = "projects/hayy"
-STEPS = 250
+STEPS = 120
 
 
 async def test_a_job_trains_is_preempted_and_commits_a_model(tmp_path: Path) -> None:
@@ -39,6 +39,11 @@ async def test_a_job_trains_is_preempted_and_commits_a_model(tmp_path: Path) -> 
                 resolution=32, checkpoint_every=STEPS, learning_rate=1e-2, output_model_id="tuned",
             )  # fmt: skip
             spec.method_params.update({"rank": 2, "alpha": 4})
+            asked = trainer_pb2.ValidateRunRequest(parent=PARENT, spec=spec)
+            found = await service.trainer.ValidateRun(asked, timeout=120)
+            assert list(found.faults) == []
+            assert found.plan.fits
+            assert "optimiser" in {term.term for term in found.plan.memory}
             request = trainer_pb2.CreateRunRequest(parent=PARENT, spec=spec, request_id="one")
             run = (await service.trainer.CreateRun(request)).run
             async with asyncio.timeout(120):

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest_asyncio
 from marsam.api.trainer.v1 import trainer_pb2
 from marsam.rpc.wire import error_of
 from tests.fakes.kubernetes.cluster import ROLE, FakeCluster, forbid
+from tests.fakes.kubernetes.server import Handler, fail, hang_up
 from tests.integration.trainer.cluster import JobService
 from tests.integration.trainer.harness import PARENT, state
 
@@ -98,8 +100,7 @@ async def test_a_drained_node_is_no_fault(jobs: JobService) -> None:
 
 
 async def test_memory_that_ran_out_is_said_and_not_tried_again(jobs: JobService) -> None:
-    run = await running(jobs)
-    jobs.cluster.nodes[0].kill_for_memory(jobs.pod(run.name))
+    run = await jobs.create(profile="tight", labels={"eats": "250"})
     done = await ended(jobs, run.name)
     assert (state(done), done.attempt, done.reason) == ("FAILED", 1, "OUT_OF_MEMORY")
     assert "memory ran out" in done.message
@@ -114,7 +115,7 @@ async def test_an_eviction_for_its_own_use_of_storage_counts(jobs: JobService) -
         if attempt == 1:
             await jobs.until(run.name, "STARTING", "RUNNING", attempt=2)
     done = await ended(jobs, run.name)
-    assert (state(done), done.attempt, done.reason) == ("FAILED", 2, "EVICTED")
+    assert (state(done), done.attempt, done.reason) == ("FAILED", 2, "OVER_LIMIT")
     assert "ephemeral local storage" in done.message
 
 
@@ -182,26 +183,20 @@ async def test_a_lost_node_costs_an_attempt_and_nothing_else(jobs: JobService) -
 
 
 async def test_a_refused_pod_leaves_no_pod_and_is_said(jobs: JobService) -> None:
-    jobs.cluster.controllers.admission = forbid('violates PodSecurity "restricted:latest": unrestricted capabilities')
-    try:
+    with jobs.cluster.refusing('violates PodSecurity "restricted:latest": unrestricted capabilities'):
         run = await jobs.create()
         done = await ended(jobs, run.name)
-    finally:
-        jobs.cluster.controllers.admission = lambda pod: None
     assert (state(done), done.attempt, done.reason) == ("FAILED", 1, "ADMISSION_REFUSED")
     assert 'violates PodSecurity "restricted:latest"' in done.message
 
 
 async def test_quota_is_waited_for(jobs: JobService) -> None:
     said = "exceeded quota: gpus, requested: requests.nvidia.com/gpu=1, used: requests.nvidia.com/gpu=4"
-    jobs.cluster.controllers.admission = forbid(said)
-    try:
+    with jobs.cluster.refusing(said):
         run = await jobs.create()
         async with asyncio.timeout(30):
             while (await jobs.get(run.name)).reason != "QUOTA_EXCEEDED":
                 await asyncio.sleep(0.05)
-    finally:
-        jobs.cluster.controllers.admission = lambda pod: None
     done = await ended(jobs, run.name)
     assert (state(done), done.attempt) == ("SUCCEEDED", 1)
 
@@ -215,6 +210,31 @@ async def test_quota_of_jobs_is_said_with_its_remedy(jobs: JobService) -> None:
         jobs.cluster.server.quota = lambda job: None
     assert (state(done), done.reason) == ("FAILED", "QUOTA_EXCEEDED")
     assert "raise the quota" in done.message
+
+
+async def test_a_job_that_the_server_refuses_is_said_with_what_to_correct(jobs: JobService) -> None:
+    refusal = fail(422, "Invalid", 'Job.batch "x" is invalid: spec.template.spec.priorityClassName: no such class')
+    jobs.cluster.server.trouble("POST", "/jobs", refusal)
+    done = await ended(jobs, (await jobs.create()).name)
+    assert (state(done), done.reason) == ("FAILED", "JOB_INVALID")
+    assert "no such class" in done.message
+    assert "MARSAM_KUBERNETES_FILE" in done.message
+
+
+async def test_an_api_server_that_is_away_costs_a_run_nothing(jobs: JobService) -> None:
+    run = await running(jobs)
+    end = time.monotonic() + 3
+
+    def away(handler: Handler) -> bool:
+        nodes = "urllib" in handler.headers["User-Agent"]  # have a way of their own
+        return time.monotonic() < end and not nodes and hang_up(handler)
+
+    for method in ("GET", "PATCH", "POST", "DELETE"):
+        jobs.cluster.server.trouble(method, "/namespaces/", away, times=10_000)
+    other = await jobs.create()
+    done = [await ended(jobs, r.name) for r in (run, other)]
+    jobs.cluster.server.calm()
+    assert [(state(d), d.attempt) for d in done] == [("SUCCEEDED", 1)] * 2
 
 
 async def test_a_queue_admits_a_run_and_takes_its_place_again(jobs: JobService) -> None:
@@ -266,6 +286,31 @@ async def test_an_unknown_profile_is_refused_with_the_nearest(jobs: JobService) 
     assert "gpu-24g" in error.remedy
     listed = await jobs.trainer.ListCapabilities(trainer_pb2.ListCapabilitiesRequest())
     assert [(p.name, p.is_default) for p in listed.profiles][:2] == [("broken-image", False), ("cpu", True)]
+
+
+async def test_a_plan_is_made_where_the_run_would_be(jobs: JobService) -> None:
+    """By a Job of the run's profile, which is gone afterwards; the same question is not asked twice."""
+    asked = [len(jobs.cluster.server.seen)]
+    request = trainer_pb2.ValidateRunRequest(parent=PARENT, spec=jobs.ordered(batch_size=7, steps=9))
+    found = await jobs.trainer.ValidateRun(request, timeout=60)
+    assert (found.plan.total_bytes, found.plan.seconds, list(found.faults)) == (7000, 18.0, [])
+    assert [m for m, p, _ in jobs.cluster.server.seen[asked[0] :] if m == "POST" and p.endswith("/jobs")] == ["POST"]
+    assert not [j for j in jobs.cluster.jobs if "plans" in j["metadata"]["name"]]
+    asked = [len(jobs.cluster.server.seen)]
+    again = await jobs.trainer.ValidateRun(request, timeout=60)
+    assert again.plan == found.plan
+    assert not [m for m, p, _ in jobs.cluster.server.seen[asked[0] :] if m == "POST" and p.endswith("/jobs")]
+    request.spec.batch_size = 65
+    short = await jobs.trainer.ValidateRun(request, timeout=60)
+    assert [fault.reason for fault in short.faults] == ["MEMORY_SHORT"]
+
+
+async def test_a_plan_whose_machine_cannot_be_had_stops_nobody(jobs: JobService) -> None:
+    request = trainer_pb2.ValidateRunRequest(parent=PARENT, spec=jobs.ordered(profile="never"))
+    found = await jobs.trainer.ValidateRun(request, timeout=60)
+    assert list(found.faults) == []
+    assert not found.HasField("plan")
+    await until(lambda: not [j for j in jobs.cluster.jobs if "plans" in j["metadata"]["name"]])
 
 
 async def test_a_failing_program_says_its_last_words(jobs: JobService) -> None:

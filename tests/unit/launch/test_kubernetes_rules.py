@@ -80,7 +80,10 @@ TAKEN = "DisruptionTarget"
             a_job(FAILED),
             a_pod("Failed", terminated=ended(137), pod_reason="Evicted", pod_message="exceeded its local storage"),
             Exit(
-                cause=Cause.SIGNALLED, signal=9, reason="EVICTED", message="it was evicted: exceeded its local storage"
+                cause=Cause.SIGNALLED,
+                signal=9,
+                reason="OVER_LIMIT",
+                message="it was evicted: exceeded its local storage",
             ),
         ),
         (
@@ -219,6 +222,11 @@ def test_a_job_that_was_suspended_while_it_ran_is_over(job: Object) -> None:
     verdict = case.verdict(job, over, 20.0)
     assert verdict is not None
     assert (verdict.cause, verdict.reason) == (Cause.DISRUPTED, "SUSPENDED")
+
+
+def test_a_program_that_was_done_when_it_was_suspended_is_done() -> None:
+    case, pod = Case(), a_pod("Succeeded", terminated=ended(0, "Completed"))
+    assert case.verdict(a_job(suspend=True), [pod], 0.0) == Exit(cause=Cause.DONE, code=0)
 
 
 def test_a_pod_that_never_ends_is_on_a_node_that_is_gone() -> None:

@@ -27,20 +27,20 @@ app.kubernetes.io/component: {{ . | quote }}
 
 {{- define "marsam.labels" -}}
 {{- $labels := dict -}}
-{{- range $key, $value := .root.Values.commonLabels -}}{{- $_ := set $labels $key ($value | toString) -}}{{- end -}}
+{{- range $key, $value := .root.Values.commonLabels -}}{{- $_ := set $labels $key (include "marsam.plain" $value) -}}{{- end -}}
 {{- $own := include "marsam.selector" . | fromYaml -}}
 {{- $_ := set $own "app.kubernetes.io/version" (.root.Chart.AppVersion | toString) -}}
 {{- $_ := set $own "app.kubernetes.io/part-of" "marsam" -}}
 {{- $_ := set $own "app.kubernetes.io/managed-by" .root.Release.Service -}}
 {{- $_ := set $own "helm.sh/chart" (printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-") -}}
-{{- merge $own $labels | toYaml -}}
+{{- include "marsam.texts" (merge $own $labels) -}}
 {{- end -}}
 
 {{/* Labels of pods: {root, component, extra}. No chart version: a new chart alone restarts nobody. */}}
 {{- define "marsam.podLabels" -}}
 {{- $labels := omit (include "marsam.labels" . | fromYaml) "helm.sh/chart" "app.kubernetes.io/managed-by" -}}
-{{- range $key, $value := .extra -}}{{- $labels = merge $labels (dict $key ($value | toString)) -}}{{- end -}}
-{{- toYaml $labels -}}
+{{- range $key, $value := .extra -}}{{- $labels = merge $labels (dict $key (include "marsam.plain" $value)) -}}{{- end -}}
+{{- include "marsam.texts" $labels -}}
 {{- end -}}
 
 {{/* The metadata of an object: {root, component, suffix}; the namespace is always the release's. */}}
@@ -79,6 +79,6 @@ labels: {{- include "marsam.labels" . | nindent 2 }}
 {{/* The same with labels of its own: {root, component, suffix, extra}. */}}
 {{- define "marsam.metadataWith" -}}
 {{- $metadata := include "marsam.metadata" . | fromYaml -}}
-{{- range $key, $value := .extra -}}{{- $_ := set $metadata.labels $key ($value | toString) -}}{{- end -}}
+{{- range $key, $value := .extra -}}{{- $_ := set $metadata.labels $key (include "marsam.plain" $value) -}}{{- end -}}
 {{- toYaml $metadata -}}
 {{- end -}}

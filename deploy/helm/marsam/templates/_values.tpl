@@ -5,6 +5,15 @@
 {{- if and (kindIs "float64" .) (eq (floor .) .) -}}{{- int64 . -}}{{- else -}}{{- . -}}{{- end -}}
 {{- end -}}
 
+{{/* A map of texts, every one of them quoted: a label `y` or an annotation `1e3` is neither bool nor number. */}}
+{{- define "marsam.texts" -}}
+{{- range $key, $value := . }}
+{{ $key | quote }}: {{ include "marsam.plain" $value | quote }}
+{{- else }}
+{}
+{{- end }}
+{{- end -}}
+
 {{/* A memory quantity in MiB, rounded down. */}}
 {{- define "marsam.mebibytes" -}}
 {{- $text := . | toString -}}

@@ -14,6 +14,7 @@ from pathlib import Path
 from marsam.core.clock import SystemClock
 from marsam.core.errors import MarsamError
 from marsam.core.records import canonical
+from marsam.rpc.wire import read_credentials
 from marsam.store.open import open_store
 from marsam.telemetry import Log, configure
 from marsam_generator.evaluation import codes
@@ -34,6 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     run.add_argument("--cache-bytes", type=int, metavar="N", help="most bytes of copies to keep; unbounded")
     run.add_argument("--generator", default="", metavar="ADDRESS", help="host:port; that of the spec when left out")
     run.add_argument("--token-file", type=Path, metavar="FILE", help="bearer token for the generator")
+    run.add_argument("--tls-ca-file", type=Path, metavar="FILE", help="who signed the generator's certificate")
+    run.add_argument("--tls-cert-file", type=Path, metavar="FILE", help="certificate to show to the generator")
+    run.add_argument("--tls-key-file", type=Path, metavar="FILE", help="its key")
+    run.add_argument("--tls-server-name", default="", metavar="NAME", help="name in the generator's certificate")
     options = parser.parse_args(argv)
     configure(service="evaluation")
     try:
@@ -45,7 +50,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             cache=options.cache.absolute(),
             cache_bytes=options.cache_bytes,
             generator=options.generator,
-            token=options.token_file.read_text("utf-8").strip() if options.token_file else None,
+            credentials=read_credentials(
+                token_file=options.token_file,
+                ca_file=options.tls_ca_file,
+                certificate_file=options.tls_cert_file,
+                key_file=options.tls_key_file,
+                server_name=options.tls_server_name,
+            ),
         )
         order.cache.mkdir(parents=True, exist_ok=True)
         return asyncio.run(_attempt(order))

@@ -11,7 +11,7 @@ from typing import Any
 
 from marsam.api.generator.v1 import evaluation_pb2_grpc
 from marsam.core.clock import Clock
-from marsam.core.errors import Invalid, Missing
+from marsam.core.errors import Invalid, Missing, Precondition
 from marsam.core.names import format_name
 from marsam.jobs.states import State
 from marsam.jobs.store import JobStore
@@ -21,6 +21,7 @@ from marsam.launch.process import ProcessLauncher, read_tail
 from marsam.launch.seat import seated
 from marsam.launch.supervisor import Supervisor
 from marsam.rpc.server import Lifecycle, Registration
+from marsam.rpc.server.tls import TlsFiles, read_identity
 from marsam.store import keys
 from marsam.store.blobs import Blobs
 from marsam.store.threads import offload
@@ -38,8 +39,9 @@ class Hosting:
     """How this service runs evaluations. `store` is the URL that their program opens; `slots` run at once.
 
     `target` is where they reach the generator, '' for the service's own address. `token_file` holds the bearer token
-    with which they call Generate, where tokens are asked for. An attempt that failed for a passing reason is made again
-    until `attempts` have failed.
+    with which they call Generate, where tokens are asked for (`needs_token`); `tls` is how they trust the generator's
+    certificate and what they show it. An attempt that failed for a passing reason is made again until `attempts` have
+    failed.
     """
 
     store: str
@@ -49,11 +51,47 @@ class Hosting:
     attempts: int = 3
     target: str = ""
     token_file: Path | None = None
+    needs_token: bool = False
+    tls: "CallerTls | None" = None
     command: tuple[str, ...] = (sys.executable, "-m", "marsam_generator.evaluation")
 
     def __post_init__(self) -> None:
         if self.slots < 1 or self.attempts < 1:
             raise Invalid("evaluations need at least one slot and one attempt", field="evaluation_slots")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallerTls:
+    """Files and names with which an evaluation calls a generator over TLS."""
+
+    ca: Path | None
+    pair: tuple[Path, Path] | None = None
+    server_name: str = ""
+
+    @property
+    def arguments(self) -> list[str]:
+        """The same for the program's command line."""
+        words = ["--tls-ca-file", str(self.ca)] if self.ca is not None else []
+        if self.pair is not None:
+            words += ["--tls-cert-file", str(self.pair[0]), "--tls-key-file", str(self.pair[1])]
+        return [*words, *(["--tls-server-name", self.server_name] if self.server_name else [])]
+
+
+def caller_tls(own: TlsFiles | None, *, target: str, ca: Path | None) -> CallerTls | None:
+    """How evaluations call the generator whose certificate is `own`.
+
+    Without a `target` they call it on this machine, where no certificate is for the address: they take the
+    service's own certificate under its own name. Where clients need certificates they show the service's.
+    """
+    if own is None:
+        return CallerTls(ca=ca) if ca is not None else None
+    pair = (own.certificate, own.key) if own.client_ca is not None else None
+    if target:
+        return CallerTls(ca=ca, pair=pair)
+    names = read_identity(own).names
+    return CallerTls(
+        ca=ca or own.certificate, pair=pair, server_name=names[0].replace("*", "generator", 1) if names else ""
+    )
 
 
 class EvaluationWork:
@@ -81,6 +119,8 @@ class EvaluationWork:
         ]
         if hosting.token_file is not None:
             arguments += ["--token-file", str(hosting.token_file)]
+        if hosting.tls is not None:
+            arguments += hosting.tls.arguments
         return Program(argv=(*hosting.command, *arguments), log_path=self._log(store.project, job_id, attempt))
 
     async def judge(self, store: JobStore, job_id: str, ended: Ended) -> Outcome:
@@ -136,8 +176,9 @@ async def _failures(store: JobStore, job_id: str) -> int:
 
 def dialable(address: str) -> str:
     """The address to call for one that a service listens on: loopback stands for "everywhere"."""
-    host, _, port = address.rpartition(":")
-    return f"127.0.0.1:{port}" if host in ("0.0.0.0", "[::]") else address
+    scheme, slashes, place = address.rpartition("://")
+    host, _, port = place.rpartition(":")
+    return f"{scheme}{slashes}127.0.0.1:{port}" if host in ("0.0.0.0", "[::]") else address
 
 
 @asynccontextmanager
@@ -158,6 +199,17 @@ async def hosted(
     env.setdefault("OMP_NUM_THREADS", "1")
     work = EvaluationWork(hosting, address=address, meter=meter)
     policy = Policy(slots=hosting.slots, grace_s=10.0, poll_s=0.5)
+
+    def reachable() -> str:
+        # Said to whoever asks for an evaluation, who is there to hear it, instead of by every attempt to a log.
+        if hosting.needs_token and hosting.token_file is None:
+            raise Precondition(
+                "this generator has no token with which its evaluations could call it",
+                reason="EVALUATION_TOKEN_MISSING",
+                remedy="the operator sets MARSAM_EVALUATION_TOKEN_FILE to a token with the scope generations.*",
+            )
+        return address()
+
     async with seated(hosting.cache / "seats" / KIND) as seat:
         launcher = ProcessLauncher(seat.folder, base_env=env)
         supervisor = Supervisor(
@@ -165,7 +217,7 @@ async def hosted(
             meter=meter,
         )  # fmt: skip
         servicer = EvaluationServicer(
-            blobs, clock=clock, meter=meter, wake=supervisor.wake, address=address, draining=lifecycle.draining
+            blobs, clock=clock, meter=meter, wake=supervisor.wake, address=reachable, draining=lifecycle.draining
         )
         async with supervisor, counted(blobs, meter=meter, clock=clock):
             try:

@@ -4,18 +4,20 @@ import asyncio
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from marsam.api.generator.v1 import generator_pb2
 from marsam.catalog.evaluations import EvaluationSpec
 from marsam.catalog.models import Model
 from marsam.client.generation import Generation
 from marsam.core import records
 from marsam.core.clock import Clock
+from marsam.core.errors import Unavailable
 from marsam.core.names import parse
 from marsam.core.records import canonical
 from marsam.jobs.store import JobStore
-from marsam.rpc.wire import channel
+from marsam.rpc.wire import Credentials, channel, explain
 from marsam.store import keys
 from marsam.store.blobs import Blobs
 from marsam.store.cache import Cache
@@ -50,7 +52,7 @@ class Order:
     cache: Path
     cache_bytes: int | None = None
     generator: str = ""
-    token: str | None = None
+    credentials: Credentials = field(default_factory=Credentials)
 
     @property
     def project(self) -> str:
@@ -131,14 +133,22 @@ class Program:
     ) -> None:
         order = self._order
         names = [model.name for model in assignment.models]
-        async with channel(order.generator or spec.generator_target, token=order.token) as link:
+        target, tls = order.generator or spec.generator_target, order.credentials.tls
+        async with channel(target, token=order.credentials.token, tls=tls) as link:
             generation = Generation(link, project=order.project)
+
+            async def capabilities() -> generator_pb2.ListCapabilitiesResponse:
+                try:
+                    return await generation.capabilities()
+                except Unavailable as error:
+                    raise await explain(error, target, tls) from error
+
             drawer = Drawer(
                 generation,
                 assignment.suite,
                 assignment.models,
                 seed_offset=spec.seed_offset,
-                build=(await patiently(generation.capabilities)).fingerprint,
+                build=(await patiently(capabilities)).fingerprint,
             )
 
             async def work(mine: Iterator[Shot]) -> None:

@@ -25,6 +25,7 @@ from marsam.telemetry.http import application, listen, serving_in_thread
 from marsam.telemetry.logs import Log, bind, configure
 from marsam.telemetry.meter import Meter
 from marsam_trainer.run import codes
+from marsam_trainer.run.beat import Beat
 from marsam_trainer.run.bridge import Bridge
 
 _log = Log(__name__)
@@ -37,10 +38,14 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     train = commands.add_parser("train", help="run one attempt")
     train.add_argument("--run", required=True, help="projects/{project}/runs/{ulid}")
     train.add_argument("--attempt", required=True, type=int, help="which attempt this is, from 1")
-    train.add_argument("--metrics-port", type=int, default=0, help="port for /metrics on 127.0.0.1; 0 is off")
+    train.add_argument("--metrics-port", type=int, default=0, help="port for /metrics; 0 is off")
+    train.add_argument("--metrics-host", default="127.0.0.1", help="address that /metrics is served at")
+    train.add_argument("--beat-file", type=Path, default=None, help="file that is touched while the program is well")
     train.add_argument("--cache-bytes", type=int, default=None, help="most bytes of copies to keep; unbounded")
     plan = commands.add_parser("plan", help="print what a run would take, as JSON")
-    plan.add_argument("--spec", required=True, type=Path, help="file with a run spec")
+    spec = plan.add_mutually_exclusive_group(required=True)
+    spec.add_argument("--spec", type=Path, help="file with a run spec")
+    spec.add_argument("--spec-json", help="the run spec itself")
     for command in (train, plan):
         command.add_argument("--store", required=True, help="URL of the object store")
         command.add_argument("--cache", required=True, type=Path, help="folder for local copies")
@@ -85,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.command == "plan":
         return _plan(options)
     bind(run=options.run, attempt=options.attempt)
-    with Bridge() as bridge:
+    with Beat(options.beat_file), Bridge() as bridge:
         return _train(options, bridge, stop)
 
 
@@ -128,7 +133,7 @@ def _attempt(options: argparse.Namespace, bridge: Bridge, stop: Stop, blobs: Blo
     base, version = load_order(bridge, blobs, spec)
     meter = Meter(service="run", version=publish.code_version())
     with (
-        _scraped(meter, options.metrics_port),
+        _scraped(meter, options.metrics_host, options.metrics_port),
         Reporter(
             bridge,
             jobs,
@@ -165,12 +170,12 @@ def _attempt(options: argparse.Namespace, bridge: Bridge, stop: Stop, blobs: Blo
 
 
 @contextlib.contextmanager
-def _scraped(meter: Meter, port: int) -> Iterator[None]:
+def _scraped(meter: Meter, host: str, port: int) -> Iterator[None]:
     if not port:
         yield
         return
     try:
-        listener = listen("127.0.0.1", port)
+        listener = listen(host, port)
     except OSError as error:  # taken since it was chosen: no reason to train nothing
         _log.warning("run.not_scraped", message=str(error))
         yield
@@ -203,7 +208,8 @@ def _plan(options: argparse.Namespace) -> int:
 
     try:
         with Bridge() as bridge:
-            spec = load(RunSpec, options.spec.read_bytes(), what=str(options.spec))
+            text = options.spec.read_bytes() if options.spec is not None else options.spec_json.encode()
+            spec = load(RunSpec, text, what=str(options.spec or "--spec-json"))
             found = plan(bridge, open_store(options.store), spec, cache=options.cache, device=options.device)
     except (MarsamError, OSError) as error:
         code = codes.code_of(error)

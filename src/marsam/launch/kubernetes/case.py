@@ -45,14 +45,15 @@ class Case:
         self.ran = self.ran or any(reasons.begun(pod) for pod in pods)
         suspended = bool(job["spec"].get("suspend"))
         pod = reasons.ended_pod(pods)
+        if suspended and self.ran and not any(_is_live(pod) for pod in pods):
+            done = pod is not None and pod["status"]["phase"] == "Succeeded"
+            return reasons.conclude(job, pod) if done else _suspended()
         if pod is not None or reasons.final(job):
             self._ended_at = self._ended_at or now
             patience = 0.0 if pod is not None and reasons.final(job) else _POD_LATE_S if pod is None else _SETTLE_S
             if now - self._ended_at < patience:
                 return None
-            return _suspended() if suspended and self.ran else reasons.conclude(job, pod)
-        if suspended and self.ran and not any(_is_live(pod) for pod in pods):
-            return _suspended()
+            return reasons.conclude(job, pod)
         if suspended and STOPPED in job["metadata"].get("annotations", {}):
             return Exit(cause=Cause.NOT_STARTED, reason="STOPPED", message="it was stopped before it began")
         return self._overstays(pods, now)

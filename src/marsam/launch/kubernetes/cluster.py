@@ -29,6 +29,7 @@ from marsam.core.errors import (
     Unauthenticated,
     Unavailable,
 )
+from marsam.store.threads import THREADS
 
 Kind = Literal["jobs", "pods"]
 Object = dict[str, Any]
@@ -70,6 +71,7 @@ class Cluster:
 
     def __init__(self, settings: client.Configuration, namespace: str) -> None:
         settings.retries = False  # whether a call is made again is ours to decide
+        settings.connection_pool_maxsize = THREADS + 2  # each thread that may call, and a watch of each kind
         self.api = client.ApiClient(settings)
         self._jobs = client.CustomObjectsApi(self.api)
         self._core = client.CoreV1Api(self.api)

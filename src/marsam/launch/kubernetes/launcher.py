@@ -169,7 +169,10 @@ class KubernetesLauncher:
             return []
         if time.monotonic() - case.asked_at > _EVENTS_S:
             case.asked_at = time.monotonic()
-            case.events = await offload(self._cluster.events, str(job["metadata"]["uid"]))
+            try:
+                case.events = await offload(self._cluster.events, str(job["metadata"]["uid"]))
+            except MarsamError as error:  # without them a refusal is not explained, and everything else goes on
+                _log.warning("no events of %s: %s", job["metadata"]["name"], error)
         return case.events
 
     async def _remember(self, name: str, ended: Exit, *, stop: bool = False) -> None:

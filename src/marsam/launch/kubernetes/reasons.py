@@ -90,7 +90,9 @@ def _of_pod(pod: Object) -> Exit:
         return Exit(cause=Cause.NOT_STARTED, reason="PROGRAM_NOT_FOUND", message=f"it could not be started: {why}")
     said = str(status.get("message") or status.get("reason") or "")
     if status.get("reason") == "Evicted":  # without a disruption: it used more than its own limits allow
-        return Exit(cause=Cause.SIGNALLED, signal=signal.SIGKILL, reason="EVICTED", message=f"it was evicted: {said}")
+        return Exit(
+            cause=Cause.SIGNALLED, signal=signal.SIGKILL, reason="OVER_LIMIT", message=f"it was evicted: {said}"
+        )
     if code is not None:
         return _of_code(int(code))
     if status.get("reason"):

@@ -115,7 +115,7 @@ def _no_password() -> bytes:
 
 
 def _unusable(files: TlsFiles, error: Exception) -> Invalid:
-    if isinstance(error, ssl.SSLError) and error.reason == "KEY_VALUES_MISMATCH":
+    if getattr(error, "reason", "") == "KEY_VALUES_MISMATCH":
         return Invalid(
             f"{files.key} is not the key of the certificate in {files.certificate}",
             field="tls_key_file",
@@ -151,7 +151,7 @@ def _prove(server: ssl.SSLContext, certificate: Path) -> tuple[str, ...]:
         raise _refused(certificate, error) from error
     except ssl.SSLError as error:
         raise Invalid(
-            f"{certificate} cannot serve TLS: {error.reason or error}",
+            f"{certificate} cannot serve TLS: {error}",
             field="tls_cert_file",
             reason="TLS_FILE_INVALID",
             remedy="expected a server's certificate",

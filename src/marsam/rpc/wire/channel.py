@@ -7,8 +7,10 @@ import grpc
 import grpc.aio
 
 from marsam.core.ids import new_ulid
+from marsam.rpc.wire.credentials import ClientTls
 from marsam.rpc.wire.metadata import AUTHORIZATION, REQUEST_ID, current_request_id
 from marsam.rpc.wire.retries import service_config, services
+from marsam.rpc.wire.target import parse_target
 
 # At least the server's `min_recv_ping_interval_without_data`, or it answers GOAWAY too_many_pings.
 KEEPALIVE_MS = 30_000
@@ -16,11 +18,12 @@ KEEPALIVE_TIMEOUT_MS = 10_000
 METADATA_BYTES = 64 * 1024
 
 
-def channel(target: str, *, token: str | None = None) -> grpc.aio.Channel:
-    """A channel to `target` (`host:port`, or `dns:///name:port`). Close it, or use it as a context manager.
+def channel(target: str, *, token: str | None = None, tls: ClientTls | None = None) -> grpc.aio.Channel:
+    """A channel to `target` (see `parse_target`). Close it, or use it as a context manager.
 
-    Every call gets an `x-request-id` (that of the call being served, else a new one) and, with `token`, the bearer
-    header. Reads and calls with a request id are repeated when the server is unavailable, within their deadline.
+    TLS when `tls` is given or the target begins with https://, and never when it begins with http://. Every call gets
+    an `x-request-id` (that of the call being served, else a new one) and, with `token`, the bearer header. Reads and
+    calls with a request id are repeated when the server is unavailable, within their deadline.
     """
     options: list[tuple[str, Any]] = [
         ("grpc.keepalive_time_ms", KEEPALIVE_MS),
@@ -32,17 +35,19 @@ def channel(target: str, *, token: str | None = None) -> grpc.aio.Channel:
         ("grpc.initial_reconnect_backoff_ms", 200),
         ("grpc.max_reconnect_backoff_ms", 5_000),
     ]
-    if _is_loopback(target):
+    where = parse_target(target)
+    if where.loopback:
         # gRPC would send even these calls to the proxy that `http_proxy` names, unless `no_proxy` thinks of it.
         options.append(("grpc.enable_http_proxy", 0))
     headers = _Headers(token)
     interceptors = [_UnaryUnary(headers), _UnaryStream(headers), _StreamUnary(headers), _StreamStream(headers)]
-    return grpc.aio.insecure_channel(target, options=options, interceptors=interceptors)
-
-
-def _is_loopback(target: str) -> bool:
-    host = target.rpartition(":")[0].strip("[]")
-    return host in ("localhost", "::1") or host.startswith("127.")
+    if where.secure is False or (where.secure is None and tls is None):
+        return grpc.aio.insecure_channel(where.address, options=options, interceptors=interceptors)
+    shown = tls or ClientTls()
+    if shown.server_name:
+        options.append(("grpc.ssl_target_name_override", shown.server_name))
+    credentials = grpc.ssl_channel_credentials(shown.ca, shown.key, shown.certificate)
+    return grpc.aio.secure_channel(where.address, credentials, options=options, interceptors=interceptors)
 
 
 class _Headers:
