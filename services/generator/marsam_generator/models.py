@@ -30,6 +30,7 @@ from marsam_generator.hardware import Hardware
 
 _log = Log(__name__)
 
+_KINDS = ("base", "full", "adapter")
 _TREES = "trees-"
 _TREES_KEPT_S = 24 * 3600.0
 
@@ -84,6 +85,10 @@ class Library:
         self._residents: dict[str, Resident] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._facts: dict[str, BaseFacts] = {}
+        for kind in _KINDS:
+            meter.inc(metrics.MODEL_DROPS, 0, kind=kind)
+            for result in ("hit", "miss"):
+                meter.inc(metrics.MODEL_REQUESTS, 0, kind=kind, result=result)
 
     async def facts(self, model: Model) -> BaseFacts:
         """What a base (or a fully tuned model) says of itself, from its JSON files alone."""
@@ -142,9 +147,11 @@ class Library:
     async def _pinned(self, key: str, load: Callable[[], Awaitable[Resident]]) -> AsyncIterator[Resident]:
         async with self._locks.setdefault(key, asyncio.Lock()):
             resident = self._residents.get(key)
+            result = "miss" if resident is None else "hit"
             if resident is None:
                 resident = self._residents[key] = await load()
-                self._count_adapters(resident.model)
+                self._count(resident.model)
+            self._meter.inc(metrics.MODEL_REQUESTS, kind=resident.model.kind, result=result)
             resident.pins += 1
         resident.uses += 1
         resident.used_at = time.monotonic()
@@ -172,14 +179,17 @@ class Library:
     async def _drop(self, key: str) -> None:
         resident = self._residents[key]
         for inner in [inner for inner in self._residents if inner == key or inner.startswith(f"{key} ")]:
-            del self._residents[inner]
-        self._count_adapters(resident.model)
+            self._meter.inc(metrics.MODEL_DROPS, kind=self._residents.pop(inner).model.kind)
+        self._count(resident.model)
         await resident.drop()
         _log.info("model.dropped", model=resident.model.name, bytes=resident.size)
         if self.hardware.device.startswith("cuda"):
             torch.cuda.empty_cache()
 
-    def _count_adapters(self, changed: Model) -> None:
+    def _count(self, changed: Model) -> None:
+        for kind in _KINDS:
+            size = sum(one.size for one in self._residents.values() if one.model.kind == kind)
+            self._meter.set(metrics.MODEL_BYTES, size, kind=kind)
         base = changed.name if changed.kind == "base" else changed.base
         if base is not None:
             count = sum(1 for one in self._residents.values() if one.model.kind == "adapter" and one.model.base == base)

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 
 from marsam.core.errors import MarsamError
+from marsam.diffusion import registry
 from marsam.jobs.states import State
 from marsam.jobs.store import gather_heads
 from marsam.telemetry import Log, Meter, metrics
@@ -23,6 +24,7 @@ _ENDED_EVERY = 8
 """Renewals between two counts of the runs that are over: there may be very many of them."""
 
 _OPEN = tuple(state for state in State if not state.terminal)
+_ENDS = tuple(state for state in State if state.terminal)
 
 
 class Queue:
@@ -32,8 +34,13 @@ class Queue:
         self._runs = runs
         self._meter = meter
         self._waiting: set[tuple[str, str]] = set()
+        self._open: set[tuple[str, str]] = set()
+        self._reasons = {"QUEUED", "STARTING"}
         self._news = asyncio.Event()
         self._turns = 0
+        for method in registry.methods():
+            for state in _ENDS:
+                meter.inc(metrics.RUNS_ENDED, 0, state=state, method=method)
 
     @contextlib.asynccontextmanager
     async def kept(self) -> AsyncIterator["Queue"]:
@@ -56,14 +63,26 @@ class Queue:
     async def renew(self) -> None:
         """Look at every open run once."""
         counts: Counter[State] = Counter()
-        waiting = set()
+        waiting, found = set(), set()
+        ages = dict.fromkeys(self._reasons, 0.0)
         for project in await self._runs.projects():
             store = self._runs.store(project)
             for run_id, head in (await gather_heads(store, await store.open_ids())).items():
                 counts[head.state] += 1
+                found.add((run_id, project))
                 if head.state is State.PENDING:
                     waiting.add((run_id, project))
+                if head.state in (State.PENDING, State.STARTING):
+                    reason = head.reason or ("QUEUED" if head.state is State.PENDING else "STARTING")
+                    age = (self._runs.clock.now() - head.at).total_seconds()
+                    ages[reason] = max(age, ages.get(reason, 0.0))
         self._waiting = waiting
+        self._reasons |= ages.keys()
+        for reason, age in ages.items():
+            self._meter.set(metrics.RUNS_WAITING_SECONDS, age, reason=reason)
+        gone, self._open = self._open - found, found
+        for run_id, project in gone:
+            await self._ended(project, run_id)
         self._meter.set(metrics.QUEUE_DEPTH, len(waiting), queue=KIND)
         for state in _OPEN:
             self._meter.set(metrics.JOBS, counts[state], kind=KIND, state=state)
@@ -71,12 +90,21 @@ class Queue:
             await self._count_ended()
         self._turns += 1
 
+    async def _ended(self, project: str, run_id: str) -> None:
+        """Count a run that is no longer open."""
+        history = await self._runs.history(project, run_id)
+        first, head = history[0], history[-1]
+        if not head.state.terminal:  # resumed meanwhile: it is open again
+            return
+        spec = await self._runs.spec(project, run_id)
+        self._meter.inc(metrics.RUNS_ENDED, state=head.state, method=spec.method)
+        self._meter.observe(metrics.RUN_SECONDS, (head.at - first.at).total_seconds(), state=head.state)
+
     async def _count_ended(self) -> None:
         indexes = [await self._runs.index(project) for project in await self._runs.projects()]
-        for state in State:
-            if state.terminal:
-                count = sum(index.count(states=(state,)) for index in indexes)
-                self._meter.set(metrics.JOBS, count, kind=KIND, state=state)
+        for state in _ENDS:
+            count = sum(index.count(states=(state,)) for index in indexes)
+            self._meter.set(metrics.JOBS, count, kind=KIND, state=state)
 
     async def _keep(self) -> None:
         while True:
