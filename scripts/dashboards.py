@@ -100,7 +100,7 @@ RUNS = Board(
             graph("Runs", "short", "What is trained on what, and where.",
                   ("max by (run_id, project, method, family, base, dataset, device, precision) (marsam_run_info<run>)",
                    "{{run_id}}"), kind="table"),
-            graph("Progress", "percentunit", "Steps done over steps asked.",
+            graph("Steps done", "percentunit", "Steps done over steps asked.",
                   ("max by (run_id) (marsam_training_progress_ratio<run>)", "{{run_id}}")),
             graph("Time left", "s", "Steps left at the present pace; previews and checkpoints come on top.",
                   ("max by (run_id) (marsam_training_steps_planned<run> - marsam_training_step<run>) / "
