@@ -80,7 +80,7 @@ RUNS = Board(
     says="What each training run does, costs and needs. Exported by the runs themselves; gone when they are.",
     variables=(
         {"name": "run", "type": "query", "query": 'label_values(marsam_run_info{namespace=~"$namespace"}, run_id)',
-         "multi": True},
+         "allValue": ".+"},
         {"name": "hour_price", "type": "textbox", "query": "2", "label": "price of a device hour"},
     ),
     rows=(
@@ -291,9 +291,8 @@ GENERATOR = Board(
                    'sum(rate(marsam_model_requests_total<all,kind="adapter">[$__rate_interval]))', "hits")),
             graph("Adapters in memory", "short", "By base.",
                   ("sum by (base) (marsam_adapters_loaded<all>)", "{{base}}")),
-            graph("Loading an adapter", "s", "From asked to usable.",
-                  ("sum(rate(marsam_adapter_load_seconds_sum<all>[$__range])) / "
-                   "sum(rate(marsam_adapter_load_seconds_count<all>[$__range]))", "mean")),
+            graph("Loading an adapter", "s", "From asked to usable: mean since the service started.",
+                  ("sum(marsam_adapter_load_seconds_sum<all>) / sum(marsam_adapter_load_seconds_count<all>)", "mean")),
             graph("Loading a base", "s", "Mean since the service started.",
                   ("sum by (family) (marsam_model_load_seconds_sum<all>) / "
                    "sum by (family) (marsam_model_load_seconds_count<all>)", "{{family}}")),
@@ -345,12 +344,13 @@ def _panel(panel: Panel, number: int, place: dict[str, int]) -> dict[str, Any]:
 
 
 def _variables(board: Board) -> list[dict[str, Any]]:
-    every = {"includeAll": True, "allValue": ".*", "current": {"text": "All", "value": "$__all"}, "multi": True}
+    every: dict[str, Any] = {"includeAll": True, "multi": True, "refresh": 2, "sort": 2, "datasource": SOURCE}
+    every |= {"allValue": ".*", "current": {"text": "All", "value": "$__all"}}
     namespace = {"name": "namespace", "type": "query", "query": "label_values(marsam_build_info, namespace)"}
     made: list[dict[str, Any]] = [{"name": "datasource", "type": "datasource", "query": "prometheus"}]
     for variable in (namespace, *board.variables):
         if variable["type"] == "query":
-            variable = {**variable, **every, "datasource": SOURCE, "refresh": 2, "sort": 2}
+            variable = {**every, **variable}
         else:
             variable = {**variable, "current": {"text": variable["query"], "value": variable["query"]}}
         made.append(variable)

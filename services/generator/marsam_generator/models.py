@@ -86,9 +86,9 @@ class Library:
         self._locks: dict[str, asyncio.Lock] = {}
         self._facts: dict[str, BaseFacts] = {}
         for kind in _KINDS:
-            meter.inc(metrics.MODEL_DROPS, 0, kind=kind)
+            meter.begin(metrics.MODEL_DROPS, kind=kind)
             for result in ("hit", "miss"):
-                meter.inc(metrics.MODEL_REQUESTS, 0, kind=kind, result=result)
+                meter.begin(metrics.MODEL_REQUESTS, kind=kind, result=result)
 
     async def facts(self, model: Model) -> BaseFacts:
         """What a base (or a fully tuned model) says of itself, from its JSON files alone."""
@@ -205,6 +205,7 @@ class Library:
         began = time.monotonic()
         family = registry.family(model.family)
         parts = await self._load_parts(model, ALL_PARTS)
+        self._meter.begin(metrics.GENERATION_FIRST_IMAGE_SECONDS, base=model.name)
         images = self._meter.rate(metrics.GENERATION_IMAGES_PER_SECOND, base=model.name)
         steps = self._meter.rate(metrics.GENERATION_STEPS_PER_SECOND, base=model.name)
 

@@ -38,9 +38,10 @@ class Queue:
         self._reasons = {"QUEUED", "STARTING"}
         self._news = asyncio.Event()
         self._turns = 0
-        for method in registry.methods():
-            for state in _ENDS:
-                meter.inc(metrics.RUNS_ENDED, 0, state=state, method=method)
+        for state in _ENDS:
+            meter.begin(metrics.RUN_SECONDS, state=state)
+            for method in registry.methods():
+                meter.begin(metrics.RUNS_ENDED, state=state, method=method)
 
     @contextlib.asynccontextmanager
     async def kept(self) -> AsyncIterator["Queue"]:

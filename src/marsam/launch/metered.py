@@ -14,7 +14,8 @@ class MeteredLauncher:
         self._inner = inner
         self._meter = meter
         self._kind = kind
-        meter.inc(metrics.LAUNCHES, 0, kind=kind, outcome="ok")
+        meter.begin(metrics.LAUNCHES, kind=kind, outcome="ok")
+        meter.begin(metrics.LAUNCH_SECONDS, kind=kind)
 
     async def start(self, program: Program, *, key: str) -> Handle:
         """See `Launcher.start`."""

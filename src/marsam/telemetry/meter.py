@@ -57,8 +57,12 @@ class Meter:
         """Adds a device (a GPU) to `marsam_device_memory_bytes`."""
         self._memory.append(source)
 
+    def begin(self, metric: metrics.Counter | metrics.Histogram, **labels: str) -> None:
+        """Makes a series appear at 0: of one that begins at 1, a rate sees nothing."""
+        self._child(metric, labels)
+
     def inc(self, metric: metrics.Counter | metrics.Gauge, amount: float = 1.0, **labels: str) -> None:
-        """Adds to a counter or a gauge. Adding 0 makes the series appear: a rate sees only what grows after that."""
+        """Adds to a counter or a gauge."""
         child = self._child(metric, labels)
         assert isinstance(child, prometheus.Counter | prometheus.Gauge)
         child.inc(amount)

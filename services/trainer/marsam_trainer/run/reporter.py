@@ -78,8 +78,8 @@ class Reporter:
         meter.set(metrics.TRAINING_STEPS_PLANNED, steps)
         # What is there from the first scrape on has a rate from the second on.
         for counter in (metrics.TRAINING_STEPS, metrics.TRAINING_IMAGES):
-            meter.inc(counter, 0, family=family, method=method)
-        meter.inc(metrics.TRAINING_NOT_FINITE, 0)
+            meter.begin(counter, family=family, method=method)
+        meter.begin(metrics.TRAINING_NOT_FINITE)
 
     def __enter__(self) -> "Reporter":
         self._thread.start()

@@ -223,7 +223,7 @@ def _run(work: Work, loop: Loop, drawing: Drawing, scratch: Path) -> float:
     NaN."""
     spec, spent, saved = work.spec, 0.0, loop.position.step
     work.meter.set(metrics.CHECKPOINT_EVERY, spec.checkpoint_every)
-    work.meter.inc(metrics.CHECKPOINTS, 0)
+    work.meter.begin(metrics.CHECKPOINTS)
     _mark(work, saved)
     while not loop.done:
         if work.stopping():
