@@ -1,6 +1,9 @@
 """From a store's URL to a store, and the proof that it keeps what the whole system rests on."""
 
 import asyncio
+import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -9,26 +12,44 @@ from marsam.core.ids import new_ulid
 from marsam.store import keys
 from marsam.store.blobs import Blobs, names
 from marsam.store.folder import FolderBlobs
+from marsam.store.settings import s3_settings
 
 RACERS = 8
+_S3_URL = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(/(?P<prefix>.*))?")
 
 
-def open_store(url: str) -> Blobs:
-    """Return the store at `url`: an absolute path or 'file:///absolute/path'.
+def open_store(url: str, environment: Mapping[str, str] | None = None) -> Blobs:
+    """Return the store at `url`: an absolute path, 'file:///absolute/path' or 's3://bucket[/prefix]'.
 
-    Raises Invalid (STORE_URL) for a URL that names no store, Unsupported (STORE_KIND) for S3, which is not built yet.
+    How S3 is reached is said by the `MARSAM_S3_*` variables of `environment` (this process's by default). Nothing is
+    asked of the server yet: see `prove`.
+
+    Raises Invalid (STORE_URL) for a URL that names no store, Unsupported (STORE_KIND) when the S3 client is not
+    installed.
     """
     parts = urlsplit(url)
     if parts.scheme == "s3":
-        raise Unsupported("stores on S3 are not built yet", reason="STORE_KIND", field="store",
-                          remedy="use a folder: file:///absolute/path")  # fmt: skip
+        return _open_s3(url, os.environ if environment is None else environment)
     path = Path(unquote(parts.path) if parts.scheme == "file" else url)
     if parts.scheme not in ("", "file") or parts.netloc or not path.is_absolute():
         raise Invalid(f"'{url}' names no store", reason="STORE_URL", field="store",
-                      remedy="use an absolute path or file:///absolute/path")  # fmt: skip
+                      remedy="use an absolute path, file:///absolute/path or s3://bucket/prefix")  # fmt: skip
     store = FolderBlobs(path)
     store.sweep()
     return store
+
+
+def _open_s3(url: str, environment: Mapping[str, str]) -> Blobs:
+    found = _S3_URL.fullmatch(url)
+    if found is None:
+        raise Invalid(f"'{url}' names no store", reason="STORE_URL", field="store",
+                      remedy="use s3://bucket or s3://bucket/prefix, in small letters")  # fmt: skip
+    try:
+        from marsam.store.s3.blobs import S3Blobs
+    except ModuleNotFoundError as error:
+        raise Unsupported(f"the S3 client is not installed ({error.name} is missing)", reason="STORE_KIND",
+                          field="store", remedy="pip install 'marsam[s3]'") from error  # fmt: skip
+    return S3Blobs(found["bucket"], (found["prefix"] or "").strip("/"), s3_settings(environment))
 
 
 async def prove(blobs: Blobs, *, timeout_s: float = 30.0) -> None:
