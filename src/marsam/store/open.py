@@ -1,6 +1,7 @@
 """From a store's URL to a store, and the proof that it keeps what the whole system rests on."""
 
 import asyncio
+import contextlib
 import os
 import re
 from collections.abc import Mapping
@@ -61,14 +62,18 @@ async def prove(blobs: Blobs, *, timeout_s: float = 30.0) -> None:
     folder = keys.probe(new_ulid())
     try:
         async with asyncio.timeout(timeout_s):
+            probes = [f"{folder}/once", f"{folder}/race"]
             try:
-                await _create_only(blobs, f"{folder}/once")
-                await _race(blobs, f"{folder}/race")
+                await _create_only(blobs, probes[0])
+                await _race(blobs, probes[1])
                 if await names(blobs, folder, folders=False) != ["once", "race"]:
                     raise _broken(blobs, "LIST_AFTER_WRITE", "a listing lacks objects that were just written")
-            finally:
-                await blobs.delete([f"{folder}/once", f"{folder}/race"])
-            await _gone(blobs, f"{folder}/once")
+            except MarsamError:
+                with contextlib.suppress(MarsamError):
+                    await blobs.delete(probes)
+                raise
+            await blobs.delete(probes)
+            await _gone(blobs, probes[0])
     except TimeoutError as error:
         raise Deadline(f"the store ({blobs.describe()}) did not answer the start-up proof within {timeout_s:g} s",
                        reason="STORE_SLOW") from error  # fmt: skip

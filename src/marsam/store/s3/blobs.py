@@ -168,8 +168,10 @@ class S3Blobs:
     async def _patiently(
         self, work: "Callable[Concatenate[str, P], R]", key: str, *args: P.args, **kwargs: P.kwargs
     ) -> R:
-        """Run what can be repeated on a thread, and again while the server is away."""
-        pauses = self._pauses()
+        """Run what can be repeated on a thread, and again while the server is away: once at least, because one that
+        hung has used up all patience itself.
+        """
+        pauses = self._pauses(at_least=1)
         while True:
             try:
                 return await offload(work, key, *args, **kwargs)

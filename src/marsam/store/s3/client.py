@@ -24,7 +24,7 @@ from marsam.store.threads import THREADS
 
 AWS = "https://s3.amazonaws.com"
 CONNECT_S = 3.0
-READ_S = 20.0
+READ_S = 10.0
 # Parts of an upload are sent again one by one: a broken part must not cost those that are there.
 _PART_RETRIES = urllib3.Retry(total=6, backoff_factor=0.5, status_forcelist=[500, 502, 503, 504])
 
