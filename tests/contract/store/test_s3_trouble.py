@@ -1,14 +1,8 @@
 """What only a store behind a network does: lost answers, wrong keys, wrong clocks, deaths and silence."""
 
 import asyncio
-import contextlib
-import os
-import signal
 import socket
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -185,37 +179,8 @@ async def test_a_killed_server_loses_no_acknowledged_write(own: Seaweed) -> None
     await again.create("load/after", b"writable")
 
 
-@pytest.fixture
-def rclone(tmp_path: Path) -> Iterator[str]:
-    """A server that speaks S3 and ignores conditions."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    (tmp_path / "rclone" / BUCKET).mkdir(parents=True)
-    program = str(Path(sys.executable).with_name("rclone"))
-    command = [program, "serve", "s3", str(tmp_path / "rclone"), "--addr", f"127.0.0.1:{port}"]
-    command += ["--auth-key", "key,secret", "--config", os.devnull]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-                break
-            assert process.poll() is None
-            time.sleep(0.05)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-
-
-async def test_a_store_without_conditions_is_refused(rclone: str) -> None:
-    environment = {
-        "MARSAM_S3_ENDPOINT": rclone,
-        "MARSAM_S3_ACCESS_KEY": "key",
-        "MARSAM_S3_SECRET_KEY": "secret",
-    }
+async def test_a_store_without_conditions_is_refused(rclone: dict[str, str]) -> None:
     with pytest.raises(Precondition) as caught:
-        await prove(open_store(f"s3://{BUCKET}/x", environment))
+        await prove(open_store(f"s3://{BUCKET}/x", rclone))
     assert caught.value.reason == "STORE_CREATE_ONLY"
     assert "If-None-Match" in caught.value.remedy
