@@ -99,7 +99,7 @@ RUNS = Board(
         Row(title="Progress", panels=(
             graph("Runs", "short", "What is trained on what, and where.",
                   ("max by (run_id, project, method, family, base, dataset, device, precision) (marsam_run_info<run>)",
-                   "{{run_id}}"), kind="table"),
+                   "{{run_id}}: {{method}} of {{base}} on {{dataset}}, {{device}} {{precision}}"), kind="table"),
             graph("Steps done", "percentunit", "Steps done over steps asked.",
                   ("max by (run_id) (marsam_training_progress_ratio<run>)", "{{run_id}}")),
             graph("Time left", "s", "Steps left at the present pace; previews and checkpoints come on top.",
@@ -186,7 +186,8 @@ PLATFORM = Board(
             graph("Wait for a slot", "s", "From ordered (or due again) to launched.",
                   *quantiles("marsam_queue_wait_seconds", 'all,queue="runs"', "queue", 0.5, 0.95)),
             graph("Runs ended", "short", "Within the shown range.",
-                  ("sum by (state) (increase(marsam_runs_ended_total<all>[$__range]))", "{{state}}"), kind="stat"),
+                  ("round(sum by (state) (increase(marsam_runs_ended_total<all>[$__range])))", "{{state}}"),
+                  kind="stat"),
         )),
         Row(title="Attempts", panels=(
             graph("Attempts that ended early", "short", "By cause: faults, and what the cluster took away.",

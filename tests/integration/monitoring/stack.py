@@ -37,11 +37,11 @@ class Prometheus:
         assert answer.status_code == 200, f"{parameters}: {answer.text}"
         return answer.json()["data"]
 
-    def wait_for_targets(self, count: int) -> None:
-        """Return when so many have been scraped twice: it takes Prometheus some seconds to begin."""
+    def wait_until(self, expr: str) -> None:
+        """Return when an expression has an answer."""
         deadline = time.monotonic() + PATIENCE_S
-        while len(self.at("count_over_time(up[1m]) > 1", time.time())) < count:
-            assert time.monotonic() < deadline, self.ask("targets")
+        while not self.at(expr, time.time()):
+            assert time.monotonic() < deadline, f"never: {expr}"
             time.sleep(0.2)
 
     def at(self, expr: str, when: float) -> list[dict[str, Any]]:

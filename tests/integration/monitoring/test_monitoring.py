@@ -6,17 +6,18 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 import yaml
 
 from marsam.telemetry import metrics
+from scripts import board_picture
 from tests.integration.monitoring.stack import ALERTS
 from tests.integration.monitoring.world import World, lived
 
 pytestmark = pytest.mark.slow
 DASHBOARDS = Path(__file__).parents[3] / "deploy/helm/marsam/dashboards"
-VARIABLES = {"$__rate_interval": "15s", "$__range": "1h", "$namespace": ".*", "$run": ".+", "$hour_price": "2"}
 
 NO_DATA_HERE = {
     "GPU memory (VRAM)": "there is no GPU here; the series come with device=cuda:N from the same collector",
@@ -49,8 +50,7 @@ def panels() -> list[Any]:
 
 def asked(expr: str) -> str:
     """What Grafana would send."""
-    for name, value in VARIABLES.items():
-        expr = expr.replace(name, value)
+    expr = board_picture.expression(expr)
     assert "$" not in expr
     return expr
 
@@ -99,8 +99,23 @@ def test_the_figures_are_those_of_the_run(world: World) -> None:
     }  # fmt: skip
     failed = world.prometheus.at('marsam_launches_total{outcome!="ok"}', world.ended)
     assert [(one["metric"]["outcome"], one["value"][1]) for one in failed] == [("PROGRAM_NOT_FOUND", "2")]
+    waits = world.prometheus.over("marsam_runs_waiting_seconds", world.began, world.ended)
+    assert {one["metric"]["reason"] for one in waits} <= {"QUEUED", "STARTING", "RETRY"}
     phases = world.prometheus.over("sum by (phase) (marsam_run_phase_seconds_total)", world.began, world.ended)
     assert {"loading", "caching", "training", "checkpoint", "preview"} <= {one["metric"]["phase"] for one in phases}
+
+
+def test_a_board_can_be_drawn(world: World) -> None:
+    for path in sorted(DASHBOARDS.glob("*.json")):
+        board = json.loads(path.read_text(encoding="utf-8"))
+        ask = board_picture.asking(world.prometheus.url, began=world.began, ended=world.ended)
+        text = board_picture.draw(board, ask, began=world.began, ended=world.ended, note="a note")
+        said = [element.text for element in ElementTree.fromstring(text).iter() if element.tag.endswith("text")]
+        shown = [panel["title"] for panel in board["panels"] if not panel.get("collapsed")]
+        assert [title for title in shown if title not in said] == []
+        assert said.count("no data here") == 1
+        committed = (DASHBOARDS.parents[3] / "docs/boards" / f"{path.stem}.svg").read_text(encoding="utf-8")
+        assert [title for title in shown if title not in committed] == [], "draw docs/boards anew: see world.py"
 
 
 def test_rules_are_evaluated_without_a_fault(world: World) -> None:

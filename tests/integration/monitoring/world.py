@@ -1,4 +1,7 @@
-"""A small house that lives for half a minute under Prometheus' eyes: an import, a real run, faults, pictures."""
+"""A small house that lives for a minute under Prometheus' eyes: an import, a real run, faults, pictures.
+
+`python -m tests.integration.monitoring.world docs/boards` draws the pictures of docs/operations.md from it.
+"""
 
 import asyncio
 import contextlib
@@ -6,6 +9,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -21,6 +25,7 @@ from marsam.api.generator.v1 import generator_pb2, generator_pb2_grpc
 from marsam.api.trainer.v1 import trainer_pb2, trainer_pb2_grpc
 from marsam.rpc.wire import channel
 from marsam.store.open import open_store
+from scripts import board_picture, dashboards
 from tests.contract.families.bases import build_sd1
 from tests.integration.dataset.harness import parts
 from tests.integration.dataset.pictures import saved, scene
@@ -30,6 +35,8 @@ from tests.integration.trainer import harness
 
 PARENT = "projects/hayy"
 STEPS = 2500
+ENDED = 7
+"""Runs that end: the real one, four with faults, two whose program is gone."""
 BAD = {"notes.png": b"no picture", "cut.jpg": b"\xff\xd8\xff\xe0 and then nothing", "old.png": b"\x80\x04\x95 pickle"}
 
 
@@ -108,12 +115,14 @@ async def _live(folder: Path, kept: contextlib.ExitStack) -> World:
         seen = stack.prometheus(folder, services=services, runs=[trainer.http], alerts_to=manager)
         server = await asyncio.to_thread(kept.enter_context, seen)
         began = time.time()
-        await asyncio.to_thread(server.wait_for_targets, len(services))  # whatever begins at 0 is seen there
+        # Whatever begins at 0 is seen there; it takes Prometheus some seconds to begin.
+        await asyncio.to_thread(server.wait_until, f"count(count_over_time(up[1m]) > 1) == {len(services)}")
         (run, listed, exposition), *_ = await asyncio.gather(
             _train(shelf, trainer, generator), _import(dataset), _fail(folder, faulty), _draw(shelf, generator)
         )
         await asyncio.to_thread(told.wait_for, "MarsamRunLossNotFinite")
-        await asyncio.sleep(3)
+        await asyncio.to_thread(server.wait_until, f"sum(marsam_runs_ended_total) == {ENDED}")
+        await asyncio.sleep(2)
         expositions = {name: await _metrics(url) for name, url in services.items()} | {"run": exposition}
         return World(
             prometheus=server,
@@ -224,3 +233,19 @@ async def _picture(generator: Program, shelf: Shelf, *, adapter: str = "") -> No
         request.adapters.add(model=adapter, weight=1.0)
     async for _ in generator_pb2_grpc.GeneratorServiceStub(generator.channel).Generate(request, timeout=60):
         pass
+
+
+def main(into: Path) -> None:
+    """Draw every board from such a world."""
+    with tempfile.TemporaryDirectory() as folder, lived(Path(folder)) as seen:
+        ask = board_picture.asking(seen.prometheus.url, began=seen.began, ended=seen.ended)
+        note = "drawn by scripts/board_picture.py from a Prometheus that watched a small real run on a CPU"
+        into.mkdir(parents=True, exist_ok=True)
+        for path in sorted(dashboards.FOLDER.glob("*.json")):
+            board = json.loads(path.read_text(encoding="utf-8"))
+            text = board_picture.draw(board, ask, began=seen.began, ended=seen.ended, note=note)
+            (into / f"{path.stem}.svg").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
