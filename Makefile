@@ -30,12 +30,17 @@ $(VENV)/.stamp-all: pyproject.toml constraints.txt | $(BIN)/python
 	@$(BIN)/python scripts/check_torch.py
 	@touch $@
 
+$(VENV)/.stamp-seaweedfs: $(VENV)/.stamp-all
+	$(PIP) install $(PINS) -e '.[all,seaweedfs]'
+	@touch $@
+
 $(VENV)/.stamp-dev: $(VENV)/.stamp-all
 	$(PIP) install $(PINS) -e '.[all,dev]'
 	@touch $@
 
-demo: setup ## the whole story on this machine, ends with the path of a report
-	@$(BIN)/python -m hayy.demo
+STORE ?= folder
+demo: setup $(if $(filter s3,$(STORE)),$(VENV)/.stamp-seaweedfs) ## the whole story on this machine, ends with a report; STORE=s3 keeps it in SeaweedFS
+	@$(BIN)/python -m hayy.demo --store $(STORE)
 
 demo-full: setup ## raw and balanced sets, all three methods, side by side
 	@$(BIN)/python -m hayy.demo --full

@@ -25,6 +25,8 @@ from marsam.core.errors import Precondition, Unavailable
 
 REGION = "us-east-1"
 READY_SECONDS = 60.0
+# Whoever started it, and however that ends: when the pipe on standard input closes, the server ends too.
+_GUARD = 'exec 3<&0; "$@" </dev/null 3<&- & server=$!; (read -r _ <&3; kill -9 $server) & exec 3<&-; wait $server'
 _PARTS = ("master", "volume", "filer", "s3")
 
 
@@ -58,7 +60,7 @@ class Seaweed:
         ports = dict(zip(_PARTS, self.ports, strict=False))
         grpc = dict(zip(_PARTS, self.ports[4:], strict=True))
         command = [
-            _program(), "server", "-s3", "-filer", f"-dir={self.folder / 'data'}",
+            "sh", "-c", _GUARD, "sh", _program(), "server", "-s3", "-filer", f"-dir={self.folder / 'data'}",
             "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
             *(f"-{part}.port={port}" for part, port in ports.items()),
             *(f"-{part}.port.grpc={port}" for part, port in grpc.items()),
@@ -69,7 +71,7 @@ class Seaweed:
         with (self.folder / "log").open("ab") as log:
             process = subprocess.Popen(
                 command,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 # Its memory otherwise grows to one and a half gigabytes under load.
@@ -104,6 +106,8 @@ class Seaweed:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+            assert process.stdin is not None
+            process.stdin.close()
 
     def pause(self) -> None:
         """Makes the server answer nothing, with its connections open."""
