@@ -10,7 +10,7 @@ PINS   := -c constraints.txt
 export PYTHONPATH := examples
 CLUSTER_SUITES := tests/contract/launch/test_launcher_behaviour.py tests/contract/launch/test_kubernetes_api.py
 
-.PHONY: help setup setup-dev demo demo-full test test-fast test-cluster has-kubeconfig soak lint bench protos images-check clean
+.PHONY: help setup setup-dev demo demo-full test test-fast test-cluster has-kubeconfig soak lint bench protos dashboards images-check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,12 +30,17 @@ $(VENV)/.stamp-all: pyproject.toml constraints.txt | $(BIN)/python
 	@$(BIN)/python scripts/check_torch.py
 	@touch $@
 
+$(VENV)/.stamp-seaweedfs: $(VENV)/.stamp-all
+	$(PIP) install $(PINS) -e '.[all,seaweedfs]'
+	@touch $@
+
 $(VENV)/.stamp-dev: $(VENV)/.stamp-all
 	$(PIP) install $(PINS) -e '.[all,dev]'
 	@touch $@
 
-demo: setup ## the whole story on this machine, ends with the path of a report
-	@$(BIN)/python -m hayy.demo
+STORE ?= folder
+demo: setup $(if $(filter s3,$(STORE)),$(VENV)/.stamp-seaweedfs) ## the whole story on this machine, ends with a report; STORE=s3 keeps it in SeaweedFS
+	@$(BIN)/python -m hayy.demo --store $(STORE)
 
 demo-full: setup ## raw and balanced sets, all three methods, side by side
 	@$(BIN)/python -m hayy.demo --full
@@ -66,7 +71,7 @@ images-check: setup-dev ## build the CPU images without Docker, weigh them, tell
 soak: setup-dev ## the tests that take hours
 	$(BIN)/python -m pytest -m soak
 
-lint: setup-dev ## ruff, mypy, import-linter, hadolint, buf, stubs equal to a fresh generation
+lint: setup-dev ## ruff, mypy, import-linter, hadolint, buf, generated files equal to a fresh generation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -74,12 +79,16 @@ lint: setup-dev ## ruff, mypy, import-linter, hadolint, buf, stubs equal to a fr
 	$(BIN)/hadolint services/*/Dockerfile services/*/*.Dockerfile
 	$(BIN)/python -m scripts.protos --check
 	$(BIN)/python scripts/chart_readme.py --check
+	$(BIN)/python scripts/dashboards.py --check
 
 bench: setup-dev .tools/.stamp ## figures of speed and memory against named peers
 	$(BIN)/python -m benchmarks
 
 protos: setup-dev ## regenerate src/marsam/api and the descriptor image, publish both in dist/protos
 	$(BIN)/python -m scripts.protos
+
+dashboards: setup-dev ## write the chart's Grafana dashboards anew
+	$(BIN)/python scripts/dashboards.py
 
 clean: ## remove the environment and what the demo made
 	rm -rf $(VENV) .demo .marsam dist/protos

@@ -2,8 +2,10 @@
 
 import argparse
 import asyncio
+import contextlib
 import sys
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -14,11 +16,16 @@ from hayy.demo.story import BASE, DEMO, FULL, JUDGE, SUITE, Options, tell
 from marsam.client import AsyncMarsam
 from marsam.core.errors import MarsamError
 
+BUCKET = "marsam"
+
 
 def parse(arguments: list[str]) -> Options:
     parser = argparse.ArgumentParser(prog="python -m hayy.demo", description=__doc__)
     parser.add_argument("--full", action="store_true", help="raw and balanced sets by every method, side by side")
     parser.add_argument("--home", type=Path, default=Path(".demo"), help="folder for the store and the report")
+    parser.add_argument(
+        "--store", choices=("folder", "s3"), default="folder", help="s3: a SeaweedFS that it starts itself"
+    )
     parser.add_argument("--base", default=str(BASE), help="folder, .safetensors file or hub id (default: Hayy's base)")
     parser.add_argument("--judge", type=Path, default=JUDGE, help="classifier folder (default: Hayy's judge)")
     parser.add_argument("--steps", type=int, help="optimiser steps of every run (default: the measured recipe)")
@@ -26,6 +33,7 @@ def parse(arguments: list[str]) -> Options:
     chosen = parser.parse_args(arguments)
     return Options(
         home=chosen.home.absolute(),
+        store=chosen.store,
         base=chosen.base,
         judge=chosen.judge,
         variants=FULL if chosen.full else DEMO,
@@ -34,11 +42,27 @@ def parse(arguments: list[str]) -> Options:
     )
 
 
-async def run(options: Options, console: Console) -> Path:
-    options.home.mkdir(parents=True, exist_ok=True)
-    screen = Screen(console)
+@contextlib.contextmanager
+def objects(options: Options, screen: Screen) -> Iterator[tuple[str, Mapping[str, str]]]:
+    """Where objects are kept while the block runs: (URL, '' for the folder of the services; how it is reached)."""
+    if options.store == "folder":
+        yield "", {}
+        return
+    from hayy.demo import seaweed
+
+    screen.note("Starting SeaweedFS")
+    with seaweed.running(options.home / "seaweedfs") as server:
+        server.make_bucket(BUCKET)
+        yield f"s3://{BUCKET}/demo", server.environment
+
+
+async def run(options: Options, screen: Screen, url: str, environment: Mapping[str, str]) -> Path:
     screen.note("Starting the three services")
-    async with platform.running(options.home / "store") as endpoints, AsyncMarsam(endpoints) as marsam:
+    home = options.home / ("store-s3" if url else "store")
+    async with (
+        platform.running(home, objects=url, environment=environment) as endpoints,
+        AsyncMarsam(endpoints) as marsam,
+    ):
         try:
             return await tell(marsam, options, screen)
         finally:
@@ -50,7 +74,10 @@ def main() -> int:
     options = parse(sys.argv[1:])
     started = time.monotonic()
     try:
-        report = asyncio.run(run(options, console))
+        options.home.mkdir(parents=True, exist_ok=True)
+        screen = Screen(console)
+        with objects(options, screen) as (url, environment):
+            report = asyncio.run(run(options, screen, url, environment))
     except KeyboardInterrupt:
         console.print("\nStopped. Nothing is lost: the same command goes on where this one stopped.")
         return 130

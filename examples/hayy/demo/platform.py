@@ -1,11 +1,12 @@
-"""`marsam up` as a child of the demo: the three services as real processes over a folder store."""
+"""`marsam up` as a child of the demo: the three services as real processes over a folder."""
 
 import asyncio
 import contextlib
 import json
+import os
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 from marsam.client import Endpoints
@@ -17,14 +18,19 @@ STOP_SECONDS = 100.0
 
 
 @contextlib.asynccontextmanager
-async def running(store: Path) -> AsyncIterator[Endpoints]:
-    """The services over `store` while the block runs; no process of them is left afterwards.
+async def running(
+    home: Path, *, objects: str = "", environment: Mapping[str, str] | None = None
+) -> AsyncIterator[Endpoints]:
+    """The services over the folder `home` while the block runs; no process of them is left afterwards.
+
+    Their objects are kept in that folder, or at the URL `objects`, which `environment` says how to reach.
 
     Raises Unavailable with what `marsam up` said when it does not come up.
     """
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "marsam.cli", "up", "--store", str(store), "--json", "--until-stdin-closes",
-        stdin=PIPE, stdout=PIPE, stderr=PIPE,
+        sys.executable, "-m", "marsam.cli", "up", "--store", str(home), *(["--objects", objects] if objects else []),
+        "--json", "--until-stdin-closes",
+        stdin=PIPE, stdout=PIPE, stderr=PIPE, env={**os.environ, **(environment or {})},
         start_new_session=True,  # Ctrl-C reaches the demo alone; the pipe tells the services, however the demo ends
     )  # fmt: skip
     errors = asyncio.create_task(_collect(process))

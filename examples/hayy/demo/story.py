@@ -64,6 +64,7 @@ class Options:
     """What to tell."""
 
     home: Path
+    store: str
     base: str
     judge: Path
     variants: Sequence[Variant]

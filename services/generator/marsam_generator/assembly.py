@@ -6,14 +6,15 @@ from contextlib import asynccontextmanager
 
 from marsam.api.generator.v1 import generator_pb2_grpc
 from marsam.core.clock import SystemClock
+from marsam.diffusion.devices.net import gpu_memory
 from marsam.rpc.server import Assembly, Lifecycle, Registration
 from marsam.store.cache import Cache
 from marsam.store.metered import MeteredBlobs
 from marsam.store.open import open_store, prove
-from marsam.telemetry import Meter
+from marsam.telemetry import Meter, metrics
 from marsam_generator.engine.admission import Admission
 from marsam_generator.evaluation.hosting import Hosting, caller_tls, hosted
-from marsam_generator.hardware import choose, gpu_memory
+from marsam_generator.hardware import choose
 from marsam_generator.models import Library
 from marsam_generator.service import SERVICE, GeneratorServicer
 from marsam_generator.settings import GeneratorSettings
@@ -30,6 +31,7 @@ async def assemble(settings: GeneratorSettings, meter: Meter, lifecycle: Lifecyc
     blobs = MeteredBlobs(await asyncio.to_thread(open_store, settings.store), meter)
     await prove(blobs)
     admission = Admission(limit=settings.queue_pictures)
+    meter.follow(metrics.QUEUE_WORK, lambda: admission.seconds_of_work, queue="pictures")
     library = Library(
         blobs=blobs,
         cache=await asyncio.to_thread(Cache, settings.cache, budget=settings.cache_bytes),

@@ -1,6 +1,5 @@
 """The device that draws: chosen, named and measured."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -10,7 +9,7 @@ import torch
 from marsam.core.cores import computing_cores
 from marsam.core.errors import Precondition
 from marsam.diffusion.spec import Precision
-from marsam.telemetry import MemoryReading, process_memory
+from marsam.telemetry import process_memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,12 +58,3 @@ def choose(device: str, precision: str, threads: int) -> Hardware:
         return Hardware(device=f"cuda:{index}", precision=Precision(precision), lanes=1)
     torch.set_num_threads(1)
     return Hardware(device="cpu", precision=Precision(precision), lanes=threads or computing_cores())
-
-
-def gpu_memory() -> Iterable[MemoryReading]:
-    """Memory of every GPU that this process has touched, for the metrics."""
-    for index in range(torch.cuda.device_count()):
-        used, peak = torch.cuda.memory_reserved(index), torch.cuda.max_memory_reserved(index)
-        if peak:
-            total = int(torch.cuda.get_device_properties(index).total_memory)
-            yield MemoryReading(device=f"cuda:{index}", used=used, peak=peak, total=total)

@@ -28,6 +28,8 @@ from marsam_generator.trees import Trees
 
 _log = Log(__name__)
 
+_KINDS = ("base", "full", "adapter")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Lease:
@@ -76,6 +78,10 @@ class Library:
         # Keys nest: an engine "base", in it a denoiser "base full" and an adapter "base denoiser adapter", all digests.
         self._residents: dict[str, Resident] = {}
         self._facts: dict[str, BaseFacts] = {}
+        for kind in _KINDS:
+            meter.begin(metrics.MODEL_DROPS, kind=kind)
+            for result in ("hit", "miss"):
+                meter.begin(metrics.MODEL_REQUESTS, kind=kind, result=result)
 
     async def facts(self, model: Model) -> BaseFacts:
         """What a base (or a fully tuned model) says of itself, from its JSON files alone."""
@@ -140,8 +146,10 @@ class Library:
 
         Leaving while it loads (a cancel, a deadline) is immediate, and the load goes on: see `Loads`.
         """
+        result = "hit" if key in self._residents else "miss"
         while (resident := self._residents.get(key)) is None:
             await self._loads.join(key, lambda: self._take_in(key, load, within))
+        self._meter.inc(metrics.MODEL_REQUESTS, kind=resident.model.kind, result=result)
         resident.pins += 1
         resident.uses += 1
         resident.used_at = time.monotonic()
@@ -160,7 +168,7 @@ class Library:
         finally:
             for one in within:
                 one.pins -= 1
-        self._count_adapters(resident.model)
+        self._count(resident.model)
 
     async def _trim(self) -> None:
         """Drop what was unused for longest until the budget holds; what is pinned stays, however large."""
@@ -186,14 +194,17 @@ class Library:
     async def _drop(self, key: str) -> None:
         resident = self._residents[key]
         for inner in [inner for inner in self._residents if inner == key or inner.startswith(f"{key} ")]:
-            del self._residents[inner]
-        self._count_adapters(resident.model)
+            self._meter.inc(metrics.MODEL_DROPS, kind=self._residents.pop(inner).model.kind)
+        self._count(resident.model)
         await resident.drop()
         _log.info("model.dropped", model=resident.model.name, bytes=resident.size)
         if self.hardware.device.startswith("cuda"):
             torch.cuda.empty_cache()
 
-    def _count_adapters(self, changed: Model) -> None:
+    def _count(self, changed: Model) -> None:
+        for kind in _KINDS:
+            size = sum(one.size for one in self._residents.values() if one.model.kind == kind)
+            self._meter.set(metrics.MODEL_BYTES, size, kind=kind)
         base = changed.name if changed.kind == "base" else changed.base
         if base is not None:
             count = sum(1 for one in self._residents.values() if one.model.kind == "adapter" and one.model.base == base)
@@ -209,6 +220,7 @@ class Library:
         began = time.monotonic()
         family = registry.family(model.family)
         parts = await self._load_parts(model, ALL_PARTS)
+        self._meter.begin(metrics.GENERATION_FIRST_IMAGE_SECONDS, base=model.name)
         images = self._meter.rate(metrics.GENERATION_IMAGES_PER_SECOND, base=model.name)
         steps = self._meter.rate(metrics.GENERATION_STEPS_PER_SECOND, base=model.name)
 

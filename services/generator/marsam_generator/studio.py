@@ -128,6 +128,10 @@ class Studio:
                     case Drawn():
                         decode_seconds += event.decode_seconds
                         picture, data = await self._keep(wanted, event, request_json)
+                        if not drawn:
+                            base = wanted.model.base or wanted.model.name
+                            waited = time.monotonic() - began
+                            self._meter.observe(metrics.GENERATION_FIRST_IMAGE_SECONDS, waited, base=base)
                         drawn.append(picture)
                         for message in wire.image_messages(picture, data):
                             yield message

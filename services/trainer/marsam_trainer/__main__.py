@@ -97,7 +97,7 @@ async def _assembled(
                         add=lambda server: model_pb2_grpc.add_ModelServiceServicer_to_server(models, server),
                     ),
                 ],
-                pages=[Page(path="/sd/runs", scope="runs.read", answer=_targets(runs, settings.run_metrics_host))],
+                pages=[Page(path="/sd/runs", scope="runs.read", answer=_targets(runs, ground, settings))],
             )
         finally:
             await planner.close()
@@ -115,17 +115,22 @@ def _policy(settings: TrainerSettings, ground: Ground) -> Policy:
     )
 
 
-def _targets(runs: Runs, host: str) -> Callable[[Request], Awaitable[JSONResponse]]:
-    """Where the processes of runs that the caller may see can be scraped, as Prometheus' HTTP service discovery."""
+def _targets(runs: Runs, ground: Ground, settings: TrainerSettings) -> Callable[[Request], Awaitable[JSONResponse]]:
+    """Where the processes of runs that the caller may see can be scraped, as Prometheus' HTTP service discovery.
+
+    Runs on other machines are not listed: a cluster's Prometheus finds its pods by itself.
+    """
+    host = settings.run_metrics_host
 
     async def answer(request: Request) -> JSONResponse:
         # Runs that listen everywhere are reached as this service was.
         reached = (request.url.hostname or host) if host in ("0.0.0.0", "::") else host
         sees = current_principal().sees
+        targets = {} if ground.elsewhere else await runs.scrape_targets(reached)
         return JSONResponse(
             [
                 {"targets": [target], "labels": {"__meta_marsam_run": run}}
-                for run, target in (await runs.scrape_targets(reached)).items()
+                for run, target in targets.items()
                 if sees(parse(run, "run").project)
             ]
         )

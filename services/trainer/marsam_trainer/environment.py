@@ -3,10 +3,13 @@
 import socket
 from collections.abc import Mapping
 
+from marsam.store.settings import s3_variables
+
 
 def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Everything but the service's own settings; the run program knows none of them, and some are secret."""
-    return {name: value for name, value in environment.items() if not name.startswith("MARSAM_")}
+    """Everything but the service's own settings, of which the run program knows only how the store is reached."""
+    own = {name: value for name, value in environment.items() if not name.startswith("MARSAM_")}
+    return own | s3_variables(environment)
 
 
 def free_port() -> int:

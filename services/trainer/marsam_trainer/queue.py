@@ -6,12 +6,14 @@ that was tried or resumed keeps its place.
 
 import asyncio
 import contextlib
+import sys
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 
 from marsam.core.errors import MarsamError
+from marsam.diffusion import registry
 from marsam.jobs.heads import gather_heads
-from marsam.jobs.states import State
+from marsam.jobs.states import State, Transition
 from marsam.telemetry import Log, Meter, metrics
 from marsam_trainer.runs import Runs
 from marsam_trainer.work import KIND
@@ -24,6 +26,14 @@ _ENDED_EVERY = 8
 """Renewals between two counts of the runs that are over: there may be very many of them."""
 
 _OPEN = tuple(state for state in State if not state.terminal)
+_ENDS = tuple(state for state in State if state.terminal)
+
+
+def _waits_for(head: Transition) -> str:
+    """What a run that has not begun waits for: its turn, or what its last transition says."""
+    if head.state is State.PENDING:
+        return "QUEUED" if head.reason in ("", "CREATED", "RESUMED") else head.reason
+    return head.reason or "STARTING"
 
 
 class Queue:
@@ -33,8 +43,16 @@ class Queue:
         self._runs = runs
         self._meter = meter
         self._waiting: set[tuple[str, str]] = set()
+        self._open: set[tuple[str, str]] = set()
+        self._over: dict[tuple[str, str], int] | None = None
+        """The runs that are over, with the number of their last transition; None before the first count."""
+        self._reasons = {"QUEUED", "STARTING"}
         self._news = asyncio.Event()
         self._turns = 0
+        for state in _ENDS:
+            meter.begin(metrics.RUN_SECONDS, state=state)
+            for method in registry.methods():
+                meter.begin(metrics.RUNS_ENDED, state=state, method=method)
 
     @contextlib.asynccontextmanager
     async def kept(self) -> AsyncIterator["Queue"]:
@@ -57,27 +75,57 @@ class Queue:
     async def renew(self) -> None:
         """Look at every open run once."""
         counts: Counter[State] = Counter()
-        waiting = set()
+        waiting, found = set(), set()
+        ages = dict.fromkeys(self._reasons, 0.0)
         for project in await self._runs.projects():
             store = self._runs.store(project)
             for run_id, head in (await gather_heads(store, await store.open_ids())).items():
                 counts[head.state] += 1
+                found.add((run_id, project))
                 if head.state is State.PENDING:
                     waiting.add((run_id, project))
+                if head.state in (State.PENDING, State.STARTING):
+                    reason = _waits_for(head)
+                    age = (self._runs.clock.now() - head.at).total_seconds()
+                    ages[reason] = max(age, ages.get(reason, 0.0))
         self._waiting = waiting
+        self._reasons |= ages.keys()
+        for reason, age in ages.items():
+            self._meter.set(metrics.RUNS_WAITING_SECONDS, age, reason=reason)
+        gone, self._open = self._open - found, found
         self._meter.set(metrics.QUEUE_DEPTH, len(waiting), queue=KIND)
         for state in _OPEN:
             self._meter.set(metrics.JOBS, counts[state], kind=KIND, state=state)
-        if self._turns % _ENDED_EVERY == 0:
-            await self._count_ended()
+        if gone or self._turns % _ENDED_EVERY == 0:
+            await self._count_ended(gone)
         self._turns += 1
 
-    async def _count_ended(self) -> None:
-        indexes = [await self._runs.index(project) for project in await self._runs.projects()]
-        for state in State:
-            if state.terminal:
-                count = sum(index.count(states=(state,)) for index in indexes)
-                self._meter.set(metrics.JOBS, count, kind=KIND, state=state)
+    async def _count_ended(self, gone: Iterable[tuple[str, str]]) -> None:
+        """Count the runs that are over. Those `gone` from the open ones are read anew: they may have been resumed."""
+        over: dict[tuple[str, str], Transition] = {}
+        for project in await self._runs.projects():
+            rows, _ = (await self._runs.index(project)).page(size=sys.maxsize, states=_ENDS)
+            over |= {(project, row.job_id): row.head for row in rows}
+        for run_id, project in gone:
+            head = (await self._runs.history(project, run_id))[-1]
+            if head.state.terminal:
+                over[project, run_id] = head
+        counts = Counter(head.state for head in over.values())
+        for state in _ENDS:
+            self._meter.set(metrics.JOBS, counts[state], kind=KIND, state=state)
+        before, self._over = self._over, {key: head.seq for key, head in over.items()}
+        if before is None:  # they ended under earlier services
+            return
+        for (project, run_id), head in over.items():
+            if before.get((project, run_id)) != head.seq:
+                await self._count(project, run_id, head)
+
+    async def _count(self, project: str, run_id: str, head: Transition) -> None:
+        """Count a run that has ended, however short it was."""
+        first = (await self._runs.history(project, run_id))[0]
+        spec = await self._runs.spec(project, run_id)
+        self._meter.inc(metrics.RUNS_ENDED, state=head.state, method=spec.method)
+        self._meter.observe(metrics.RUN_SECONDS, (head.at - first.at).total_seconds(), state=head.state)
 
     async def _keep(self) -> None:
         while True:

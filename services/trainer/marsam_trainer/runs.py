@@ -16,6 +16,7 @@ from marsam.jobs.index import Index
 from marsam.jobs.progress import read_events, read_heartbeat
 from marsam.jobs.states import Transition
 from marsam.jobs.store import JobStore
+from marsam.rpc.server.settings import Address
 from marsam.store import keys
 from marsam.store.blobs import Blobs, names
 from marsam.store.numbered import NumberedLog
@@ -131,15 +132,15 @@ class Runs:
             found |= {file["digest"] for event in events if event.get("kind") == "preview" for file in event["files"]}
         return found
 
-    async def scrape_targets(self) -> dict[str, str]:
-        """host:port of the metrics of every run that tells one, by run name."""
+    async def scrape_targets(self, host: str) -> dict[str, str]:
+        """host:port of the metrics of every run that tells a port, by run name."""
         found = {}
         for project in await self.projects():
             store = self.store(project)
             for run_id, head in (await gather_heads(store, await store.open_ids())).items():
                 port = (await self.progress(project, run_id, head.attempt)).get("metrics_port")
                 if port:
-                    found[format_name("run", project, run_id)] = f"127.0.0.1:{port}"
+                    found[format_name("run", project, run_id)] = str(Address(host=host, port=int(port)))
         return found
 
     async def _record(self, project: str, run_id: str, attempt: int, name: str) -> Mapping[str, Any] | None:

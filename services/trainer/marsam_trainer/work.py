@@ -34,8 +34,9 @@ class RunWork:
         self._settings = settings
         self._ground = ground
         self._meter = meter
+        meter.begin(metrics.QUEUE_WAIT, queue=KIND)
         for cause in CAUSES:
-            meter.inc(metrics.JOB_ATTEMPTS_ENDED, 0, kind=KIND, cause=cause)
+            meter.begin(metrics.JOB_ATTEMPTS_ENDED, kind=KIND, cause=cause)
 
     async def program(self, store: JobStore, job_id: str, attempt: int) -> Program:
         """See `Work.program`. The attempt's own reservation comes first: without its model's id it would work in

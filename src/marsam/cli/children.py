@@ -19,6 +19,7 @@ from typing import Any
 
 from marsam.cli.home import Home
 from marsam.core.errors import MarsamError, Precondition, Unavailable
+from marsam.store.settings import s3_variables
 
 SERVICES = ("dataset", "trainer", "generator")
 
@@ -57,12 +58,13 @@ async def start(service: str, *, home: Home, ports: tuple[int, int], lock: int) 
     # A service refuses settings that it does not know: what is in our environment is meant for the command line.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MARSAM_")}
     environment |= {
-        "MARSAM_STORE": str(home.store),
+        "MARSAM_STORE": home.store_url,
         "MARSAM_CACHE": str(home.cache),
         "MARSAM_LISTEN": f"127.0.0.1:{ports[0]}",
         "MARSAM_HTTP_LISTEN": f"127.0.0.1:{ports[1]}",
         # It needs no graphical session, and must not find modules in whatever folder we were called from.
         "PYTHONSAFEPATH": "1",
+        **s3_variables(os.environ),
     }
     with log.open("ab") as said:
         begins = said.tell()

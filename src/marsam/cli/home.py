@@ -20,14 +20,20 @@ _PATIENCE_SECONDS = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class Home:
-    """A folder, by an absolute path."""
+    """A folder, by an absolute path; `objects` is the URL of an object store elsewhere, say s3://bucket/prefix."""
 
     root: Path
+    objects: str = ""
 
     @property
     def store(self) -> Path:
-        """The object store."""
+        """The folder of objects, unless they are kept elsewhere."""
         return self.root / "store"
+
+    @property
+    def store_url(self) -> str:
+        """The object store, as services are told of it."""
+        return self.objects or str(self.store)
 
     @property
     def cache(self) -> Path:
@@ -50,7 +56,7 @@ class Home:
     def prepare(self) -> None:
         """Makes the folders. Raises Exhausted when it cannot."""
         try:
-            for folder in (self.store, self.cache, self.root / "logs"):
+            for folder in (*(() if self.objects else (self.store,)), self.cache, self.root / "logs"):
                 folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise _unusable(self.root, error) from error

@@ -21,6 +21,10 @@ from marsam.core.errors import Invalid, Precondition
 
 def up(
     store: Annotated[Path, typer.Option(help="Folder for the store, the cache and the logs.")] = Path(HOME),
+    objects: Annotated[
+        str,
+        typer.Option(metavar="URL", help="Keep objects at s3://bucket/prefix (see MARSAM_S3_*), not in the folder."),
+    ] = "",
     port: Annotated[int, typer.Option(help="First of six ports in a row; 0 takes free ones.")] = 0,
     until_stdin_closes: Annotated[bool, typer.Option("--until-stdin-closes", hidden=True)] = False,
     as_json: Json = False,
@@ -29,7 +33,7 @@ def up(
 
     Settings of a service go into FOLDER/dataset.toml, trainer.toml or generator.toml.
     """
-    home = Home(root=store.expanduser().absolute())
+    home = Home(root=store.expanduser().absolute(), objects=objects)
     if until_stdin_closes:
         # For programs that start us: when they die, however they die, we stop.
         threading.Thread(target=_follow_stdin, name="up.stdin", daemon=True).start()

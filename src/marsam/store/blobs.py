@@ -77,7 +77,10 @@ class Blobs(Protocol):
         ...
 
     def children(self, prefix: str) -> AsyncIterator[Entry]:
-        """Yield one level below the folder `prefix` ('' is the root, no trailing '/'), unordered; nothing if absent."""
+        """Yield one level below the folder `prefix` ('' is the root, no trailing '/'), unordered; nothing if absent.
+
+        A store on S3 may go on naming a folder for a while after its last object is gone.
+        """
         ...
 
     async def delete(self, keys: Sequence[str]) -> None:

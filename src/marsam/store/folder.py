@@ -13,7 +13,7 @@ from typing import Literal, ParamSpec, TypeVar
 from marsam.core.errors import Exists, Expired, Invalid, Missing, OutcomeUnknown, Precondition, Unavailable
 from marsam.store.blobs import CREATE_LIMIT, Entry, Stat
 from marsam.store.keys import check_key, check_prefix
-from marsam.store.staging import Staging, chunks, failure, fsync_folder, mismatch
+from marsam.store.staging import CHUNK, Staging, arrive, chunks, failure, fsync_folder, mismatch
 from marsam.store.threads import offload
 
 P = ParamSpec("P")
@@ -233,19 +233,8 @@ class FolderBlobs:
     @_stated
     def _fetch(self, key: str, into: Path, sha256: str, size: int) -> Path:
         with open(self.root / key, "rb") as source:
-            into.parent.mkdir(parents=True, exist_ok=True)
-            staging = Staging(into.parent, f"{into.name} beside the store")
-            try:
-                for chunk in iter(lambda: source.read(1 << 20), b""):
-                    staging.write(chunk)
-                found = staging.seal()
-                if (found, staging.size) != (sha256, size):
-                    raise mismatch(f"'{key}'", f"{sha256} ({size} bytes)", f"{found} ({staging.size} bytes)")
-                os.replace(staging.path, into)
-                fsync_folder(into.parent)
-            finally:
-                staging.discard()
-        return into
+            pieces = iter(lambda: source.read(CHUNK), b"")
+            return arrive(pieces, into, what=f"'{key}'", sha256=sha256, size=size)
 
     @_stated
     def _children(self, prefix: str) -> list[Entry]:

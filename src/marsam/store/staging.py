@@ -5,7 +5,7 @@ import errno
 import hashlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from marsam.core.errors import Corrupt, Denied, Exhausted, Invalid, MarsamError, Precondition, Unavailable
@@ -90,3 +90,26 @@ class Staging:
         with contextlib.suppress(OSError):
             self._file.close()
         self.path.unlink(missing_ok=True)
+
+
+def arrive(pieces: Iterable[bytes], into: Path, *, what: str, sha256: str, size: int) -> Path:
+    """Make the local file `into` of the bytes of `what`; it appears only when they are the announced ones. Blocking."""
+    try:
+        into.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise failure(error, into.name) from error
+    staging = Staging(into.parent, f"{into.name} beside the store")
+    try:
+        for chunk in pieces:
+            staging.write(chunk)
+        found = staging.seal()
+        if (found, staging.size) != (sha256, size):
+            raise mismatch(what, f"{sha256} ({size} bytes)", f"{found} ({staging.size} bytes)")
+        try:
+            os.replace(staging.path, into)
+            fsync_folder(into.parent)
+        except OSError as error:
+            raise failure(error, into.name) from error
+    finally:
+        staging.discard()
+    return into

@@ -11,7 +11,7 @@ from marsam.store.blobs import names
 from marsam.store.numbered import NumberedLog
 from marsam.store.open import open_store
 from tests.contract.store import racer
-from tests.contract.store.stores import STORES
+from tests.contract.store.stores import ALL_STORES
 
 RACERS = 8
 ENTRIES = 20
@@ -37,9 +37,11 @@ class Racer:
         return list(json.loads(out))
 
 
-@pytest.fixture(params=sorted(STORES))
+@pytest.fixture(params=sorted(ALL_STORES))
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return STORES[request.param](tmp_path)
+    if request.param == "s3":
+        request.getfixturevalue("seaweed")
+    return ALL_STORES[request.param](tmp_path)
 
 
 @pytest.mark.slow

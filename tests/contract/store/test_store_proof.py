@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from marsam.core.errors import Deadline, Exists, Invalid, Precondition, Unsupported
+from marsam.core.errors import Deadline, Exists, Invalid, Precondition
 from marsam.store.blobs import Blobs, Entry
 from marsam.store.folder import FolderBlobs
 from marsam.store.open import open_store, prove
@@ -107,17 +107,24 @@ def test_a_folder_is_named_by_path_or_url(tmp_path: Path) -> None:
         assert store.describe() == f"folder {tmp_path / 's p'}"
 
 
-@pytest.mark.parametrize("url", ["", "relative/path", "file://host/path", "ftp://x/y", "http://x", "file:relative"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "relative/path",
+        "file://host/path",
+        "ftp://x/y",
+        "http://x",
+        "file:relative",
+        "s3://",
+        "s3://Bucket/x",
+        "s3:/b",
+    ],
+)
 def test_what_names_no_store_is_refused(url: str) -> None:
     with pytest.raises(Invalid) as caught:
         open_store(url)
     assert caught.value.reason == "STORE_URL"
-
-
-def test_s3_is_not_built_yet() -> None:
-    with pytest.raises(Unsupported) as caught:
-        open_store("s3://bucket/prefix")
-    assert caught.value.reason == "STORE_KIND"
 
 
 def test_a_file_in_the_place_of_the_folder(tmp_path: Path) -> None:

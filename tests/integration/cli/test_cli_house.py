@@ -173,13 +173,13 @@ def test_metrics_of_all_three_services_answer_the_operator_s_questions(house: An
     texts = {name: httpx.get(house[name]["http"] + "/metrics").text for name in ("dataset", "trainer", "generator")}
     for name, text in texts.items():
         assert f'marsam_build_info{{service="{name}"' in text
-        for kind in ("used", "peak", "total"):
+        for kind in ("used", "peak", "total", "free"):
             assert f'marsam_device_memory_bytes{{device="cpu",kind="{kind}"}}' in text
         assert 'marsam_rpc_handled_total{code="OK",method="/marsam.api.' in text
         assert "marsam_rpc_duration_seconds_bucket" in text
         assert "marsam_queue_depth{" in text
         assert httpx.get(house[name]["http"] + "/healthz").json()["status"] == "alive"
-    assert 'marsam_import_files_total{verdict="' in texts["dataset"]
+    assert 'marsam_import_files_total{reason="",verdict="accepted"}' in texts["dataset"]
     assert "marsam_import_images_per_second" in texts["dataset"]
     deadline = time.monotonic() + 40  # ended runs are counted now and then
     while 'marsam_jobs{kind="runs",state="SUCCEEDED"} 1.0' not in httpx.get(house["trainer"]["http"] + "/metrics").text:

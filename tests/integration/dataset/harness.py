@@ -1,4 +1,4 @@
-"""A real dataset service: its own process, real gRPC, a folder store."""
+"""A real dataset service: its own process, real gRPC, a real store."""
 
 import asyncio
 import json
@@ -32,7 +32,7 @@ class Running:
 Start = Callable[[], AbstractAsyncContextManager[Running]]
 
 
-def starter(store: Path) -> Start:
+def starter(store: Path | str) -> Start:
     """Starts a service over `store`, any number of times."""
 
     @asynccontextmanager

@@ -99,7 +99,7 @@ async def test_each_file_gets_its_verdict_and_a_bad_one_stops_nothing(start: Sta
         np.testing.assert_array_equal(await pixels(running, a.name), np.asarray(scene(1)))
         assert [f.reason for f in b.findings] == ["ORIENTED"]
         exposed = await asyncio.to_thread(metrics_of, running)
-        assert 'marsam_import_files_total{verdict="accepted"} 3.0' in exposed
+        assert 'marsam_import_files_total{reason="",verdict="accepted"} 3.0' in exposed
 
 
 async def test_watching_begins_with_a_snapshot_and_ends_with_the_import(start: Start) -> None:

@@ -33,14 +33,15 @@ def small_suite(path: Path) -> Path:
     return path
 
 
-def start(home: Path, suite: Path, log: Path) -> subprocess.Popen[bytes]:
-    arguments = ["--home", str(home), "--suite", str(suite), "--steps", str(STEPS)]
+def start(home: Path, suite: Path, log: Path, *, store: str = "folder") -> subprocess.Popen[bytes]:
+    arguments = ["--home", str(home), "--suite", str(suite), "--steps", str(STEPS), "--store", store]
+    path = os.pathsep.join([str(ROOT / "examples"), os.environ.get("PYTHONPATH", "")])
     with log.open("wb") as out:
         return subprocess.Popen(
             [*ALONE, sys.executable, "-m", "hayy.demo", *arguments],
             stdout=out,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": str(ROOT / "examples"), "COLUMNS": "100"},
+            env={**os.environ, "PYTHONPATH": path, "COLUMNS": "100"},
             start_new_session=True,
         )
 
@@ -100,3 +101,20 @@ def test_the_story_is_told_offline_and_goes_on_after_an_interrupt(tmp_path: Path
     third = start(home, suite, log)
     assert third.wait(timeout=300) == 0, log.read_text(errors="replace")
     assert (home / "report.html").read_text(encoding="utf-8") == page
+
+
+def test_the_story_is_told_over_s3(tmp_path: Path) -> None:
+    home, suite, log = tmp_path / "demo", small_suite(tmp_path / "suite.json"), tmp_path / "log.txt"
+    told = []
+    for _ in range(2):
+        process = start(home, suite, log, store="s3")
+        try:
+            assert process.wait(timeout=900) == 0, log.read_text(errors="replace")
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+        assert processes_about(home) == []
+        told.append((home / "report.html").read_bytes())
+    assert told[0] == told[1]
+    assert not (home / "store-s3" / "store").exists()
+    assert json.loads((home / "results.json").read_text(encoding="utf-8"))["cells"]

@@ -35,10 +35,15 @@ PROJECT = "hayy"
 class Shelf:
     """A store with a base and a dataset version in it."""
 
-    root: Path
+    url: str
     blobs: Blobs
     base: Model
     version: DatasetVersion
+
+    @property
+    def root(self) -> Path:
+        """The folder of a folder store."""
+        return Path(self.url)
 
     @property
     def jobs(self) -> JobStore:
@@ -98,7 +103,7 @@ class Shelf:
         return [
             "train",
             "--store",
-            str(self.root),
+            self.url,
             "--run",
             f"projects/{PROJECT}/runs/{job_id}",
             "--attempt",
@@ -156,7 +161,7 @@ async def item(blobs: Blobs, row: int, data: bytes) -> Item:
     )
 
 
-async def make(root: Path, base_folder: Path, *, spoilt: bool = False) -> Shelf:
+async def make(root: Path | str, base_folder: Path, *, spoilt: bool = False) -> Shelf:
     """Fill a new store. `spoilt` puts bytes among the pictures that are none."""
     blobs = open_store(str(root))
     files = []
@@ -178,4 +183,4 @@ async def make(root: Path, base_folder: Path, *, spoilt: bool = False) -> Shelf:
         items.append(await item(blobs, 5, b"\x89PNG\r\n\x1a\n and then nothing that is a picture"))
     version = DatasetVersion(name=f"projects/{PROJECT}/datasets/set/versions/v1", create_time=now, items=tuple(items))
     await save_version(blobs, version)
-    return Shelf(root=root, blobs=blobs, base=base, version=version)
+    return Shelf(url=str(root), blobs=blobs, base=base, version=version)

@@ -150,7 +150,8 @@ def test_metrics_can_be_scraped_while_it_trains(shelf: Shelf, cache: Path) -> No
     process = shelf.start(job_id, 1, cache, "--metrics-port", str(port))
     try:
         deadline, text = time.monotonic() + 200.0, ""
-        while "marsam_training_images_total" not in text:
+        # What is counted is there from the start, at 0; this is not.
+        while f'marsam_training_step{{run_id="{job_id}"}}' not in text:
             assert time.monotonic() < deadline
             assert process.poll() is None
             time.sleep(0.2)
@@ -163,9 +164,18 @@ def test_metrics_can_be_scraped_while_it_trains(shelf: Shelf, cache: Path) -> No
         process.kill()
         process.wait(10)
     lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
-    assert float(lines['marsam_training_images_total{family="sd1",method="lora"}']) >= 2
-    assert float(lines['marsam_training_images_per_second{family="sd1",method="lora"}']) > 0
-    assert float(lines['marsam_device_memory_bytes{device="cpu",kind="peak"}']) > 100 << 20
+    run = f'run_id="{job_id}"'
+    assert float(lines[f'marsam_training_images_total{{family="sd1",method="lora",{run}}}']) >= 2
+    assert float(lines[f'marsam_training_images_per_second{{family="sd1",method="lora",{run}}}']) > 0
+    assert float(lines[f'marsam_device_memory_bytes{{device="cpu",kind="peak",{run}}}']) > 100 << 20
+    assert {line for line in lines if run not in line} == set()
+    phases = [
+        float(lines[f'marsam_training_step_phase_seconds_total{{phase="{name}",{run}}}'])
+        for name in ("data", "forward", "backward", "optimiser")
+    ]
+    whole = float(lines[f'marsam_training_step_seconds_sum{{family="sd1",method="lora",{run}}}'])
+    assert all(phase > 0 for phase in phases)
+    assert sum(phases) == pytest.approx(whole, rel=0.05)
 
 
 def test_a_plan_names_every_term_and_every_fault(

@@ -67,9 +67,10 @@ async def test_a_job_trains_is_preempted_and_commits_a_model(tmp_path: Path) -> 
     assert record.detail["cause"] == "PREEMPTED"
     assert record.detail["exit_code"] == 75  # it was let finish its step and write its checkpoint
     events, _ = await read_events(jobs, run_id, 2)
-    first = next(e["step"] for e in events if e.get("kind") == "progress" and e.get("phase") == "training")
-    assert saved
-    assert first > saved[-1] >= 3
+    # Its own words: what is left of the steps may take less than the second between two tellings.
+    said = [event["message"] for event in events if event.get("kind") == "log"]
+    assert saved[-1] >= 3
+    assert f"resumed at step {saved[-1]} of attempt 1" in said
 
 
 def scraped(port: int) -> str:

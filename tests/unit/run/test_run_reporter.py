@@ -60,7 +60,15 @@ def test_everything_said_arrives_once_and_in_order(bridge: Bridge, jobs: JobStor
     with _reporter(bridge, jobs, job_id, meter) as reporter:
         reporter.phase("caching", 3, 9)
         for step in (1, 2, 3):
-            reporter.step(step, loss=1.0 / step, images=4, seconds=0.5, learning_rate=1e-3)
+            reporter.step(
+                step,
+                loss=1.0 / step,
+                norm=2.0,
+                images=4,
+                seconds=0.5,
+                spent={"data": 0.1, "forward": 0.4},
+                learning_rate=1e-3,
+            )
             reporter.event("checkpoint", step=step)
     events, _ = bridge.call(read_events(jobs, job_id, 1))
     assert [event["step"] for event in events if event["kind"] == "checkpoint"] == [1, 2, 3]
@@ -77,8 +85,8 @@ def test_everything_said_arrives_once_and_in_order(bridge: Bridge, jobs: JobStor
 
 def test_a_loss_that_is_no_number_does_not_spoil_the_curve(bridge: Bridge, jobs: JobStore, job_id: str) -> None:
     with _reporter(bridge, jobs, job_id) as reporter:
-        reporter.step(1, loss=2.0, images=1, seconds=0.1, learning_rate=1.0)
-        reporter.step(2, loss=float("nan"), images=1, seconds=0.1, learning_rate=1.0)
+        reporter.step(1, loss=2.0, norm=1.0, images=1, seconds=0.1, spent={}, learning_rate=1.0)
+        reporter.step(2, loss=float("nan"), norm=1.0, images=1, seconds=0.1, spent={}, learning_rate=1.0)
     events, _ = bridge.call(read_events(jobs, job_id, 1))
     assert events[-1]["loss"] == 2.0
 

@@ -38,7 +38,7 @@ def test_names_follow_the_conventions(metric: metrics.Metric) -> None:
     assert re.fullmatch(r"marsam_[a-z][a-z0-9_]*", metric.name)
     assert metric.name.endswith("_total") == isinstance(metric, metrics.Counter)
     assert metric.help.endswith(".")
-    assert all(re.fullmatch(r"[a-z]+", label) for label in metric.labels)
+    assert all(re.fullmatch(r"[a-z_]+", label) for label in metric.labels)
 
 
 def test_names_are_unique_and_all_bind_to_one_registry(meter: Meter) -> None:
@@ -81,9 +81,9 @@ def test_process_memory_grows_with_what_is_held() -> None:
 
 
 def test_a_second_device_joins_the_same_series(meter: Meter) -> None:
-    meter.add_memory_source(lambda: [MemoryReading(device="cuda:0", used=1, peak=2, total=3)])
+    meter.add_memory_source(lambda: [MemoryReading(device="cuda:0", used=1, peak=2, total=9, free=5)])
     name = "marsam_device_memory_bytes"
-    assert [meter.value(name, device="cuda:0", kind=kind) for kind in ("used", "peak", "total")] == [1, 2, 3]
+    assert [meter.value(name, device="cuda:0", kind=kind) for kind in ("used", "peak", "total", "free")] == [1, 2, 9, 5]
     assert (meter.value(name, device="cpu", kind="used") or 0) > 1 << 20
 
 

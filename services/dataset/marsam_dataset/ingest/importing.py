@@ -140,7 +140,8 @@ class Attempt:
                 word = (
                     "beside" if verdict.accepted and not verdict.item else "accepted" if verdict.accepted else "refused"
                 )
-                self._meter.inc(metrics.IMPORT_FILES, verdict=word)
+                reason = verdict.reason if word == "refused" else ""
+                self._meter.inc(metrics.IMPORT_FILES, verdict=word, reason=reason)
 
     async def _report(self) -> None:
         """Write verdicts as numbered segments of events, now and then, until the attempt is over and all are

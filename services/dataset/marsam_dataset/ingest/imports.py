@@ -64,6 +64,8 @@ class Imports:
         self._clock = clock
         self._meter = meter
         self._rate = meter.rate(metrics.IMPORT_IMAGES_PER_SECOND)
+        meter.begin(metrics.DECODE_SECONDS)
+        meter.begin(metrics.IMPORT_FILES, verdict="accepted", reason="")
         self._stores: dict[str, JobStore] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._turn = asyncio.Lock()

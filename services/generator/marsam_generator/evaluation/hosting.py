@@ -24,6 +24,7 @@ from marsam.rpc.server import Lifecycle, Registration
 from marsam.rpc.server.tls import TlsFiles, read_identity
 from marsam.store import keys
 from marsam.store.blobs import Blobs
+from marsam.store.settings import s3_variables
 from marsam.store.threads import offload
 from marsam.telemetry import Meter, metrics
 from marsam_generator.evaluation import codes
@@ -194,8 +195,9 @@ async def hosted(
     def address() -> str:
         return hosting.target or dialable(lifecycle.address)
 
-    # The program knows none of the service's own settings, and some of them are secret.
+    # Of the service's own settings the program knows only how the store is reached.
     env = {name: value for name, value in os.environ.items() if not name.startswith("MARSAM_")}
+    env |= s3_variables(os.environ)
     env.setdefault("OMP_NUM_THREADS", "1")
     work = EvaluationWork(hosting, address=address, meter=meter)
     policy = Policy(slots=hosting.slots, grace_s=10.0, poll_s=0.5)

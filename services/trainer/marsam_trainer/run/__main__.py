@@ -21,6 +21,7 @@ from marsam.jobs.store import JobStore
 from marsam.store import keys
 from marsam.store.blobs import Blobs
 from marsam.store.open import open_store
+from marsam.telemetry import metrics
 from marsam.telemetry.http import application, listen, serving_in_thread
 from marsam.telemetry.logs import Log, bind, configure
 from marsam.telemetry.meter import Meter
@@ -121,6 +122,7 @@ def _train(options: argparse.Namespace, bridge: Bridge, stop: Stop) -> int:
 def _attempt(options: argparse.Namespace, bridge: Bridge, stop: Stop, blobs: Blobs) -> None:
     import torch
 
+    from marsam.diffusion.devices.net import gpu_memory
     from marsam_trainer.run import publish
     from marsam_trainer.run.reporter import Reporter
     from marsam_trainer.run.train import train
@@ -131,7 +133,20 @@ def _attempt(options: argparse.Namespace, bridge: Bridge, stop: Stop, blobs: Blo
     jobs = JobStore(blobs, name.project, "runs", SystemClock())
     spec = load(RunSpec, bridge.call(jobs.spec(name.id)), what=options.run)
     base, version = load_order(bridge, blobs, spec)
-    meter = Meter(service="run", version=publish.code_version())
+    meter = Meter(service="run", version=publish.code_version(), everywhere={metrics.RUN_LABEL: name.id})
+    if device != "cpu":
+        meter.add_memory_source(gpu_memory)
+    meter.set(
+        metrics.RUN_INFO,
+        1,
+        project=name.project,
+        family=base.family,
+        method=spec.method,
+        base=base.name,
+        dataset=version.name,
+        device=device,
+        precision=spec.precision,
+    )
     with (
         _scraped(meter, options.metrics_host, options.metrics_port),
         Reporter(

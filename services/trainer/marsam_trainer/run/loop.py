@@ -7,9 +7,10 @@ What trains is always fp32. AdamW (arXiv 1711.05101), linear warm-up, cosine to 
 """
 
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -63,6 +64,14 @@ class Position:
         return count
 
 
+class _Piece(NamedTuple):
+    """What some rows of a batch gave; `forward` are the seconds until their loss was known."""
+
+    loss: float
+    gradients: tuple[torch.Tensor, ...]
+    forward: float
+
+
 def loss_of(family: Family, parts: Components, objective: Objective, batch: Batch, gamma: float | None) -> torch.Tensor:
     """The scalar loss of one batch."""
     noisy = objective.noisy(batch.clean, batch.noise, batch.signal, batch.noise_level)
@@ -103,6 +112,10 @@ class Loop:
             self.trained.values(), lr=plan.learning_rate, betas=BETAS, eps=EPS, weight_decay=WEIGHT_DECAY, fused=fused
         )
         self.average = {name: value.detach().clone() for name, value in self.trained.items()} if plan.ema_decay else {}
+        self.norm = math.nan
+        """The gradient's norm at the last step, before it was clipped."""
+        self.spent: Mapping[str, float] = {}
+        """Where the last step's seconds went: data, forward, backward, optimiser."""
 
     @property
     def done(self) -> bool:
@@ -112,15 +125,20 @@ class Loop:
     def step(self) -> float:
         """Take one step and return its loss. A loss or gradient that is not finite changes nothing and returns NaN."""
         step, plan = self.position.step, self.plan
+        began = time.monotonic()
         for group in self.optimiser.param_groups:
             group["lr"] = plan.rate(step)
         if self._reseed:
             torch.manual_seed(randomness.bits(plan.seed, "layers", step))
         denoiser: Any = self.parts.denoiser
         denoiser.train()
-        value = self._gradients(self.feed.batch(step).to(self.parts.device))
-        norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), CLIP_NORM)
-        if math.isfinite(value) and math.isfinite(float(norm)):
+        batch = self.feed.batch(step).to(self.parts.device)
+        fed = time.monotonic()
+        value, forward = self._gradients(batch)
+        # Reading the number waits for the device: only now is the backward pass over.
+        self.norm = float(torch.nn.utils.clip_grad_norm_(self.trained.values(), CLIP_NORM))
+        known = time.monotonic()
+        if math.isfinite(value) and math.isfinite(self.norm):
             self.optimiser.step()
             self._follow()
         else:
@@ -128,25 +146,34 @@ class Loop:
         self.optimiser.zero_grad(set_to_none=True)
         self.position.step += 1
         self.position.losses.append(value)
+        self.spent = {
+            "data": fed - began,
+            "forward": forward,
+            "backward": max(0.0, known - fed - forward),
+            "optimiser": time.monotonic() - known,
+        }
         return value
 
-    def _gradients(self, batch: Batch) -> float:
-        """Leave the gradient of the batch's loss on the parameters, and return the loss."""
+    def _gradients(self, batch: Batch) -> tuple[float, float]:
+        """Leave the gradient of the batch's loss on the parameters; return the loss and the seconds it took to know."""
         pieces = [batch.part(rows) for rows in cuts(len(batch), self.lanes.count)]
         run = [self._piece(piece, len(batch)) for piece in pieces] if self._reseed else None
         found = run or self.lanes.map(lambda piece: self._piece(piece, len(batch)), pieces)
-        for parameter, *gradients in zip(self.trained.values(), *(gradients for _, gradients in found), strict=True):
+        for parameter, *gradients in zip(self.trained.values(), *(piece.gradients for piece in found), strict=True):
             total = gradients[0]
             for gradient in gradients[1:]:
                 total = total.add_(gradient)
             parameter.grad = total
-        return sum(loss for loss, _ in found)
+        forward = sum(piece.forward for piece in found)
+        return sum(piece.loss for piece in found), forward if self._reseed else forward / len(found)
 
-    def _piece(self, piece: Batch, of: int) -> tuple[float, tuple[torch.Tensor, ...]]:
+    def _piece(self, piece: Batch, of: int) -> _Piece:
         """Loss and gradients of some rows, weighted by their share of the `of` rows of the batch."""
+        began = time.monotonic()
         with torch.autocast(self.parts.device, torch.bfloat16, enabled=self.parts.precision is Precision.BF16):
             loss = loss_of(self.family, self.parts, self.objective, piece, self.plan.snr_gamma) * (len(piece) / of)
-        return float(loss.detach()), torch.autograd.grad(loss, tuple(self.trained.values()))
+        value, forward = float(loss.detach()), time.monotonic() - began
+        return _Piece(value, torch.autograd.grad(loss, tuple(self.trained.values())), forward)
 
     @torch.no_grad()
     def _follow(self) -> None:

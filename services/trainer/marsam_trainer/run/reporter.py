@@ -4,6 +4,7 @@ scrape."""
 import math
 import threading
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
@@ -31,12 +32,9 @@ _log = Log(__name__)
 def device_memory(device: str) -> MemoryReading:
     """What the training device holds: resident bytes of this process for `cpu`, torch's own count for CUDA."""
     if device.startswith("cuda"):
-        import torch
+        from marsam.diffusion.devices.net import gpu_reading
 
-        free, total = torch.cuda.mem_get_info(device)
-        return MemoryReading(
-            device=device, used=total - free, peak=torch.cuda.max_memory_allocated(device), total=total
-        )
+        return gpu_reading(int(device.partition(":")[2] or 0))
     return next(iter(process_memory()))
 
 
@@ -71,10 +69,17 @@ class Reporter:
         self._failure: MarsamError | None = None
         self._thread = threading.Thread(target=self._work, name="run.reporter", daemon=True)
         self._smooth: float | None = None
+        self._counted = time.monotonic()
         self._own_steps = 0
         self._own_seconds = 0.0
         self._image_rate = meter.rate(metrics.TRAINING_IMAGES_PER_SECOND, family=family, method=method)
         self._step_rate = meter.rate(metrics.TRAINING_STEPS_PER_SECOND, family=family, method=method)
+        meter.set(metrics.RUN_ATTEMPT, attempt)
+        meter.set(metrics.TRAINING_STEPS_PLANNED, steps)
+        # What is there from the first scrape on has a rate from the second on.
+        for counter in (metrics.TRAINING_STEPS, metrics.TRAINING_IMAGES):
+            meter.begin(counter, family=family, method=method)
+        meter.begin(metrics.TRAINING_NOT_FINITE)
 
     def __enter__(self) -> "Reporter":
         self._thread.start()
@@ -90,10 +95,21 @@ class Reporter:
         """Say what the run is at: loading, caching, training, preview, publishing. `done` of `of` where it can be
         counted."""
         with self._lock:
+            self._spend()
             self._progress.update(phase=name, done=done, of=of)
 
-    def step(self, step: int, *, loss: float, images: int, seconds: float, learning_rate: float) -> None:
-        """Report one step: `step` are done, this one took `seconds` for `images` pictures."""
+    def step(
+        self,
+        step: int,
+        *,
+        loss: float,
+        norm: float,
+        images: int,
+        seconds: float,
+        spent: Mapping[str, float],
+        learning_rate: float,
+    ) -> None:
+        """Report one step: `step` are done, this one took `seconds` for `images` pictures, `spent` says on what."""
         self._own_steps += 1
         self._own_seconds += seconds
         family, method = self._family, self._method
@@ -102,13 +118,21 @@ class Reporter:
         self._meter.inc(metrics.TRAINING_STEPS, family=family, method=method)
         self._meter.inc(metrics.TRAINING_IMAGES, images, family=family, method=method)
         self._meter.observe(metrics.TRAINING_STEP_SECONDS, seconds, family=family, method=method)
+        for phase, part in spent.items():
+            self._meter.inc(metrics.TRAINING_STEP_PHASE_SECONDS, part, phase=phase)
+        self._meter.set(metrics.TRAINING_STEP, step)
         self._meter.set(metrics.TRAINING_PROGRESS, step / self._steps)
+        self._meter.set(metrics.TRAINING_LEARNING_RATE, learning_rate)
         if math.isfinite(loss):
             self._smooth = loss if self._smooth is None else SMOOTH * self._smooth + (1 - SMOOTH) * loss
             self._meter.set(metrics.TRAINING_LOSS, loss, family=family, method=method)
+            self._meter.set(metrics.TRAINING_GRADIENT_NORM, norm)
+        else:
+            self._meter.inc(metrics.TRAINING_NOT_FINITE)
         # From this attempt's own steps: those of an attempt before say nothing about this machine.
         pace = self._own_seconds / self._own_steps
         with self._lock:
+            self._spend()
             self._progress.update(
                 phase="training",
                 step=step,
@@ -164,8 +188,16 @@ class Reporter:
         """All that was said since, and how far the run is."""
         memory = device_memory(self._device)
         with self._lock:
+            self._spend()
             self._progress.update(
                 at=format_time(self._jobs.clock.now()), memory_used_bytes=memory.used, memory_peak_bytes=memory.peak
             )
             said, self._waiting = self._waiting, []
             return [*said, {key: value for key, value in self._progress.items() if value is not None}]
+
+    def _spend(self) -> None:
+        """Count the time since the last call towards what the run has been at; `_lock` is held."""
+        now = time.monotonic()
+        self._meter.inc(metrics.RUN_PHASE_SECONDS, now - self._counted, phase=self._progress["phase"])
+        self._meter.inc(metrics.RUN_DEVICE_SECONDS, now - self._counted, device=self._device)
+        self._counted = now

@@ -36,6 +36,9 @@ def take_steps(work: Work, loop: Loop, drawing: Drawing, scratch: Path) -> float
     """Take every step that is left, and return the seconds that steps took. Raises `Stopped`, or when losses stay
     NaN."""
     spec, spent, saved = work.spec, 0.0, loop.position.step
+    work.meter.set(metrics.CHECKPOINT_EVERY, spec.checkpoint_every)
+    work.meter.begin(metrics.CHECKPOINTS)
+    _mark(work, saved)
     while not loop.done:
         if work.stopping():
             if loop.position.step > saved:
@@ -48,7 +51,13 @@ def take_steps(work: Work, loop: Loop, drawing: Drawing, scratch: Path) -> float
         spent += seconds
         done = loop.position.step
         work.reporter.step(
-            done, loss=loss, images=spec.batch_size, seconds=seconds, learning_rate=loop.plan.rate(done - 1)
+            done,
+            loss=loss,
+            norm=loop.norm,
+            images=spec.batch_size,
+            seconds=seconds,
+            spent=loop.spent,
+            learning_rate=loop.plan.rate(done - 1),
         )
         if loop.position.unlearnt() >= NOT_FINITE_LIMIT:
             raise Precondition(
@@ -65,7 +74,14 @@ def take_steps(work: Work, loop: Loop, drawing: Drawing, scratch: Path) -> float
     return spent
 
 
+def _mark(work: Work, step: int) -> None:
+    """Tell that a new attempt would go on from `step`."""
+    work.meter.set(metrics.CHECKPOINT_STEP, step)
+    work.meter.set(metrics.CHECKPOINT_TIME, work.jobs.clock.now().timestamp())
+
+
 def _save(work: Work, loop: Loop, scratch: Path) -> None:
+    work.reporter.phase("checkpoint")
     began = time.monotonic()
     path = scratch / "checkpoint.safetensors"
     digest, size = checkpoint.write_state(loop.state(), path)
@@ -82,7 +98,10 @@ def _save(work: Work, loop: Loop, scratch: Path) -> None:
     )
     work.bridge.call(checkpoint.save(work.place, mark, path))
     path.unlink()
-    work.meter.observe(metrics.CHECKPOINT_SECONDS, time.monotonic() - began)
+    work.meter.inc(metrics.CHECKPOINTS)
+    work.meter.set(metrics.CHECKPOINT_SECONDS, time.monotonic() - began)
+    work.meter.set(metrics.CHECKPOINT_BYTES, size)
+    _mark(work, mark.step)
     work.reporter.event("checkpoint", step=mark.step, bytes=size)
 
 

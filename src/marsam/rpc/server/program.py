@@ -25,6 +25,7 @@ from marsam.rpc.server.lifecycle import Lifecycle
 from marsam.rpc.server.pages import Page
 from marsam.rpc.server.serve import Registration, serve
 from marsam.rpc.server.settings import ServerSettings
+from marsam.store.settings import s3_settings, s3_variables
 from marsam.telemetry import Log, Meter, configure
 
 S = TypeVar("S", bound=ServerSettings)
@@ -69,7 +70,11 @@ def run(
     arguments = parser.parse_args(argv)
     configure(service=service)
     try:
-        settings = load_settings(settings_type, env=os.environ if env is None else env, file=arguments.config)
+        environment = os.environ if env is None else env
+        s3_settings(environment)  # read where a store is opened; what is wrong with them is said here
+        settings = load_settings(
+            settings_type, env=environment, file=arguments.config, also_known=s3_variables(environment)
+        )
     except MarsamError as error:
         return _refuse(error)
     if arguments.check_config:
