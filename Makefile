@@ -47,7 +47,7 @@ test: setup-dev ## everything CI runs
 test-fast: setup-dev ## the tests that answer within three minutes
 	$(BIN)/python -m pytest -m 'not slow and not soak and not gpu'
 
-soak: setup-dev ## the tests that take hours
+soak: setup-dev ## the tests that take hours: MARSAM_SOAK_MINUTES (60) each
 	$(BIN)/python -m pytest -m soak
 
 lint: setup-dev ## ruff, mypy, import-linter, buf, stubs equal to a fresh generation
