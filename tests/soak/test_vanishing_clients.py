@@ -126,6 +126,12 @@ def grown(seen: list[tuple[float, int]]) -> int:
     return int(statistics.median(last) - statistics.median(after_warm_up))
 
 
+def tenths(seen: list[tuple[float, int]]) -> list[float]:
+    """The median resident MiB in every tenth of the time."""
+    parts = [[size for at, size in seen if part <= 10 * at / SECONDS < part + 1] for part in range(10)]
+    return [round(statistics.median(part) / 2**20, 1) for part in parts]
+
+
 def pictures(answer: Answer) -> list[bytes]:
     """The PNG files, in order: pixels and all that they say of themselves."""
     return [data for header, data in sorted(answer.images, key=lambda image: image[0].index)]
@@ -167,7 +173,7 @@ async def test_clients_that_vanish_leave_nothing_behind(store: str, tmp_path: Pa
                 for _ in range(CLIENTS):
                     group.create_task(crowd.client())
             await quiet(ready["http"])
-            print(f"{dict(crowd.told)}, grown by {grown(sizes.result()) / 2**20:.1f} MiB", flush=True)
+            print(f"{dict(crowd.told)}, MiB by tenths of the time: {tenths(sizes.result())}", flush=True)
             # Every place that may be had is free, and every probe draws what it drew.
             full = await generate(stub, request(count=PLACES), timeout_s=PATIENCE_S)
             assert len(full.images) == PLACES

@@ -14,6 +14,7 @@ from marsam.telemetry import Meter
 from marsam_generator.engine.admission import Admission
 from marsam_generator.evaluation.hosting import Hosting, hosted
 from marsam_generator.hardware import choose, gpu_memory
+from marsam_generator.heap import trimmed
 from marsam_generator.models import Library
 from marsam_generator.service import SERVICE, GeneratorServicer
 from marsam_generator.settings import GeneratorSettings
@@ -61,7 +62,10 @@ async def assemble(settings: GeneratorSettings, meter: Meter, lifecycle: Lifecyc
         token_file=settings.evaluation_token_file,
     )
     try:
-        async with hosted(hosting, blobs=blobs, meter=meter, clock=clock, lifecycle=lifecycle) as evaluation:
+        async with (
+            trimmed(),
+            hosted(hosting, blobs=blobs, meter=meter, clock=clock, lifecycle=lifecycle) as evaluation,
+        ):
             yield Assembly(registrations=[registration, evaluation])
     finally:
         await library.close()
