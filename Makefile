@@ -68,7 +68,7 @@ images-check: setup-dev ## build the CPU images without Docker, weigh them, tell
 	@$(BIN)/python scripts/system_packages.py images
 	PYTHONPATH=examples:. $(BIN)/python -m scripts.images
 
-soak: setup-dev ## the tests that take hours
+soak: setup-dev ## the tests that take hours: MARSAM_SOAK_MINUTES (60) each
 	$(BIN)/python -m pytest -m soak
 
 lint: setup-dev ## ruff, mypy, import-linter, hadolint, buf, generated files equal to a fresh generation

@@ -15,6 +15,7 @@ from marsam.telemetry import Meter, metrics
 from marsam_generator.engine.admission import Admission
 from marsam_generator.evaluation.hosting import Hosting, caller_tls, hosted
 from marsam_generator.hardware import choose
+from marsam_generator.heap import trimmed
 from marsam_generator.models import Library
 from marsam_generator.service import SERVICE, GeneratorServicer
 from marsam_generator.settings import GeneratorSettings
@@ -65,7 +66,10 @@ async def assemble(settings: GeneratorSettings, meter: Meter, lifecycle: Lifecyc
         tls=caller_tls(settings.tls, target=settings.evaluation_target, ca=settings.evaluation_tls_ca_file),
     )
     try:
-        async with hosted(hosting, blobs=blobs, meter=meter, clock=clock, lifecycle=lifecycle) as evaluation:
+        async with (
+            trimmed(),
+            hosted(hosting, blobs=blobs, meter=meter, clock=clock, lifecycle=lifecycle) as evaluation,
+        ):
             yield Assembly(registrations=[registration, evaluation])
     finally:
         await library.close()

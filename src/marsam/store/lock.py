@@ -26,6 +26,9 @@ def only_one(path: Path) -> Iterator[bool]:
         except BlockingIOError:
             yield False
         else:
-            yield True
+            try:
+                yield True
+            finally:  # not by the close alone: a program on its way up may hold a copy until it has been loaded
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
     finally:
         os.close(descriptor)

@@ -230,7 +230,7 @@ def test_ctrl_c_on_a_watch_detaches_and_the_run_can_be_steered(version: str, bas
     assert training.stderr is not None
     first = training.stderr.readline()
     run = first.split()[1].rstrip(":")
-    _until(folder, run, lambda shown: _step(shown) >= 5)
+    _until(folder, run, lambda shown: shown["state"] == "RUNNING" and _step(shown) >= 5)
     training.send_signal(signal.SIGINT)
     said = finish(training)
     assert said.code == 130
@@ -243,8 +243,7 @@ def test_ctrl_c_on_a_watch_detaches_and_the_run_can_be_steered(version: str, bas
     assert f"marsam runs resume {run}" in watched.err
     reached = _step(_run(folder, run))
     ok(marsam("runs", "resume", run, "--detach", folder=folder))
-    shown = _until(folder, run, lambda shown: shown["attempt"] == 2 and _step(shown) > reached)
-    assert shown["state"] == "RUNNING"
+    _until(folder, run, lambda shown: shown["state"] == "RUNNING" and shown["attempt"] == 2 and _step(shown) > reached)
     ok(marsam("runs", "cancel", run, folder=folder))
     assert marsam("runs", "watch", run, folder=folder).code == 21
 

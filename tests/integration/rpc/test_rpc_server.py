@@ -149,7 +149,7 @@ async def test_deadlines_reach_the_handler(served: Served, datasets: Any) -> Non
     await datasets.GetDataset(dataset_pb2.GetDatasetRequest(name=NAME), timeout=5)
     await datasets.GetDataset(dataset_pb2.GetDatasetRequest(name=NAME))
     assert seen[0] is not None
-    assert 4.0 < seen[0] <= 5.0
+    assert 4.0 < seen[0] < 6.0  # on the wire it is a rounded duration, not a point in time
     assert seen[1] is None
 
 

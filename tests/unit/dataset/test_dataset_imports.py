@@ -29,6 +29,13 @@ from marsam.telemetry import Meter
 DATASET = "projects/p/datasets/d"
 
 
+async def with_dataset(folder: Path) -> tuple[FolderBlobs, SystemClock, Meter]:
+    """A store in `folder` that holds an empty dataset, and what else an `Imports` needs."""
+    blobs, clock = FolderBlobs(folder), SystemClock()
+    await save_dataset(blobs, Dataset(name=DATASET, create_time=clock.now()))
+    return blobs, clock, Meter(service="dataset", version="0")
+
+
 async def test_a_watch_repeats_its_last_word_while_nothing_happens() -> None:
     stop, more = asyncio.Event(), asyncio.Event()
 
@@ -59,9 +66,7 @@ async def test_a_watch_ends_with_a_word_when_the_service_stops() -> None:
 
 
 async def test_the_watch_of_an_import_begins_with_the_whole_of_it(tmp_path: Path) -> None:
-    blobs, clock = FolderBlobs(tmp_path), SystemClock()
-    await save_dataset(blobs, Dataset(name=DATASET, create_time=clock.now()))
-    meter = Meter(service="dataset", version="0")
+    blobs, clock, meter = await with_dataset(tmp_path)
     held = Imports(blobs, pool=DecodePool(size=1), workers=1, owner="me", clock=clock, meter=meter)
     jobs = JobStore(blobs, "p", "imports", clock)
     asked = dump(ImportSpec(dataset=DATASET, listing="", files=3))
@@ -149,9 +154,7 @@ async def until_over(held: Imports, name: str) -> None:
 
 @pytest.mark.slow
 async def test_an_import_stays_with_its_living_owner_and_falls_to_another_when_that_is_gone(tmp_path: Path) -> None:
-    blobs, clock = FolderBlobs(tmp_path), SystemClock()
-    await save_dataset(blobs, Dataset(name=DATASET, create_time=clock.now()))
-    meter = Meter(service="dataset", version="0")
+    blobs, clock, meter = await with_dataset(tmp_path)
     jobs = JobStore(blobs, "p", "imports", clock)
     slow = Slow()
 
@@ -185,9 +188,7 @@ async def test_an_import_stays_with_its_living_owner_and_falls_to_another_when_t
 
 
 async def test_a_slow_owner_that_was_replaced_stops_at_its_next_sign_of_life(tmp_path: Path) -> None:
-    blobs, clock = FolderBlobs(tmp_path), SystemClock()
-    await save_dataset(blobs, Dataset(name=DATASET, create_time=clock.now()))
-    meter = Meter(service="dataset", version="0")
+    blobs, clock, meter = await with_dataset(tmp_path)
     jobs = JobStore(blobs, "p", "imports", clock)
     slow = Slow()
     async with (
@@ -206,9 +207,7 @@ async def test_a_slow_owner_that_was_replaced_stops_at_its_next_sign_of_life(tmp
 
 
 async def test_a_stopped_service_hands_its_import_back(tmp_path: Path) -> None:
-    blobs, clock = FolderBlobs(tmp_path), SystemClock()
-    await save_dataset(blobs, Dataset(name=DATASET, create_time=clock.now()))
-    meter = Meter(service="dataset", version="0")
+    blobs, clock, meter = await with_dataset(tmp_path)
     slow = Slow()
     async with slow, Imports(blobs, pool=slow, workers=1, owner="me", clock=clock, meter=meter) as held:
         files = await received(blobs, many(1))
@@ -216,3 +215,7 @@ async def test_a_stopped_service_hands_its_import_back(tmp_path: Path) -> None:
         await asyncio.wait_for(slow.entered.wait(), 20)
     head = await JobStore(blobs, "p", "imports", clock).head(name.rpartition("/")[2])
     assert (head.state, head.reason) == (State.PENDING, "SERVICE_STOPPED")
+    counted = {state: meter.value("marsam_job_transitions_total", kind="imports", state=state) for state in State}
+    assert {state: count for state, count in counted.items() if count} == {
+        State.PENDING: 2, State.STARTING: 1, State.RUNNING: 1,
+    }  # fmt: skip

@@ -1,9 +1,12 @@
 """Seats: told apart while held, taken again when free, by other processes too."""
 
+import os
+import select
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -21,6 +24,28 @@ async def sit():
         await asyncio.sleep(60)
 asyncio.run(sit())
 """
+
+_STARTING = """
+import subprocess, sys
+from pathlib import Path
+from marsam.store.lock import only_one
+with only_one(Path(sys.argv[1])):
+    child = [sys.executable, "-c", "print('started', flush=True); input()"]
+    subprocess.run(child, close_fds=False)
+"""
+
+
+def _is(descriptor: str, path: Path) -> bool:
+    """Whether it is a descriptor of the file `path`; those that were closed meanwhile are of none."""
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}") == str(path)
+    except FileNotFoundError:
+        return False
+
+
+def _is_open(pipe: IO[str]) -> bool:
+    """Whether anybody still holds the writing end of a pipe that nothing more was written to."""
+    return select.select([pipe], [], [], 0)[0] == []
 
 
 async def test_each_running_instance_has_a_seat_of_its_own(tmp_path: Path) -> None:
@@ -45,16 +70,30 @@ async def test_a_killed_process_leaves_its_seat_to_its_successor(tmp_path: Path)
         assert successor.owner == theirs
 
 
-def test_a_program_started_by_the_holder_does_not_hold_it(tmp_path: Path) -> None:
+def test_a_program_started_by_a_killed_holder_does_not_hold_it(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", _STARTING, str(tmp_path / "lock")]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdin is not None and holder.stdout is not None
+        assert holder.stdout.readline() == "started\n"  # the child's word: it is loaded, and reads what we do not write
+        with only_one(tmp_path / "lock") as free:
+            assert not free
+        holder.kill()
+        holder.wait()
+        with only_one(tmp_path / "lock") as free:
+            assert free
+        assert _is_open(holder.stdout)  # the child lives on
+
+
+def test_it_is_free_at_once_though_a_copy_of_it_is_open(tmp_path: Path) -> None:
     with only_one(tmp_path / "lock") as free:
         assert free
-        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], close_fds=False)
+        (held,) = [int(name) for name in os.listdir("/proc/self/fd") if _is(name, tmp_path / "lock")]
+        copy = os.dup(held)
     try:
         with only_one(tmp_path / "lock") as free:
             assert free
     finally:
-        child.kill()
-        child.wait()
+        os.close(copy)
 
 
 def test_a_place_that_cannot_be_is_a_stated_error(tmp_path: Path) -> None:

@@ -97,9 +97,7 @@ class Imports:
         listing = await put_blob(self._blobs, project, dump(Listing(files=tuple(files))))
         spec = ImportSpec(dataset=dataset, listing=listing.digest, files=len(files), default_rights=default_rights)
         asked = canonical(to_plain(spec))
-        job_id, new = await store.create(request=asked, request_id=request_id, spec_for=lambda _: dump(spec))
-        if new:
-            self._meter.inc(metrics.JOB_TRANSITIONS, kind="imports", state=State.PENDING)
+        job_id, _ = await store.create(request=asked, request_id=request_id, spec_for=lambda _: dump(spec))
         self._start(project, job_id)
         name = format_name("import", project, job_id)
         return name, await self.tally(name)
@@ -148,7 +146,7 @@ class Imports:
 
     def _store(self, project: str) -> JobStore:
         if project not in self._stores:
-            self._stores[project] = JobStore(self._blobs, project, "imports", self._clock)
+            self._stores[project] = JobStore(self._blobs, project, "imports", self._clock, meter=self._meter)
         return self._stores[project]
 
     def _start(self, project: str, job_id: str) -> None:
@@ -259,6 +257,4 @@ class Imports:
     async def _move(
         self, store: JobStore, job_id: str, head: Transition, state: State, *, reason: str = "", message: str = ""
     ) -> Transition:
-        moved = await store.append(job_id, head, state, owner=self._owner, reason=reason, message=message)
-        self._meter.inc(metrics.JOB_TRANSITIONS, kind="imports", state=state)
-        return moved
+        return await store.append(job_id, head, state, owner=self._owner, reason=reason, message=message)
