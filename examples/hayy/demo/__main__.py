@@ -19,7 +19,8 @@ from marsam.core.errors import MarsamError
 BUCKET = "marsam"
 
 
-def parse(arguments: list[str]) -> Options:
+def parse(arguments: list[str]) -> tuple[Options, str]:
+    """What to tell, and over which store."""
     parser = argparse.ArgumentParser(prog="python -m hayy.demo", description=__doc__)
     parser.add_argument("--full", action="store_true", help="raw and balanced sets by every method, side by side")
     parser.add_argument("--home", type=Path, default=Path(".demo"), help="folder for the store and the report")
@@ -31,21 +32,21 @@ def parse(arguments: list[str]) -> Options:
     parser.add_argument("--steps", type=int, help="optimiser steps of every run (default: the measured recipe)")
     parser.add_argument("--suite", type=Path, default=SUITE, help="prompts and expectations (default: Hayy's)")
     chosen = parser.parse_args(arguments)
-    return Options(
+    options = Options(
         home=chosen.home.absolute(),
-        store=chosen.store,
         base=chosen.base,
         judge=chosen.judge,
         variants=FULL if chosen.full else DEMO,
         steps=chosen.steps,
         suite=chosen.suite,
     )
+    return options, chosen.store
 
 
 @contextlib.contextmanager
-def objects(options: Options, screen: Screen) -> Iterator[tuple[str, Mapping[str, str]]]:
+def objects(store: str, options: Options, screen: Screen) -> Iterator[tuple[str, Mapping[str, str]]]:
     """Where objects are kept while the block runs: (URL, '' for the folder of the services; how it is reached)."""
-    if options.store == "folder":
+    if store == "folder":
         yield "", {}
         return
     from hayy.demo import seaweed
@@ -71,12 +72,12 @@ async def run(options: Options, screen: Screen, url: str, environment: Mapping[s
 
 def main() -> int:
     console = Console()
-    options = parse(sys.argv[1:])
+    options, store = parse(sys.argv[1:])
     started = time.monotonic()
     try:
         options.home.mkdir(parents=True, exist_ok=True)
         screen = Screen(console)
-        with objects(options, screen) as (url, environment):
+        with objects(store, options, screen) as (url, environment):
             report = asyncio.run(run(options, screen, url, environment))
     except KeyboardInterrupt:
         console.print("\nStopped. Nothing is lost: the same command goes on where this one stopped.")

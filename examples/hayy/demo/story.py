@@ -64,7 +64,6 @@ class Options:
     """What to tell."""
 
     home: Path
-    store: str
     base: str
     judge: Path
     variants: Sequence[Variant]

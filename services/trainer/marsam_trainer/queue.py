@@ -44,7 +44,7 @@ class Queue:
         self._meter = meter
         self._waiting: set[tuple[str, str]] = set()
         self._open: set[tuple[str, str]] = set()
-        self._over: dict[tuple[str, str], int] | None = None
+        self._over: dict[tuple[str, str], tuple[State, int]] | None = None
         """The runs that are over, with the number of their last transition; None before the first count."""
         self._reasons = {"QUEUED", "STARTING"}
         self._news = asyncio.Event()
@@ -102,27 +102,27 @@ class Queue:
 
     async def _count_ended(self, gone: Iterable[tuple[str, str]]) -> None:
         """Count the runs that are over. Those `gone` from the open ones are read anew: they may have been resumed."""
-        over: dict[tuple[str, str], Transition] = {}
+        over: dict[tuple[str, str], tuple[State, int]] = {}
         for project in await self._runs.projects():
             rows, _ = (await self._runs.index(project)).page(size=sys.maxsize, states=_ENDS)
-            over |= {(project, row.job_id): row.head for row in rows}
+            over |= {(project, row.job_id): (row.state, row.seq) for row in rows}
         for run_id, project in gone:
             head = (await self._runs.history(project, run_id))[-1]
             if head.state.terminal:
-                over[project, run_id] = head
-        counts = Counter(head.state for head in over.values())
+                over[project, run_id] = (head.state, head.seq)
+        counts = Counter(state for state, _ in over.values())
         for state in _ENDS:
             self._meter.set(metrics.JOBS, counts[state], kind=KIND, state=state)
-        before, self._over = self._over, {key: head.seq for key, head in over.items()}
+        before, self._over = self._over, over
         if before is None:  # they ended under earlier services
             return
-        for (project, run_id), head in over.items():
-            if before.get((project, run_id)) != head.seq:
-                await self._count(project, run_id, head)
+        for (project, run_id), end in over.items():
+            if before.get((project, run_id)) != end:
+                await self._count(project, run_id)
 
-    async def _count(self, project: str, run_id: str, head: Transition) -> None:
+    async def _count(self, project: str, run_id: str) -> None:
         """Count a run that has ended, however short it was."""
-        first = (await self._runs.history(project, run_id))[0]
+        first, *_, head = await self._runs.history(project, run_id)
         spec = await self._runs.spec(project, run_id)
         self._meter.inc(metrics.RUNS_ENDED, state=head.state, method=spec.method)
         self._meter.observe(metrics.RUN_SECONDS, (head.at - first.at).total_seconds(), state=head.state)

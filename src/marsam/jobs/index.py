@@ -20,6 +20,7 @@ class Row:
 
     job_id: str
     state: State
+    seq: int
     spec: bytes
 
 
@@ -50,7 +51,7 @@ class Index:
                     spec = known.spec if known else await self._store.spec(job_id)
                 except Missing:
                     continue
-                self._rows[job_id] = Row(job_id=job_id, state=head.state, spec=spec)
+                self._rows[job_id] = Row(job_id=job_id, state=head.state, seq=head.seq, spec=spec)
 
     def page(
         self,
