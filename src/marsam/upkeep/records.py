@@ -16,7 +16,7 @@ from marsam.core.errors import Corrupt, MarsamError, Missing
 from marsam.core.names import format_name
 from marsam.core.records import load
 from marsam.store import keys
-from marsam.store.blobs import Blobs, names
+from marsam.store.blobs import Blobs, names, walk
 from marsam.store.numbered import NumberedLog
 
 T = TypeVar("T")
@@ -100,9 +100,22 @@ async def manifests(blobs: Blobs, project: str, known: Collection[str]) -> Async
 
 
 async def strangers(blobs: Blobs, project: str) -> list[str]:
-    """Return the keys of what lies in `project` and is of no kind that is known here."""
-    found = [e.name async for e in blobs.children(keys.project(project)) if not e.folder or e.name not in _FOLDERS]
-    return [f"{keys.project(project)}/{name}" for name in sorted(found)]
+    """Return what lies in `project` and is of no kind that is known here: a key of each."""
+    root, found = keys.project(project), []
+    for entry in [e async for e in blobs.children(root) if not e.folder or e.name not in _FOLDERS]:
+        key = f"{root}/{entry.name}"
+        if entry.folder:  # an empty one is a store's memory of what was deleted
+            found += [key async for key in _first(walk(blobs, key))]
+        else:
+            found.append(key)
+    return sorted(found)
+
+
+async def _first(found: AsyncIterator[T]) -> AsyncIterator[T]:
+    """Yield the first of what `found` yields, if there is any."""
+    async for each in found:
+        yield each
+        return
 
 
 async def _all(blobs: Blobs, project: str) -> AsyncIterator[Reading]:
