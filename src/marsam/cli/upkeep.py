@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import timedelta
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,9 +16,10 @@ from marsam.cli.session import Json, guarded
 from marsam.cli.store import Url
 from marsam.core.errors import Invalid
 from marsam.store.open import open_store
-from marsam.upkeep.collect import Collector, Garbage
-from marsam.upkeep.verify import Finding, Tally
-from marsam.upkeep.verify import verify as verified
+
+if TYPE_CHECKING:  # it knows jobs, and those bring metrics along: nothing that other commands should wait for
+    from marsam.upkeep.collect import Garbage
+    from marsam.upkeep.verify import Finding, Tally
 
 app = typer.Typer(no_args_is_help=True, help="Look after a store.", short_help="Look after a store.")
 
@@ -44,6 +45,8 @@ def gc(
 
     Services may go on working. Exit code 12: a record cannot be read, so nothing was deleted.
     """
+
+    from marsam.upkeep.collect import Collector
 
     async def main() -> None:
         collector = Collector(open_store(url, os.environ), older_than=_period(older_than))
@@ -80,6 +83,9 @@ def verify(
     Exit code 12 when anything is missing, damaged or unreadable.
     """
 
+    from marsam.upkeep.verify import Tally
+    from marsam.upkeep.verify import verify as verified
+
     async def main() -> None:
         tally = Tally()
         blobs = open_store(url, os.environ)
@@ -97,7 +103,7 @@ def verify(
     guarded(main, as_json=as_json)
 
 
-def _tell(each: Garbage, word: str, *, as_json: bool) -> None:
+def _tell(each: "Garbage", word: str, *, as_json: bool) -> None:
     if as_json:
         console.print_line(
             {
@@ -107,7 +113,7 @@ def _tell(each: Garbage, word: str, *, as_json: bool) -> None:
         )  # fmt: skip
 
 
-def _report(finding: Finding, *, as_json: bool) -> None:
+def _report(finding: "Finding", *, as_json: bool) -> None:
     if as_json:
         console.print_line({"event": "finding", **asdict(finding)})
         return
@@ -119,7 +125,7 @@ def _report(finding: Finding, *, as_json: bool) -> None:
     )
 
 
-def _progress(tally: Tally, *, as_json: bool) -> Callable[[], None]:
+def _progress(tally: "Tally", *, as_json: bool) -> Callable[[], None]:
     """Tells now and then how far it is, on standard error, or as an event."""
     told = time.monotonic()
 

@@ -54,6 +54,7 @@ class Aged:
         return self.inner.describe()
 
     async def create(self, key: str, data: bytes) -> None:
+        await self._call("create", key)
         await self.inner.create(key, data)
         self.young.add(key)
 
