@@ -10,7 +10,7 @@ from pathlib import Path
 from marsam.core.errors import Exhausted, Expired, Missing
 from marsam.core.ids import digest_hex, sha256_hex
 from marsam.store import keys
-from marsam.store.blobs import Blobs, Stat
+from marsam.store.blobs import Blobs, Stat, names
 from marsam.store.staging import Staging, chunks, mismatch
 from marsam.store.threads import offload
 
@@ -84,10 +84,10 @@ async def put_blob(
 
 async def _unmarked(blobs: Blobs, project: str, digest: str) -> None:
     """Wait until no collector is about to delete the bytes called `digest`."""
-    key = keys.condemned(project, digest)
+    folder = keys.condemned(project, digest)
     while True:
-        mark = await _stat(blobs, key)
-        if mark is None or mark.age_s > MARK_LIFE_S:
+        marks = [await _stat(blobs, f"{folder}/{name}") for name in await names(blobs, folder, folders=False)]
+        if all(mark is None or mark.age_s > MARK_LIFE_S for mark in marks):
             return
         await asyncio.sleep(_MARK_PAUSE_S)
 

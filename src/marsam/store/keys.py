@@ -53,13 +53,18 @@ def blobs(project_id: str) -> str:
 
 
 def condemned_blobs(project_id: str) -> str:
-    """The folder of marks, one per blob that is being collected."""
+    """The folder of all marks that blobs are being collected."""
     return f"{project(project_id)}/condemned"
 
 
 def condemned(project_id: str, digest: str) -> str:
-    """The mark that a blob is being collected: whoever stores the same bytes waits until it is gone."""
+    """The folder of marks, one per collector, that a blob is being collected."""
     return f"{condemned_blobs(project_id)}/{digest_hex(digest)}"
+
+
+def condemned_by(project_id: str, digest: str, collector: str) -> str:
+    """One collector's mark on a blob: whoever stores the same bytes waits until it is gone."""
+    return f"{condemned(project_id, digest)}/{check_ulid(collector, field='collector')}"
 
 
 def request(project_id: str, scope: str, request_id: str) -> str:

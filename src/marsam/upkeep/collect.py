@@ -15,7 +15,8 @@ Why nothing that is in use is ever deleted:
 * Checkpoints go only of runs that are over, never the ones a resume would begin from, mark first, and only if the run's
   log did not move since they were listed.
 
-A collector that is killed leaves marks and nothing else; the next one takes them away. Two may run at once.
+A collector that is killed leaves marks and nothing else; once they are expired another one takes them away. Several
+may run at once: every mark is its collector's own.
 
 Not covered: importing or publishing a *full* model takes over blobs of its base by name. Who deletes that base from
 the registry in the same minutes takes them away with it; of a run that is not over this is noticed
@@ -27,17 +28,19 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Literal, TypeVar
 
-from marsam.core.errors import Exists, Invalid, Missing
+from marsam.core.errors import Invalid, Missing
 from marsam.core.ids import new_ulid
 from marsam.store import keys
-from marsam.store.blobs import Blobs, create_surely, names, walk
+from marsam.store.blobs import Blobs, names, walk
 from marsam.store.content import FRESH_S, MARK_LIFE_S
 from marsam.upkeep.checkpoints import old_checkpoints, still_old
 from marsam.upkeep.contents import contents
 from marsam.upkeep.graph import Graph
 from marsam.upkeep.records import AT_ONCE
+
+T = TypeVar("T")
 
 GRACE = timedelta(hours=24)
 LEAST_GRACE = timedelta(seconds=2 * FRESH_S)
@@ -75,6 +78,7 @@ class Collector:
                 f"what is younger than {hours:g} hours may be about to be referred to", field="--older-than",
                 reason="UPKEEP_GRACE", remedy=f"give {hours:g}h or more",
             )  # fmt: skip
+        self._id = new_ulid()
         self._blobs = blobs
         self._older_than = older_than
         self._graphs: dict[str, Graph] = {}
@@ -168,9 +172,8 @@ class Collector:
         marks: list[str] = []
         settled = True
         try:
-            for each in await _spread(some, lambda each: self._condemn(each, marks)):
-                kept |= each
-            for each in await _spread([each for each in some if each.name not in kept], self._too_young):
+            await _spread(some, lambda each: self._condemn(each, marks))
+            for each in await _spread(some, self._too_young):
                 kept |= each
             await graph.read()
             graph.check()
@@ -185,14 +188,10 @@ class Collector:
                 await self._blobs.delete(marks)
         return [replace(each, done=each.name not in kept, kept=kept.get(each.name, "")) for each in some]
 
-    async def _condemn(self, each: Garbage, marks: list[str]) -> dict[str, str]:
-        mark = keys.condemned(each.project, each.name)
-        try:
-            await create_surely(self._blobs, mark, new_ulid().encode())
-        except Exists:
-            return {each.name: "another collector is at it"}
-        marks.append(mark)
-        return {}
+    async def _condemn(self, each: Garbage, marks: list[str]) -> None:
+        mark = keys.condemned_by(each.project, each.name, self._id)
+        marks.append(mark)  # first: one whose writing was cut off may be there all the same
+        await self._blobs.put(mark, b"")
 
     async def _too_young(self, each: Garbage) -> dict[str, str]:
         try:
@@ -202,9 +201,9 @@ class Collector:
         return {} if stat.age_s > self._older_than.total_seconds() else {each.name: "it was stored again"}
 
 
-async def _spread(some: Sequence[Garbage], act: Callable[[Garbage], Awaitable[dict[str, str]]]) -> list[dict[str, str]]:
+async def _spread(some: Sequence[Garbage], act: Callable[[Garbage], Awaitable[T]]) -> list[T]:
     """Act on each, some at a time."""
-    found: list[dict[str, str]] = []
+    found: list[T] = []
     for at in range(0, len(some), AT_ONCE):
         found += await asyncio.gather(*(act(each) for each in some[at : at + AT_ONCE]))
     return found

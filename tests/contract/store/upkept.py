@@ -59,6 +59,7 @@ class Aged:
         self.young.add(key)
 
     async def put(self, key: str, source: bytes | Path | AsyncIterable[bytes], *, sha256: str | None = None) -> Stat:
+        await self._call("put", key)
         stat = await self.inner.put(key, source, sha256=sha256)
         self.young.add(key)
         return stat
