@@ -113,7 +113,7 @@ class DatasetService(dataset_pb2_grpc.DatasetServiceServicer):
             "datasets cannot be deleted yet",
             reason="DELETE_LATER",
             resource=request.name,
-            remedy="collecting what no model or version refers to comes with upkeep; ReviewItems rejects single items",
+            remedy="ReviewItems rejects single items, TakedownItem withdraws one",
         )
 
     async def CreateUploads(self, request: pb.CreateUploadsRequest, context: Any) -> pb.CreateUploadsResponse:

@@ -1,26 +1,15 @@
 """The vocabulary of a dataset: the last one that an import brought, or what the declared values make by themselves."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
 
 from marsam.catalog.datasets import Item
+from marsam.catalog.imports import VocabularyRecord
 from marsam.core.records import load
 from marsam.store import keys
 from marsam.store.blobs import Blobs
 from marsam.store.content import read_blob
 from marsam.store.numbered import NumberedLog
 from marsam_dataset.vocabulary import Vocabulary, of_values
-
-
-@dataclass(frozen=True, kw_only=True)
-class VocabularyRecord:
-    """An entry of the log: import `import_id` brought the blob `digest`."""
-
-    SCHEMA: ClassVar[str] = "marsam.vocabulary/1"
-
-    import_id: str
-    digest: str
 
 
 async def load_vocabulary(blobs: Blobs, project: str, dataset_id: str, items: Sequence[Item]) -> Vocabulary:

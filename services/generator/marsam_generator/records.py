@@ -1,61 +1,13 @@
-"""What is kept of a generation: one small manifest beside the blobs of its pictures."""
+"""Records of finished generations in the store."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, ClassVar
-
-from marsam.catalog.files import FileRef
-from marsam.core.errors import Exists, Invalid, Missing
+from marsam.catalog.generations import GenerationRecord
+from marsam.core.errors import Exists, Missing
 from marsam.core.names import format_name, parse
 from marsam.core.records import dump, load
 from marsam.store import keys
 from marsam.store.blobs import Blobs, names
 
 _SUFFIX = ".json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class DrawnPicture:
-    """One picture of a generation. Sides in pixels."""
-
-    index: int
-    seed: int
-    width: int
-    height: int
-    file: FileRef
-
-
-@dataclass(frozen=True, kw_only=True)
-class Timings:
-    """Seconds: waiting for the first tick, denoising, decoding (of all pictures), and from call to end."""
-
-    queued: float
-    denoise: float
-    decode: float
-    total: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class GenerationRecord:
-    """A finished generation. `request` is the resolved request as JSON, `models` maps every model's name to its
-    digest.
-    """
-
-    SCHEMA: ClassVar[str] = "marsam.generation/1"
-
-    name: str
-    request: Mapping[str, Any]
-    models: Mapping[str, str]
-    pictures: tuple[DrawnPicture, ...]
-    timings: Timings
-    fingerprint: str
-    create_time: datetime
-
-    def __post_init__(self) -> None:
-        parse(self.name, "generation")
-        if not self.pictures:
-            raise Invalid(f"{self.name} has no pictures", field="pictures")
 
 
 async def save(blobs: Blobs, record: GenerationRecord) -> None:

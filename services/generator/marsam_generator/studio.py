@@ -9,6 +9,7 @@ from datetime import datetime
 
 from marsam.api.generator.v1 import generator_pb2
 from marsam.catalog.files import FileRef
+from marsam.catalog.generations import DrawnPicture, GenerationRecord, Timings
 from marsam.core.clock import Clock
 from marsam.core.errors import Cancelled, Deadline, MarsamError, Missing, Unavailable
 from marsam.core.ids import new_ulid
@@ -22,7 +23,7 @@ from marsam_generator.attended import attended
 from marsam_generator.engine.admission import Admission, Place
 from marsam_generator.engine.engine import Denoising, Drawing, Drawn, Progress
 from marsam_generator.models import Library
-from marsam_generator.records import DrawnPicture, GenerationRecord, Timings, load_record, save
+from marsam_generator.records import load_record, save
 from marsam_generator.requests import Wanted, check
 
 _QUEUE = "pictures"

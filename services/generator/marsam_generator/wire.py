@@ -7,7 +7,7 @@ from google.protobuf.json_format import MessageToDict, MessageToJson, ParseDict
 
 from marsam.api.common.v1 import common_pb2
 from marsam.api.generator.v1 import generator_pb2
-from marsam_generator.records import DrawnPicture, GenerationRecord
+from marsam.catalog.generations import DrawnPicture, GenerationRecord
 
 CHUNK = 256 * 1024
 """Bytes of one message of a picture."""

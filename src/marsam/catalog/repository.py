@@ -6,13 +6,13 @@ from typing import TypeVar
 from marsam.catalog.datasets import Dataset, DatasetVersion, Item
 from marsam.catalog.evaluations import SuiteVersion
 from marsam.catalog.models import Model
-from marsam.core.errors import Exists, Missing, Precondition, did_you_mean
-from marsam.core.ids import sha256_hex
+from marsam.core.errors import Corrupt, Exists, Invalid, Missing, Precondition, did_you_mean
+from marsam.core.ids import digest_hex
 from marsam.core.names import ResourceName, parse
 from marsam.core.records import dump, load
 from marsam.store import keys
 from marsam.store.blobs import CREATE_LIMIT, Blobs, names
-from marsam.store.content import read_blob
+from marsam.store.content import put_blob, read_blob
 
 T = TypeVar("T")
 
@@ -165,9 +165,7 @@ async def _is_there(blobs: Blobs, key: str) -> bool:
 
 async def _save(blobs: Blobs, name: ResourceName, key: str, data: bytes) -> None:
     if len(data) > CREATE_LIMIT:
-        digits = sha256_hex(data)
-        await blobs.put(keys.blob(name.project, f"sha256:{digits}"), data, sha256=digits)
-        data = _POINTER + digits.encode()
+        data = _POINTER + digest_hex((await put_blob(blobs, name.project, data)).digest).encode()
     try:
         await blobs.create(key, data)
     except Exists as error:
@@ -175,12 +173,26 @@ async def _save(blobs: Blobs, name: ResourceName, key: str, data: bytes) -> None
                      remedy="it is immutable: choose another id, or use what is there") from error  # fmt: skip
 
 
-async def _bytes(blobs: Blobs, project: str, key: str) -> bytes:
+async def read_manifest(blobs: Blobs, project: str, key: str) -> tuple[bytes, str]:
+    """Return (the bytes of the manifest under `key`, the digest of the blob that they lie in or '').
+
+    Raises Missing when the manifest is not there, Corrupt when it, or the blob it lies in, is damaged or lost.
+    """
     data = await blobs.get(key)
-    if data.startswith(_POINTER):
-        digest = "sha256:" + data.removeprefix(_POINTER).decode("ascii")
-        return await read_blob(blobs, project, digest)
-    return data
+    if not data.startswith(_POINTER):
+        return data, ""
+    digest = "sha256:" + data.removeprefix(_POINTER).decode("ascii", errors="replace")
+    try:
+        return await read_blob(blobs, project, digest), digest
+    except Invalid as error:
+        raise Corrupt(f"{key}: {error.message}", reason="MANIFEST_UNREADABLE") from error
+    except Missing as error:
+        raise Corrupt(f"{key} lies in {digest}, which is lost", reason="MANIFEST_UNREADABLE",
+                      remedy="restore that blob from a backup") from error  # fmt: skip
+
+
+async def _bytes(blobs: Blobs, project: str, key: str) -> bytes:
+    return (await read_manifest(blobs, project, key))[0]
 
 
 async def _load(blobs: Blobs, name: ResourceName, key: str, folder: str, folders: bool = False) -> bytes:

@@ -11,6 +11,8 @@ from marsam.cli import console
 from marsam.cli.session import Json, guarded
 from marsam.store.open import Finding, examine, open_store
 
+Url = Annotated[str, typer.Argument(envvar="MARSAM_STORE", help="A folder, file:///... or s3://bucket/prefix.")]
+
 app = typer.Typer(no_args_is_help=True, help="Look at a store.", short_help="Look at a store.")
 
 
@@ -21,7 +23,7 @@ def group() -> None:
 
 @app.command()
 def check(
-    url: Annotated[str, typer.Argument(envvar="MARSAM_STORE", help="A folder, file:///... or s3://bucket/prefix.")],
+    url: Url,
     as_json: Json = False,
 ) -> None:
     """Try everything that Marsam asks of a store, under a prefix of its own that is removed again.

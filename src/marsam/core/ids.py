@@ -54,6 +54,11 @@ def digest_of(data: bytes) -> str:
     return f"sha256:{sha256_hex(data)}"
 
 
+def is_digest(text: str) -> bool:
+    """Say whether `text` is a digest as `digest_of` spells them."""
+    return _DIGEST.fullmatch(text) is not None
+
+
 def digest_hex(digest: str, *, field: str = "digest") -> str:
     """Return the 64 hexadecimal digits inside a digest string; Invalid when it is not one."""
     match = _DIGEST.fullmatch(digest)

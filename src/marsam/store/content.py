@@ -1,5 +1,6 @@
 """Content-addressed bytes: hashed as they arrive, verified as they are read."""
 
+import asyncio
 import hashlib
 import tempfile
 from collections.abc import AsyncIterable, AsyncIterator
@@ -9,11 +10,20 @@ from pathlib import Path
 from marsam.core.errors import Exhausted, Expired, Missing
 from marsam.core.ids import digest_hex, sha256_hex
 from marsam.store import keys
-from marsam.store.blobs import Blobs
+from marsam.store.blobs import Blobs, Stat, names
 from marsam.store.staging import Staging, chunks, mismatch
 from marsam.store.threads import offload
 
 STREAM_CHUNK = 256 * 1024
+
+FRESH_S = 3600.0
+"""Stored bytes older than this, by the store's clock, are written again when they are stored again: to the collector
+they are new then, and who stores them has the grace period less this time to refer to them."""
+
+MARK_LIFE_S = 900.0
+"""A collector's mark older than this, by the store's clock, was left by one that died, and holds nobody up."""
+
+_MARK_PAUSE_S = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,13 +71,32 @@ async def put_blob(
     if expected is not None and found.digest != expected:
         raise mismatch("the received bytes", digest_hex(expected), digest_hex(found.digest))
     key = keys.blob(project, found.digest)
-    try:
-        if (await blobs.stat(key)).size == found.size:
+    while True:
+        there = await _stat(blobs, key)
+        if there is None or there.size != found.size or there.age_s > FRESH_S:
+            await blobs.put(key, source, sha256=digest_hex(found.digest))
+        # A collector marks, looks at the age, deletes, unmarks. So a mark seen after the write may mean a deletion
+        # after it; without one, bytes that are there were not collected, and are too young for whoever begins now.
+        await _unmarked(blobs, project, found.digest)
+        if await _stat(blobs, key) is not None:
             return found
+
+
+async def _unmarked(blobs: Blobs, project: str, digest: str) -> None:
+    """Wait until no collector is about to delete the bytes called `digest`."""
+    folder = keys.condemned(project, digest)
+    while True:
+        marks = [await _stat(blobs, f"{folder}/{name}") for name in await names(blobs, folder, folders=False)]
+        if all(mark is None or mark.age_s > MARK_LIFE_S for mark in marks):
+            return
+        await asyncio.sleep(_MARK_PAUSE_S)
+
+
+async def _stat(blobs: Blobs, key: str) -> Stat | None:
+    try:
+        return await blobs.stat(key)
     except Missing:
-        pass
-    await blobs.put(key, source, sha256=digest_hex(found.digest))
-    return found
+        return None
 
 
 async def _spool(source: AsyncIterable[bytes], folder: Path, limit: int | None) -> Path:

@@ -47,6 +47,26 @@ def blob(project_id: str, digest: str) -> str:
     return f"{project(project_id)}/blobs/sha256/{digits[:2]}/{digits}"
 
 
+def blobs(project_id: str) -> str:
+    """The folder of content-addressed bytes; below it lie folders named by the first two digits."""
+    return f"{project(project_id)}/blobs/sha256"
+
+
+def condemned_blobs(project_id: str) -> str:
+    """The folder of all marks that blobs are being collected."""
+    return f"{project(project_id)}/condemned"
+
+
+def condemned(project_id: str, digest: str) -> str:
+    """The folder of marks, one per collector, that a blob is being collected."""
+    return f"{condemned_blobs(project_id)}/{digest_hex(digest)}"
+
+
+def condemned_by(project_id: str, digest: str, collector: str) -> str:
+    """One collector's mark on a blob: whoever stores the same bytes waits until it is gone."""
+    return f"{condemned(project_id, digest)}/{check_ulid(collector, field='collector')}"
+
+
 def request(project_id: str, scope: str, request_id: str) -> str:
     """The memory of one request id. `scope` (the method called) keeps ids of different methods apart."""
     return f"{project(project_id)}/requests/{sha256_hex(f'{scope} {request_id}'.encode())}"
@@ -209,6 +229,11 @@ def open_job(project_id: str, kind: JobKind, job_id: str) -> str:
     return f"{open_jobs(project_id, kind)}/{check_ulid(job_id)}"
 
 
+def probes() -> str:
+    """The folder of what services try at their start."""
+    return "probe"
+
+
 def probe(probe_id: str) -> str:
     """The folder in which a service tries what the store can do."""
-    return f"probe/{check_ulid(probe_id)}"
+    return f"{probes()}/{check_ulid(probe_id)}"

@@ -44,6 +44,7 @@ def test_every_command_of_the_issue_is_there() -> None:
         "datasets import", "datasets show", "datasets check", "datasets commit", "datasets list",
         "runs list", "runs show", "runs watch", "runs cancel", "runs resume",
         "models list", "models show", "models import", "models export", "store check", "tokens new",
+        "upkeep gc", "upkeep verify",
     }  # fmt: skip
 
 
@@ -54,7 +55,7 @@ def test_help_fits_a_screen(words: tuple[str, ...]) -> None:
     lines = said.output.rstrip().splitlines()
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 80
-    if words and words[-1] not in ("datasets", "runs", "models", "store", "tokens"):
+    if words and words[-1] not in ("datasets", "runs", "models", "store", "tokens", "upkeep"):
         assert "--json" in said.output
 
 

@@ -4,11 +4,11 @@ import json
 
 import pytest
 from marsam_dataset.ingest.folder import Plan, plan, sidecar
-from marsam_dataset.ingest.receive import Received
 from marsam_dataset.ingest.records import item_id
 from marsam_dataset.vocabulary import Vocabulary
 
 from marsam.catalog.datasets import Caption, Rights
+from marsam.catalog.imports import Received
 from marsam.core.errors import Invalid
 from marsam.core.ids import digest_of, is_ulid
 from tests.unit.dataset.factory import IMPORT

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from marsam_dataset.ingest import imports
 from marsam_dataset.ingest.imports import Imports
-from marsam_dataset.ingest.receive import Received
-from marsam_dataset.ingest.records import ImportSpec, Verdict
+from marsam_dataset.ingest.records import Verdict
 from marsam_dataset.watching import until
 from PIL import Image
 
 from marsam.catalog.datasets import Dataset, Rights
+from marsam.catalog.imports import ImportSpec, Received
 from marsam.catalog.repository import list_items, save_dataset
 from marsam.core.clock import SystemClock
 from marsam.core.errors import Exhausted, Unavailable

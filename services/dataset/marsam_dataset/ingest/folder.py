@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from marsam.catalog.datasets import Caption, Finding, Rights
+from marsam.catalog.imports import Received
 from marsam.core.errors import Invalid
 from marsam_dataset.captions.forms import matching_key, stored_form, unbalanced_bidi
 from marsam_dataset.captions.language import guess
 from marsam_dataset.ingest import sidecars
-from marsam_dataset.ingest.receive import Received
 from marsam_dataset.ingest.sidecars import Problem, Record
 from marsam_dataset.vocabulary import Vocabulary
 

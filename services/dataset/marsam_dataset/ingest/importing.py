@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from marsam.catalog.datasets import Finding, Item
 from marsam.catalog.files import FileRef
+from marsam.catalog.imports import ImportSpec, Listing, VocabularyRecord
 from marsam.catalog.repository import list_items, save_item
 from marsam.core.clock import format_time
 from marsam.core.errors import Exists, MarsamError
@@ -27,8 +28,7 @@ from marsam.telemetry.rates import Rate
 from marsam_dataset.checks import quality
 from marsam_dataset.ingest import folder
 from marsam_dataset.ingest.folder import Entry, Plan
-from marsam_dataset.ingest.records import ImportSpec, Listing, Verdict, item_id
-from marsam_dataset.vocabularies import VocabularyRecord
+from marsam_dataset.ingest.records import Verdict, item_id
 
 _LOG = Log("marsam.dataset.import")
 _REPORT_S = 0.5

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Sequence
 
 from marsam.catalog.datasets import Rights
+from marsam.catalog.imports import ImportSpec, Listing, Received
 from marsam.catalog.repository import load_dataset
 from marsam.core.clock import Clock
 from marsam.core.errors import Conflict, Internal, MarsamError
@@ -22,8 +23,7 @@ from marsam.store.blobs import Blobs, names
 from marsam.store.content import put_blob
 from marsam.telemetry import Log, Meter, metrics
 from marsam_dataset.ingest.importing import Attempt
-from marsam_dataset.ingest.receive import Received
-from marsam_dataset.ingest.records import ImportSpec, Listing, Tally
+from marsam_dataset.ingest.records import Tally
 
 _LOG = Log("marsam.dataset.imports")
 _STOP_S = 10.0

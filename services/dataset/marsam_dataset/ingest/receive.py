@@ -5,8 +5,8 @@ A file that cannot be taken costs its own verdict; only a stream that breaks the
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from marsam.catalog.imports import Received
 from marsam.core.errors import Corrupt, Exhausted, Invalid
 from marsam.core.paths import check_relative
 from marsam.store.blobs import Blobs
@@ -15,17 +15,6 @@ from marsam.store.content import put_blob
 _IN_FLIGHT = 16
 _LARGE = 4 << 20
 """Files over this size are stored one at a time, so that what waits in memory stays bounded."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Received:
-    """A file that arrived. With a `reason` it was refused, and `digest` is empty."""
-
-    path: str
-    size: int
-    digest: str = ""
-    reason: str = ""
-    message: str = ""
 
 
 class Receiver:

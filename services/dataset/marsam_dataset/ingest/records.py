@@ -1,37 +1,15 @@
-"""What an import is told and what it tells, as stored."""
+"""What an import tells, as stored and as watched."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
-from marsam.catalog.datasets import Rights
+from marsam.catalog.imports import ImportSpec
 from marsam.core.ids import check_ulid, sha256_hex
 from marsam.jobs.states import State, Transition
-from marsam_dataset.ingest.receive import Received
 
 MOST_REFUSED_SHOWN = 1000
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImportSpec:
-    """The job: bring the files that the blob `listing` lists into `dataset` (a resource name)."""
-
-    SCHEMA: ClassVar[str] = "marsam.import/1"
-
-    dataset: str
-    listing: str
-    files: int
-    default_rights: Rights = field(default_factory=Rights)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Listing:
-    """Every file that was received."""
-
-    SCHEMA: ClassVar[str] = "marsam.import_listing/1"
-
-    files: tuple[Received, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

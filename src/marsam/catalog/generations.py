@@ -1,0 +1,53 @@
+"""What is kept of a generation: one small manifest beside the blobs of its pictures."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, ClassVar
+
+from marsam.catalog.files import FileRef
+from marsam.core.errors import Invalid
+from marsam.core.names import parse
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawnPicture:
+    """One picture of a generation. Sides in pixels."""
+
+    index: int
+    seed: int
+    width: int
+    height: int
+    file: FileRef
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timings:
+    """Seconds: waiting for the first tick, denoising, decoding (of all pictures), and from call to end."""
+
+    queued: float
+    denoise: float
+    decode: float
+    total: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationRecord:
+    """A finished generation. `request` is the resolved request as JSON, `models` maps every model's name to its
+    digest.
+    """
+
+    SCHEMA: ClassVar[str] = "marsam.generation/1"
+
+    name: str
+    request: Mapping[str, Any]
+    models: Mapping[str, str]
+    pictures: tuple[DrawnPicture, ...]
+    timings: Timings
+    fingerprint: str
+    create_time: datetime
+
+    def __post_init__(self) -> None:
+        parse(self.name, "generation")
+        if not self.pictures:
+            raise Invalid(f"{self.name} has no pictures", field="pictures")
