@@ -156,6 +156,8 @@ class JobStore:
                            resource=job_id, remedy="read its state and decide again") from error  # fmt: skip
         if reopened:  # whoever closed it may have removed the mark in between
             await self._mark(job_id)
+            if (await self.head(job_id)).state.terminal:  # … or has ended it meanwhile, before this mark
+                await self.close(job_id)
         if state.terminal:
             await self.close(job_id)
         return entry
@@ -237,9 +239,13 @@ class JobStore:
 
     async def close(self, job_id: str) -> None:
         """Remove the mark of a finished job; put it back if somebody resumed the job at the same moment."""
-        await self.blobs.delete([keys.open_job(self.project, self.kind, job_id)])
-        if not (await self.head(job_id)).state.terminal:
+        while True:
+            await self.blobs.delete([keys.open_job(self.project, self.kind, job_id)])
+            if (await self.head(job_id)).state.terminal:
+                return
             await self._mark(job_id)
+            if not (await self.head(job_id)).state.terminal:  # else it ended again before it was marked
+                return
 
     @property
     def _scope(self) -> str:
