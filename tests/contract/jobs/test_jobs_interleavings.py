@@ -80,3 +80,14 @@ async def test_a_job_that_ends_while_it_is_reopened_keeps_no_mark(nth: int, tmp_
         await store.append(job_id, head, State.CANCELLED)
     assert (await other.head(job_id)).state is State.CANCELLED
     assert await other.open_ids() == []
+
+
+async def test_a_reopening_that_came_too_late_leaves_no_mark(tmp_path: Path) -> None:
+    store, other = (JobStore(FolderBlobs(tmp_path), "p", "runs", SystemClock()) for _ in range(2))
+    job_id, _ = await other.create(request=b"", request_id="r", spec_for=lambda _: b"spec")
+    ended = await other.append(job_id, await other.head(job_id), State.CANCELLED)
+    again = await other.append(job_id, ended, State.PENDING)
+    await other.append(job_id, again, State.CANCELLED)
+    with pytest.raises(Conflict):
+        await store.append(job_id, ended, State.PENDING)
+    assert await other.open_ids() == []
