@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from marsam.telemetry import metrics
 from tests.helm.hardening import faults
 from tests.helm.rendering import (
     CASES,
@@ -85,7 +86,7 @@ def test_rights_are_those_of_the_namespace_and_of_the_trainer_only(case: Case) -
     }
     assert rights == {
         ("batch", "jobs"): ["create", "delete", "get", "list", "patch", "watch"],
-        ("", "pods"): ["delete", "get", "list", "watch"],
+        ("", "pods"): ["get", "list", "watch"],
         ("", "pods/log"): ["get"],
         ("", "events"): ["get", "list", "watch"],
     }
@@ -231,7 +232,8 @@ def test_disruption_budgets_stand_only_where_there_is_more_than_one() -> None:
     assert all(each["spec"]["maxUnavailable"] == 1 for each in found.values())
 
 
-def test_autoscalers_follow_the_seconds_of_queued_work() -> None:
+def test_autoscalers_follow_the_seconds_of_queued_work_as_the_generator_exports_them() -> None:
+    assert (metrics.QUEUE_WORK.name, metrics.QUEUE_WORK.labels) == ("marsam_queue_work_seconds", ("queue",))
     (scaler,) = of_kind(rendered("full"), "HorizontalPodAutoscaler").values()
     (metric,) = scaler["spec"]["metrics"]
     assert metric["pods"]["metric"]["name"] == "marsam_queue_work_seconds"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from marsam.store.settings import s3_settings
 from tests.helm.rendering import CASES, Case, Object, container, environment, rendered, runs_file
 
 EACH = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -17,7 +18,6 @@ def variables(one: Object, found: tuple[Object, ...], folder: Path) -> dict[str,
     """A container's environment on this machine: its mounts below `folder`, its Secrets filled."""
     told = environment(one)
     told |= {each["name"]: "from-a-secret" for each in one["env"] if "valueFrom" in each}
-    told = {name: value for name, value in told.items() if not name.startswith("MARSAM_S3_")}
     for name, value in told.items():
         for mount in one["volumeMounts"]:
             if value.startswith(f"{mount['mountPath']}/"):
@@ -45,9 +45,24 @@ def test_check_config_accepts_what_is_rendered(case: Case, component: str, tmp_p
     shown = json.loads(done.stdout)
     assert (shown["store"], shown["listen"].rpartition(":")[2]) == (told["MARSAM_STORE"], "5000")
     for name, value in told.items():
-        if name.startswith("MARSAM_") and "KEY" not in name:
+        if name.startswith("MARSAM_"):
+            value = "***" if name == "MARSAM_S3_SECRET_KEY" else value
             setting = shown[name.removeprefix("MARSAM_").lower()]
             assert str(setting).lower() == value.lower() or float(setting) == float(value), name
+
+
+@EACH
+def test_a_run_accepts_what_it_is_told_of_the_store(case: Case) -> None:
+    file = runs_file(rendered(case.name))
+    told = {name: value for name, value in file["env"].items() if not name.endswith("_FILE")}
+    told |= dict.fromkeys(file["secrets"], "from-a-secret")
+    settings = s3_settings(told)
+    assert settings.s3_endpoint == told.get("MARSAM_S3_ENDPOINT", "")
+    assert settings.s3_region == told.get("MARSAM_S3_REGION", "us-east-1")
+    assert bool(settings.s3_access_key) == ("MARSAM_S3_ACCESS_KEY" in file["secrets"])
+    if "MARSAM_S3_CREDENTIALS_FILE" in file["env"]:
+        mounts = [volume["mountPath"] for volume in file["volumes"]]
+        assert any(file["env"]["MARSAM_S3_CREDENTIALS_FILE"].startswith(f"{mount}/") for mount in mounts)
 
 
 def test_an_invented_setting_is_noticed(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ LABEL = st.one_of(
 NAME = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,20}", fullmatch=True)
 SCALAR = st.one_of(TEXT, st.booleans(), st.integers(-(10**12), 10**12))
 EXAMPLES = settings(
-    max_examples=12,
+    max_examples=25,
     deadline=None,
     derandomize=True,
     database=None,

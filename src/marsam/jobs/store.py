@@ -152,10 +152,13 @@ class JobStore:
         try:
             await self._write(job_id, entry)
         except Conflict as error:
+            if reopened:
+                await self._unmark_ended(job_id)
             raise Conflict(f"{self.kind} {job_id} was moved on by somebody else", reason="JOB_MOVED",
                            resource=job_id, remedy="read its state and decide again") from error  # fmt: skip
         if reopened:  # whoever closed it may have removed the mark in between
             await self._mark(job_id)
+            await self._unmark_ended(job_id)
         if state.terminal:
             await self.close(job_id)
         return entry
@@ -237,9 +240,13 @@ class JobStore:
 
     async def close(self, job_id: str) -> None:
         """Remove the mark of a finished job; put it back if somebody resumed the job at the same moment."""
-        await self.blobs.delete([keys.open_job(self.project, self.kind, job_id)])
-        if not (await self.head(job_id)).state.terminal:
+        while True:
+            await self.blobs.delete([keys.open_job(self.project, self.kind, job_id)])
+            if (await self.head(job_id)).state.terminal:
+                return
             await self._mark(job_id)
+            if not (await self.head(job_id)).state.terminal:  # else it ended again before it was marked
+                return
 
     @property
     def _scope(self) -> str:
@@ -251,6 +258,11 @@ class JobStore:
 
     async def _mark(self, job_id: str) -> None:
         await create_surely(self.blobs, keys.open_job(self.project, self.kind, job_id), job_id.encode())
+
+    async def _unmark_ended(self, job_id: str) -> None:
+        """After a mark: the job may have been ended, and its mark removed, before that came."""
+        if (await self.head(job_id)).state.terminal:
+            await self.close(job_id)
 
     async def _begin(self, job_id: str) -> None:
         first = Transition(

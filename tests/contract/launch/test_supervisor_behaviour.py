@@ -10,7 +10,7 @@ import pytest
 from marsam.core.clock import SystemClock
 from marsam.core.errors import Invalid, Precondition
 from marsam.jobs.cancel import ask_to_cancel
-from marsam.jobs.progress import heartbeat
+from marsam.jobs.progress import heartbeat, read_heartbeat
 from marsam.jobs.states import State, Transition
 from marsam.jobs.store import JobStore
 from marsam.launch.attempt import Ended, Outcome, Policy
@@ -22,11 +22,13 @@ from tests.contract.launch.places import Place
 CLOCK = SystemClock()
 FAST = Policy(poll_s=0.05, backoff_s=0.05, grace_s=5, silence_s=None)
 
+UNTIL_GO = "import os,time\nwhile not os.path.exists('go'): time.sleep(0.02)"
+
 _BEATING = """
 import asyncio, sys, time, os
 from pathlib import Path
 from marsam.core.clock import SystemClock
-from marsam.jobs.progress import heartbeat
+from marsam.jobs.progress import heartbeat, read_heartbeat
 from marsam.jobs.store import JobStore
 from marsam.store.folder import FolderBlobs
 root, job_id, attempt = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
@@ -35,6 +37,8 @@ async def main():
     for n in range(3):
         await heartbeat(store, job_id, attempt, {"n": n})
         await asyncio.sleep(0.1)
+    while not os.path.exists("go"):
+        await asyncio.sleep(0.02)
 asyncio.run(main())
 """
 
@@ -110,7 +114,9 @@ def house(tmp_path: Path, place: Place) -> House:
 
 async def test_a_job_is_started_and_seen_to_its_end(house: House) -> None:
     async with house.supervisor():
-        job_id = await house.job("import time; time.sleep(0.3)")
+        job_id = await house.job(UNTIL_GO)
+        await house.until(job_id, State.RUNNING)
+        (house.root / "go").touch()
         head = await house.until(job_id, State.SUCCEEDED)
     assert await house.states(job_id) == [
         (State.PENDING, 0),
@@ -245,8 +251,15 @@ async def test_a_heartbeat_makes_it_running(house: House) -> None:
     policy = Policy(poll_s=0.02, backoff_s=0.05, grace_s=1, start_s=30, silence_s=30)
     async with house.supervisor(policy):
         job_id = await house.job(_BEATING)
+        await house.until(job_id, State.RUNNING)
+        (house.root / "go").touch()
         await house.until(job_id, State.SUCCEEDED)
-    assert (State.RUNNING, 1) in await house.states(job_id)
+    assert await house.states(job_id) == [
+        (State.PENDING, 0),
+        (State.STARTING, 1),
+        (State.RUNNING, 1),
+        (State.SUCCEEDED, 1),
+    ]
 
 
 async def test_a_program_that_outlived_its_supervisor_is_found_again(house: House) -> None:
@@ -263,9 +276,8 @@ async def test_a_program_that_outlived_its_supervisor_is_found_again(house: Hous
 
 
 async def test_an_end_that_came_while_nobody_looked_is_learned(house: House) -> None:
-    code = "import os,time\nwhile not os.path.exists('go'): time.sleep(0.02)"
     async with house.supervisor():
-        job_id = await house.job(code)
+        job_id = await house.job(UNTIL_GO)
         await house.until(job_id, State.RUNNING)
     (house.root / "go").touch()
     await asyncio.sleep(0.5)
@@ -326,11 +338,13 @@ async def test_a_program_that_the_launcher_forgot_is_outlasted(house: House) -> 
     head = await house.jobs.append(job_id, await house.jobs.head(job_id), State.STARTING, owner="here")
     await house.jobs.append(job_id, head, State.RUNNING, owner="here")
     await heartbeat(house.jobs, job_id, 1, {})
+    beat = await read_heartbeat(house.jobs, job_id, 1)
+    assert beat is not None
     async with house.supervisor(Policy(poll_s=0.05, backoff_s=0, start_s=30, silence_s=1.0)):
-        await asyncio.sleep(0.5)
-        assert (await house.jobs.head(job_id)).state is State.RUNNING
         head = await house.until(job_id, State.SUCCEEDED)
     assert (head.attempt, house.work.ends[0].exit.cause) == (2, Cause.LOST)
+    again = next(t for t in await house.jobs.history(job_id) if t.attempt == 2)
+    assert (again.at - beat.modified).total_seconds() >= 1.0
 
 
 async def test_a_fault_in_the_work_itself_stops_nobody_else(house: House, caplog: pytest.LogCaptureFixture) -> None:

@@ -60,6 +60,18 @@ class JobService(Service):
         await place_base(blobs)
         await place_version(blobs)
 
+    def go(self, run: str) -> None:
+        """Let a run go on that holds (its label `hold`: at which step)."""
+        (Path(self.said["cache"]) / f"go-{run.split('/')[-1]}").touch()
+
+    def attempts(self, run: str) -> list[str]:
+        """Of which attempts of a run there is a Job."""
+        return [t["metadata"]["labels"]["marsam.dev/attempt"] for t in self._own(self.cluster.jobs, run)]
+
+    def pods(self, run: str) -> list[Object]:
+        """All pods of a run."""
+        return self._own(self.cluster.pods, run)
+
     def job(self, run: str) -> Object:
         """The Job of a run's newest attempt."""
         return self._newest(self.cluster.jobs, run)
@@ -69,5 +81,7 @@ class JobService(Service):
         return str(self._newest(self.cluster.pods, run)["metadata"]["name"])
 
     def _newest(self, things: list[Object], run: str) -> Object:
-        own = [t for t in things if t["metadata"]["labels"].get("marsam.dev/run") == run.split("/")[-1]]
-        return max(own, key=lambda t: int(t["metadata"]["labels"]["marsam.dev/attempt"]))
+        return max(self._own(things, run), key=lambda t: int(t["metadata"]["labels"]["marsam.dev/attempt"]))
+
+    def _own(self, things: list[Object], run: str) -> list[Object]:
+        return [t for t in things if t["metadata"]["labels"].get("marsam.dev/run") == run.split("/")[-1]]

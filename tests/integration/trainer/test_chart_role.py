@@ -49,7 +49,7 @@ async def test_the_rendered_role_is_enough_for_a_runs_whole_life(tmp_path: Path,
                 return
             done = await service.until(run.name, "SUCCEEDED", "FAILED")
             assert state(done) == "SUCCEEDED", done.message
-            second = await service.create(labels={"step-s": "0.1"}, steps=50)
+            second = await service.create(labels={"hold": "3"})
             await service.until(second.name, "RUNNING")
             await service.trainer.CancelRun(trainer_pb2.CancelRunRequest(name=second.name))
             await service.until(second.name, "CANCELLED")

@@ -14,13 +14,15 @@ import pytest_asyncio
 from marsam.api.trainer.v1 import trainer_pb2
 from marsam.rpc.wire import error_of
 from tests.fakes.kubernetes.cluster import ROLE, FakeCluster, forbid
+from tests.fakes.kubernetes.conditions import holds
 from tests.fakes.kubernetes.server import Handler, fail, hang_up
 from tests.integration.trainer.cluster import JobService
 from tests.integration.trainer.harness import PARENT, state
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
-SLOW = {"step-s": "0.1"}
+HOLDS = {"hold": "3"}
+"""A run that does nothing more from its third step on, in whichever attempt, until it is told to `go`."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -41,10 +43,11 @@ async def until(condition: Callable[[], object], deadline_s: float = 30) -> None
 
 
 async def running(jobs: JobService, **how: Any) -> Any:
-    """A run that has taken three steps, one checkpoint behind it."""
-    run = await jobs.create(labels=SLOW, **{"steps": 15, **how})
+    """A run that is known to run and has taken three steps, one checkpoint behind it; there it holds."""
+    run = await jobs.create(labels=HOLDS, **{"steps": 15, **how})
     async with asyncio.timeout(60):
-        while (await jobs.get(run.name)).progress.step < 3:
+        while (found := await jobs.get(run.name)).progress.step < 3 or state(found) != "RUNNING":
+            assert state(found) not in ("SUCCEEDED", "FAILED"), found
             await asyncio.sleep(0.05)
     return run
 
@@ -72,6 +75,7 @@ async def test_a_run_is_a_job_and_publishes_its_model(jobs: JobService) -> None:
         "marsam.dev/trainer": "marsam",
     }
     assert (spec["completionMode"], spec["backoffLimit"]) == ("Indexed", 0)
+    jobs.go(run.name)
     done = await ended(jobs, run.name)
     assert (state(done), done.attempt, done.model) == ("SUCCEEDED", 1, "projects/default/models/first")
     assert "Job marsam/" in next(e.message for e in done.history if e.message)
@@ -79,12 +83,13 @@ async def test_a_run_is_a_job_and_publishes_its_model(jobs: JobService) -> None:
 
 
 async def test_a_preempted_run_goes_on_and_is_not_charged(jobs: JobService) -> None:
-    run = await running(jobs, steps=40)
+    run = await running(jobs)
     for attempt in (1, 2, 3):  # more often than it may fail
         await jobs.until(run.name, "RUNNING", attempt=attempt)
         pod = jobs.pod(run.name)
         jobs.cluster.disrupt(pod, "PreemptionByScheduler", "default-scheduler: preempting to accommodate a higher one")
         await jobs.until(run.name, "STARTING", "RUNNING", attempt=attempt + 1)
+    jobs.go(run.name)
     done = await ended(jobs, run.name)
     assert (state(done), done.attempt) == ("SUCCEEDED", 4)
     told = [entry for entry in done.history if entry.reason == "RETRY"]
@@ -94,13 +99,14 @@ async def test_a_preempted_run_goes_on_and_is_not_charged(jobs: JobService) -> N
 async def test_a_drained_node_is_no_fault(jobs: JobService) -> None:
     run = await running(jobs)
     jobs.cluster.disrupt(jobs.pod(run.name), "EvictionByEvictionAPI", "Eviction API: evicting")
+    jobs.go(run.name)
     done = await ended(jobs, run.name)
     assert (state(done), done.attempt) == ("SUCCEEDED", 2)
     assert "node was drained" in next(e.message for e in done.history if e.reason == "RETRY")
 
 
 async def test_memory_that_ran_out_is_said_and_not_tried_again(jobs: JobService) -> None:
-    run = await jobs.create(profile="tight", labels={"eats": "250"})
+    run = await jobs.create(profile="tight", labels={"eats": "250", **HOLDS})
     done = await ended(jobs, run.name)
     assert (state(done), done.attempt, done.reason) == ("FAILED", 1, "OUT_OF_MEMORY")
     assert "memory ran out" in done.message
@@ -136,7 +142,7 @@ async def test_a_run_without_a_node_says_why_and_starts_when_there_is_one(jobs: 
     assert state(waiting) == "STARTING"
     assert "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector" in waiting.message
     node = jobs.cluster.add_node("gpu-1", gpus={"nvidia.com/gpu": 1}, labels={"pool": "small"})
-    second = await jobs.create(profile="gpu-24g", labels=SLOW)
+    second = await jobs.create(profile="gpu-24g")
     done = [await ended(jobs, r.name) for r in (run, second)]
     assert [(state(d), d.attempt) for d in done] == [("SUCCEEDED", 1)] * 2
     jobs.cluster.lose(node)
@@ -145,20 +151,15 @@ async def test_a_run_without_a_node_says_why_and_starts_when_there_is_one(jobs: 
 
 async def test_one_gpu_runs_one_run(jobs: JobService) -> None:
     node = jobs.cluster.add_node("mig-1", gpus={"nvidia.com/mig-1g.12gb": 1})
-    first = await running_on(jobs, "mig")
+    first = await running(jobs, profile="mig")
     second = await jobs.create(profile="mig")
     async with asyncio.timeout(30):
         while "Insufficient nvidia.com/mig-1g.12gb" not in (await jobs.get(second.name)).message:
             await asyncio.sleep(0.05)
+    jobs.go(first.name)
     assert [state(await ended(jobs, r.name)) for r in (first, second)] == ["SUCCEEDED"] * 2
     jobs.cluster.lose(node)
     jobs.cluster.collect(node)
-
-
-async def running_on(jobs: JobService, profile: str) -> Any:
-    run = await jobs.create(labels=SLOW, steps=20, profile=profile)
-    await jobs.until(run.name, "RUNNING")
-    return run
 
 
 async def test_no_node_for_too_long_is_given_up(jobs: JobService) -> None:
@@ -170,10 +171,11 @@ async def test_no_node_for_too_long_is_given_up(jobs: JobService) -> None:
 
 async def test_a_lost_node_costs_an_attempt_and_nothing_else(jobs: JobService) -> None:
     doomed = jobs.cluster.add_node("gpu-2", gpus={"nvidia.com/gpu": 1}, labels={"pool": "small"})
-    run = await running_on(jobs, "gpu-24g")
+    run = await running(jobs, profile="gpu-24g")
     jobs.cluster.lose(doomed)
     spare = jobs.cluster.add_node("gpu-3", gpus={"nvidia.com/gpu": 1}, labels={"pool": "small"})
     jobs.cluster.collect(doomed)
+    jobs.go(run.name)
     done = await ended(jobs, run.name)
     assert (state(done), done.attempt) == ("SUCCEEDED", 2)
     retry = next(e for e in done.history if e.reason == "RETRY")
@@ -231,6 +233,7 @@ async def test_an_api_server_that_is_away_costs_a_run_nothing(jobs: JobService) 
 
     for method in ("GET", "PATCH", "POST", "DELETE"):
         jobs.cluster.server.trouble(method, "/namespaces/", away, times=10_000)
+    jobs.go(run.name)  # it ends while nobody can be told
     other = await jobs.create()
     done = [await ended(jobs, r.name) for r in (run, other)]
     jobs.cluster.server.calm()
@@ -238,19 +241,20 @@ async def test_an_api_server_that_is_away_costs_a_run_nothing(jobs: JobService) 
 
 
 async def test_a_queue_admits_a_run_and_takes_its_place_again(jobs: JobService) -> None:
-    run = await jobs.create(profile="queued", labels=SLOW, steps=20)
+    run = await jobs.create(profile="queued", labels=HOLDS, steps=20)
     async with asyncio.timeout(30):
         while (await jobs.get(run.name)).reason != "QUEUED":
             await asyncio.sleep(0.05)
     job = jobs.job(run.name)
     assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team-a"
-    assert jobs.cluster.objects.get("jobs", job["metadata"]["name"])["status"]["conditions"][0]["type"] == "Suspended"
+    await until(lambda: holds(jobs.job(run.name), "Suspended"))
     suspend(jobs, run.name, False)
     await jobs.until(run.name, "RUNNING")
     suspend(jobs, run.name, True)
     waiting = await jobs.until(run.name, "STARTING", attempt=2)
     assert "suspended it to make room" in next(e.message for e in waiting.history if e.reason == "RETRY")
-    await until(lambda: jobs.job(run.name)["metadata"]["labels"]["marsam.dev/attempt"] == "2")
+    await until(lambda: jobs.attempts(run.name) == ["2"])  # between two attempts there is no Job at all
+    jobs.go(run.name)
     suspend(jobs, run.name, False)
     done = await ended(jobs, run.name)
     assert (state(done), done.attempt) == ("SUCCEEDED", 2)
@@ -261,7 +265,7 @@ def suspend(jobs: JobService, run: str, value: bool) -> None:
 
 
 async def test_a_deadline_ends_a_run_for_good(jobs: JobService) -> None:
-    run = await jobs.create(profile="short", labels=SLOW, steps=200)
+    run = await jobs.create(profile="short", labels=HOLDS)
     done = await ended(jobs, run.name)
     assert (state(done), done.attempt, done.reason) == ("FAILED", 1, "DEADLINE")
 
@@ -273,9 +277,7 @@ async def test_cancel_stops_the_job(jobs: JobService) -> None:
     assert state(done) == "CANCELLED"
     checkpoints = await jobs.trainer.ListCheckpoints(trainer_pb2.ListCheckpointsRequest(name=run.name))
     assert checkpoints.checkpoints[-1].step >= 3  # it saved where it was
-    await until(
-        lambda: not [p for p in jobs.cluster.pods if run.name.endswith(p["metadata"]["labels"]["marsam.dev/run"])]
-    )
+    await until(lambda: not jobs.pods(run.name))
 
 
 async def test_an_unknown_profile_is_refused_with_the_nearest(jobs: JobService) -> None:
@@ -323,17 +325,19 @@ async def test_a_failing_program_says_its_last_words(jobs: JobService) -> None:
 async def test_history_that_was_forgotten_does_not_hurt(jobs: JobService) -> None:
     run = await running(jobs)
     jobs.cluster.objects.expire()  # as after a restart of the API server: every watch is too old
+    jobs.go(run.name)
     done = await ended(jobs, run.name)
     assert (state(done), done.attempt) == ("SUCCEEDED", 1)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 async def test_a_run_outlives_its_trainer_and_is_adopted(jobs: JobService, number: signal.Signals) -> None:
-    run = await running(jobs, steps=40)
+    run = await running(jobs)
     pod = jobs.pod(run.name)
     await jobs.stop(number)
     await jobs.start()
     assert jobs.pod(run.name) == pod
+    jobs.go(run.name)
     done = await ended(jobs, run.name)
     assert (state(done), done.attempt) == ("SUCCEEDED", 1)
 
@@ -342,7 +346,8 @@ async def test_what_ended_while_nobody_looked_is_learned(jobs: JobService) -> No
     run = await running(jobs)
     await jobs.stop(signal.SIGKILL)
     jobs.cluster.disrupt(jobs.pod(run.name), "TerminationByKubelet", "The node was low on resource: memory.")
-    await until(lambda: not jobs.cluster.nodes[0].containers)
+    await until(lambda: not jobs.pods(run.name))  # what is left is the Job, and what it says
+    jobs.go(run.name)
     await jobs.start()
     done = await ended(jobs, run.name)
     assert (state(done), done.attempt) == ("SUCCEEDED", 2)

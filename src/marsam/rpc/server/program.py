@@ -71,14 +71,15 @@ def run(
     configure(service=service)
     try:
         environment = os.environ if env is None else env
-        s3_settings(environment)  # read where a store is opened; what is wrong with them is said here
+        s3 = s3_settings(environment)  # read where a store is opened; what is wrong with them is said here
         settings = load_settings(
             settings_type, env=environment, file=arguments.config, also_known=s3_variables(environment)
         )
     except MarsamError as error:
         return _refuse(error)
     if arguments.check_config:
-        sys.stdout.write(json.dumps(to_plain(settings), default=str, indent=2, ensure_ascii=False) + "\n")
+        shown = to_plain(settings) | to_plain(s3) | ({"s3_secret_key": "***"} if s3.s3_secret_key else {})
+        sys.stdout.write(json.dumps(shown, default=str, indent=2, ensure_ascii=False) + "\n")
         return 0
     configure(service=service, level=settings.log_level)
     try:
