@@ -43,7 +43,10 @@ class Lister:
         """One page of the project's runs, newest first, and the next page's token. Raises `Invalid` for the filter."""
         asked = parse_filter(filter_, family_of=self._family)
         index = await self._runs.index(project)
-        rows, _ = index.page(size=1 << 30, before=page.last, keep=lambda row: asked.admits(row.state))
+        # One more than is shown tells whether there are more; a filter by spec must see all.
+        wanted = 1 << 30 if asked.by_spec else page.size + 1
+        keep = (lambda row: asked.admits(row.state)) if asked.by_state else None
+        rows, _ = index.page(size=wanted, before=page.last, keep=keep)
         if asked.by_spec:
             read = (await index.specs(rows)).items()
             specs = {run_id: load(RunSpec, data, what=f"spec of {run_id}") for run_id, data in read}

@@ -6,9 +6,11 @@ say) is not part of it, and what was asked is read only when a list is cut by it
 
 import asyncio
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from itertools import islice
 
 from marsam.jobs.ended import ended
 from marsam.jobs.heads import gather_heads, gathered
@@ -38,6 +40,8 @@ class Index:
     def __init__(self, store: JobStore) -> None:
         self._store = store
         self._rows: dict[str, Row] = {}
+        self._ids: list[str] = []
+        self._alive: set[str] = set()
         self._specs: dict[str, bytes] = {}
         self._turn = asyncio.Lock()
         self._looked: date | None = None
@@ -53,18 +57,28 @@ class Index:
             for job_id, mark in (await ended(store.blobs, store.project, store.kind, since=since, until=today)).items():
                 known = self._rows.get(job_id)
                 if known is None or known.seq < mark.seq:
-                    self._rows[job_id] = Row(job_id=job_id, state=mark.state, seq=mark.seq)
+                    self._take(Row(job_id=job_id, state=mark.state, seq=mark.seq))
             listed, now = self._listed, time.monotonic()
             if now - listed >= LISTED_S:
                 ids, listed = set(await store.ids()), now
                 for gone in self._rows.keys() - ids:
-                    del self._rows[gone]
-                    self._specs.pop(gone, None)
+                    self._drop(gone)
                 stale |= ids - self._rows.keys()
-            stale |= {job_id for job_id, row in self._rows.items() if not row.state.terminal}
-            for job_id, head in (await gather_heads(store, sorted(stale))).items():
-                self._rows[job_id] = Row(job_id=job_id, state=head.state, seq=head.seq)
+            for job_id, head in (await gather_heads(store, sorted(stale | self._alive))).items():
+                self._take(Row(job_id=job_id, state=head.state, seq=head.seq))
+            if len(self._ids) != len(self._rows):
+                self._ids = sorted(self._rows)
             self._looked, self._listed = today, listed
+
+    def _take(self, row: Row) -> None:
+        self._rows[row.job_id] = row
+        (self._alive.discard if row.state.terminal else self._alive.add)(row.job_id)
+
+    def _drop(self, job_id: str) -> None:
+        del self._rows[job_id]
+        self._specs.pop(job_id, None)
+        self._alive.discard(job_id)
+        self._ids = []
 
     def page(
         self,
@@ -75,13 +89,11 @@ class Index:
         keep: Callable[[Row], bool] | None = None,
     ) -> tuple[list[Row], str]:
         """Return (up to `size` rows, newest first, older than job `before`; the `before` of the next page or '')."""
-        chosen = [
-            row
-            for job_id, row in sorted(self._rows.items(), reverse=True)
-            if (not before or job_id < before) and (not states or row.state in states) and (keep is None or keep(row))
-        ]
-        page = chosen[:size]
-        return page, page[-1].job_id if len(chosen) > size else ""
+        end = bisect_left(self._ids, before) if before else len(self._ids)
+        rows = (self._rows[self._ids[place]] for place in range(end - 1, -1, -1))
+        fitting = (row for row in rows if (not states or row.state in states) and (keep is None or keep(row)))
+        chosen = list(islice(fitting, size + 1))
+        return chosen[:size], chosen[size - 1].job_id if len(chosen) > size else ""
 
     def count(self, *, states: Collection[State] = ()) -> int:
         """Return how many jobs are in one of `states` (all jobs when empty)."""

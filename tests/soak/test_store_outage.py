@@ -1,0 +1,27 @@
+"""The S3 store is away for a minute in mid-run: dead, or silent with open connections. The run waits, and ends well."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hayy.demo.seaweed import Seaweed, running
+
+from tests.integration.store.outage import survive
+
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(900)]
+
+OUTAGE_S = 60.0
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Seaweed]:
+    with running(tmp_path / "seaweed") as server:
+        server.make_bucket("marsam")
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        yield server
+
+
+@pytest.mark.parametrize("hung", [False, True], ids=["dead", "silent"])
+async def test_a_run_survives_a_minute_without_its_store(server: Seaweed, tmp_path: Path, hung: bool) -> None:
+    await survive(server, tmp_path, seconds=OUTAGE_S, hung=hung)
