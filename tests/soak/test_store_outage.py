@@ -1,25 +1,15 @@
 """The S3 store is away for a minute in mid-run: dead, or silent with open connections. The run waits, and ends well."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hayy.demo.seaweed import Seaweed, running
+from hayy.demo.seaweed import Seaweed
 
 from tests.integration.store.outage import survive
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(900)]
 
 OUTAGE_S = 60.0
-
-
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Seaweed]:
-    with running(tmp_path / "seaweed") as server:
-        server.make_bucket("marsam")
-        for name, value in server.environment.items():
-            monkeypatch.setenv(name, value)
-        yield server
 
 
 @pytest.mark.parametrize("hung", [False, True], ids=["dead", "silent"])
