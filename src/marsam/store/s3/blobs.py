@@ -190,7 +190,9 @@ class S3Blobs:
     @_stated
     def _put(self, key: str, source: bytes | Path, sha256: str | None) -> Stat:
         with opened(source) as (file, size):
-            result = self._sender.put_object(
+            # What is sent in one part is sent again whole, by whoever called.
+            sender = self._sender if size > ranges.PART else self._client
+            result = sender.put_object(
                 self.bucket,
                 self._name(key),
                 Outgoing(file, size, what=f"'{key}'", sha256=sha256),
