@@ -7,57 +7,33 @@ own, called over gRPC on loopback, one call at a time and sixteen at a time. Tar
 """
 
 import asyncio
-import json
 import os
 import platform
 import random
-import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from marsam.api.trainer.v1 import trainer_pb2, trainer_pb2_grpc
-from marsam.catalog.runs import RunSpec
+from benchmarks.measures import latencies, quantiles
+from benchmarks.trainer import PROJECT, run_spec, serving
+from marsam.api.trainer.v1 import trainer_pb2
 from marsam.core.clock import SystemClock
 from marsam.core.ids import new_ulid
 from marsam.core.names import format_name
-from marsam.core.records import canonical, dump
+from marsam.core.records import canonical
 from marsam.jobs.progress import heartbeat
 from marsam.jobs.states import State
 from marsam.jobs.store import JobStore
-from marsam.rpc.wire import channel
 from marsam.store import keys
 from marsam.store.open import open_store
 
-PROJECT = "bench"
 WAITING = 20
 RSS_TARGET_MB = 150
 P95_TARGET_MS = 20
-_DIGEST = f"sha256:{'0' * 64}"
 # The one run that is alive does nothing but live.
 _PROGRAM = f"{sys.executable},-c,import time; time.sleep(3600)"
-
-
-def _spec(run_id: str) -> bytes:
-    return dump(
-        RunSpec(
-            name=format_name("run", PROJECT, run_id),
-            base=format_name("model", PROJECT, "base"),
-            base_digest=_DIGEST,
-            dataset_version=format_name("version", PROJECT, "set", "v1"),
-            dataset_digest=_DIGEST,
-            method="lora",
-            output_model_id=run_id,
-            steps=1000,
-            batch_size=4,
-            learning_rate=1e-4,
-            resolution=512,
-            seed=0,
-        )
-    )
 
 
 async def _fill(store: Path, count: int) -> list[str]:
@@ -66,7 +42,7 @@ async def _fill(store: Path, count: int) -> list[str]:
     ended = (State.SUCCEEDED, State.FAILED, State.CANCELLED)
 
     async def one(number: int) -> str:
-        run_id, _ = await jobs.create(request=new_ulid().encode(), request_id="", spec_for=_spec)
+        run_id, _ = await jobs.create(request=new_ulid().encode(), request_id="", spec_for=run_spec)
         if number < count - WAITING:
             head = await jobs.append(run_id, await jobs.head(run_id), State.STARTING, reason="LAUNCHED")
             head = await jobs.append(run_id, head, State.RUNNING, reason="ALIVE")
@@ -81,54 +57,17 @@ async def _fill(store: Path, count: int) -> list[str]:
     return ids
 
 
-def _resident_mb(pid: int) -> float:
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0]) / 1024
-
-
-async def _latencies(calls: Sequence[Callable[[], Awaitable[Any]]], *, at_once: int) -> list[float]:
-    """Milliseconds of each call, `at_once` of them under way at any time."""
-    waiting = iter(calls)
-    found: list[float] = []
-
-    async def worker() -> None:
-        for call in waiting:
-            began = time.perf_counter()
-            await call()
-            found.append((time.perf_counter() - began) * 1000)
-
-    await asyncio.gather(*(worker() for _ in range(at_once)))
-    return found
-
-
-def _quantiles(values: Sequence[float]) -> tuple[float, float]:
-    cuts = statistics.quantiles(values, n=20)
-    return cuts[9], cuts[18]
-
-
 async def measure(count: int) -> dict[str, float]:
     """Resident megabytes and milliseconds, by name."""
     with tempfile.TemporaryDirectory(prefix="marsam-bench-") as folder:
         store = Path(folder, "store")
         ids = await _fill(store, count)
-        env = {**os.environ, "MARSAM_STORE": str(store), "MARSAM_CACHE": f"{folder}/cache",
-               "MARSAM_RUN_COMMAND": _PROGRAM, "MARSAM_STOP_GRACE_S": "2"}  # fmt: skip
-        began = time.perf_counter()
-        service = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "marsam_trainer", "--until-stdin-closes", env=env,
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
-        )  # fmt: skip
-        assert service.stdout is not None
-        ready = json.loads(await asyncio.wait_for(service.stdout.readline(), 120))
-        figures = {"start_ms": (time.perf_counter() - began) * 1000, "rss_start_mb": _resident_mb(service.pid)}
-        try:
-            async with channel(ready["grpc"]) as connection:
-                stub = trainer_pb2_grpc.TrainerServiceStub(connection)
-                await _call(stub, store, ids, figures)
-            figures["rss_mb"] = _resident_mb(service.pid)
-        finally:
-            service.terminate()
-            await asyncio.wait_for(service.wait(), 60)
+        settings = {"MARSAM_STORE": str(store), "MARSAM_CACHE": f"{folder}/cache",
+                    "MARSAM_RUN_COMMAND": _PROGRAM, "MARSAM_STOP_GRACE_S": "2"}  # fmt: skip
+        async with serving(settings) as trainer:
+            figures = {"start_ms": trainer.start_s * 1000, "rss_start_mb": trainer.resident_mb()}
+            await _call(trainer.stub, store, ids, figures)
+            figures["rss_mb"] = trainer.resident_mb()
     return figures
 
 
@@ -156,10 +95,10 @@ async def _call(stub: Any, store: Path, ids: list[str], figures: dict[str, float
         ("get_alive", [alive] * 300, 1),
         ("get_16", order * 2, 16),
     ):
-        figures[f"{name}_p50_ms"], figures[f"{name}_p95_ms"] = _quantiles(
-            await _latencies([get(run_id) for run_id in run_ids], at_once=at_once)
+        figures[f"{name}_p50_ms"], figures[f"{name}_p95_ms"] = quantiles(
+            await latencies([get(run_id) for run_id in run_ids], at_once=at_once)
         )
-    figures["list_p50_ms"], figures["list_p95_ms"] = _quantiles(await _latencies([first_page] * 40, at_once=1))
+    figures["list_p50_ms"], figures["list_p95_ms"] = quantiles(await latencies([first_page] * 40, at_once=1))
     beating.cancel()
     await asyncio.wait({beating})
 

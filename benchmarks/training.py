@@ -11,7 +11,6 @@ more. Each ratio is of wall time and of processor time; only the second means mu
 import argparse
 import json
 import os
-import platform
 import resource
 import statistics
 import sys
@@ -30,6 +29,7 @@ from marsam_trainer.run.loop import Loop, Plan
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.measures import machine
 from benchmarks.peer_loop import Given, PeerLoop
 from marsam.diffusion import registry
 from marsam.diffusion.lanes.net import Lanes
@@ -210,24 +210,10 @@ def compare(bench: Bench, *, rounds: int, steps: int) -> dict[str, Any]:
     }
 
 
-def machine() -> dict[str, Any]:
-    """Where the figures were measured."""
-    names = [
-        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
-    ]
-    return {
-        "processor": names[0] if names else platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "load_average": os.getloadavg()[0],
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
-
-
 def measure(base: Path, *, rounds: int, steps: int, cores: Sequence[int]) -> dict[str, Any]:
     """All figures, for each number of `cores`."""
     quieten()
-    before = machine()
+    before = machine() | {"torch": torch.__version__}
     found = []
     with tempfile.TemporaryDirectory(prefix="marsam-bench-") as folder:
         data = make_data(Path(folder))

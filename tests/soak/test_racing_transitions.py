@@ -21,6 +21,7 @@ from marsam.store import keys
 from marsam.store.blobs import names
 from marsam.store.keys import number
 from marsam.store.open import open_store
+from tests.contract.store.racing import race_for_a_log
 from tests.soak import contender
 from tests.soak.span import LIMIT_S, Span, drawn
 
@@ -33,8 +34,8 @@ KILL_EVERY_S = (5.0, 25.0)
 class Arena:
     """The contenders over one store. Their claims stay when they are gone."""
 
-    def __init__(self, folder: Path, chance: random.Random) -> None:
-        self.store = folder / "store"
+    def __init__(self, url: str, folder: Path, chance: random.Random) -> None:
+        self.url = url
         self.killed: list[str] = []
         self._claims = folder / "claims"
         self._claims.mkdir()
@@ -46,7 +47,7 @@ class Arena:
         """One more."""
         self._started += 1
         name = f"c{self._started}"
-        words = [self.store.as_uri(), name, str(self._chance.randrange(1 << 30)), str(self._claims / name)]
+        words = [self.url, name, str(self._chance.randrange(1 << 30)), str(self._claims / name)]
         self._running[name] = subprocess.Popen([sys.executable, contender.__file__, *words], stdin=subprocess.PIPE)
 
     def kill_one(self) -> None:
@@ -80,9 +81,9 @@ class Arena:
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
-async def test_eight_services_race_and_every_move_is_somebody_s(tmp_path: Path) -> None:
+async def test_eight_services_race_and_every_move_is_somebody_s(url: str, tmp_path: Path) -> None:
     chance = drawn()
-    arena = Arena(tmp_path, chance)
+    arena = Arena(url, tmp_path, chance)
     span = Span()
     try:
         for _ in range(CONTENDERS):
@@ -93,7 +94,7 @@ async def test_eight_services_race_and_every_move_is_somebody_s(tmp_path: Path) 
         arena.stop()
     finally:
         arena.end()
-    jobs = JobStore(open_store(arena.store.as_uri()), "p", "runs", SystemClock())
+    jobs = JobStore(open_store(url), "p", "runs", SystemClock())
     requests: dict[str, set[str]] = {}
     won: dict[tuple[str, int], str] = {}
     for claim in arena.claims():
@@ -128,3 +129,7 @@ async def test_eight_services_race_and_every_move_is_somebody_s(tmp_path: Path) 
     assert half_made.isdisjoint(await jobs.ids()) and len(half_made) <= len(arena.killed)
     assert states[State.SUCCEEDED] > 0
     print(f"{len(requests)} jobs, {dict(states)}, {len(arena.killed)} contenders killed", flush=True)
+
+
+async def test_eight_processes_write_two_hundred_entries_each_of_one_log(url: str) -> None:
+    await race_for_a_log(url, entries=200)

@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,6 +38,7 @@ class Seaweed:
     ports: tuple[int, ...]
     access_key: str
     secret_key: str = field(repr=False)
+    options: Sequence[str] = ()
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @property
@@ -67,6 +68,7 @@ class Seaweed:
             f"-s3.config={self.folder / 's3.json'}", f"-s3.localSocket={self.folder / 's3.sock'}",
             "-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.autoCreateBucket=false",
             "-master.electionTimeout=1s", "-volume.max=0", "-master.volumeSizeLimitMB=1024", "-volume.preStopSeconds=0",
+            *self.options,
         ]  # fmt: skip
         with (self.folder / "log").open("ab") as log:
             process = subprocess.Popen(
@@ -130,8 +132,10 @@ class Seaweed:
             connection.close()
 
 
-def prepare(folder: Path) -> Seaweed:
-    """The server that lives in `folder`; its keys are made once and kept there, for its owner only to read."""
+def prepare(folder: Path, *options: str) -> Seaweed:
+    """The server that lives in `folder`, with more `options` of its program; its keys are made once and kept there, for
+    its owner only to read.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "data").mkdir(exist_ok=True)
     config = folder / "s3.json"
@@ -144,14 +148,18 @@ def prepare(folder: Path) -> Seaweed:
         aside.replace(config)
     keys = json.loads(config.read_text(encoding="utf-8"))["identities"][0]["credentials"][0]
     return Seaweed(
-        folder=folder, ports=_free_ports(2 * len(_PARTS)), access_key=keys["accessKey"], secret_key=keys["secretKey"]
+        folder=folder,
+        ports=_free_ports(2 * len(_PARTS)),
+        access_key=keys["accessKey"],
+        secret_key=keys["secretKey"],
+        options=options,
     )
 
 
 @contextlib.contextmanager
-def running(folder: Path) -> Iterator[Seaweed]:
-    """The server while the block runs."""
-    server = prepare(folder)
+def running(folder: Path, *options: str) -> Iterator[Seaweed]:
+    """The server while the block runs. See `prepare`."""
+    server = prepare(folder, *options)
     server.start()
     try:
         yield server

@@ -57,6 +57,7 @@ class Runs:
         self._indexes: dict[str, Index] = {}
         self._specs: dict[str, RunSpec] = {}
         self._histories: dict[str, tuple[Transition, ...]] = {}
+        self._last_words: dict[tuple[str, int], Mapping[str, Any]] = {}
 
     def store(self, project: str) -> JobStore:
         """The jobs of one project."""
@@ -84,10 +85,14 @@ class Runs:
             self._specs[name] = load(RunSpec, await self.store(project).spec(run_id), what=name)
         return self._specs[name]
 
-    async def history(self, project: str, run_id: str) -> tuple[Transition, ...]:
-        """Every transition, oldest first; only those not seen before are read. Raises Missing (JOB_NOT_FOUND)."""
+    async def history(self, project: str, run_id: str, *, until: int = 0) -> tuple[Transition, ...]:
+        """Every transition, oldest first; only those not seen before are read, and none when the run's last one is
+        known to be number `until`. Raises Missing (JOB_NOT_FOUND).
+        """
         name = format_name("run", project, run_id)
         known = self._histories.get(name, ())
+        if until and len(known) >= until:
+            return known
         log = NumberedLog(self.blobs, keys.job_log(project, "runs", run_id))
         new = [load(Transition, data, what=f"transition of {name}") for data in await log.read_all(len(known) + 1)]
         if not known and not new:
@@ -97,14 +102,21 @@ class Runs:
             known = self._histories[name] = (*known, *new)
         return known
 
-    async def view(self, project: str, run_id: str) -> RunView:
-        """The whole run, as of now. Raises Missing (JOB_NOT_FOUND)."""
-        history = await self.history(project, run_id)
-        return RunView(
-            spec=await self.spec(project, run_id),
-            history=history,
-            progress=await self.progress(project, run_id, history[-1].attempt),
-        )
+    async def view(self, project: str, run_id: str, *, until: int = 0) -> RunView:
+        """The whole run, as of now, or as of transition `until`, if that is known to be the last one. Raises Missing
+        (JOB_NOT_FOUND).
+        """
+        history = await self.history(project, run_id, until=until)
+        spec = await self.spec(project, run_id)
+        # What an ended run told last stays what it is.
+        final = format_name("run", project, run_id), len(history)
+        progress = self._last_words.get(final) if until else None
+        if progress is None:
+            progress = await self.progress(project, run_id, history[-1].attempt)
+            if history[-1].state.terminal:
+                make_room(self._last_words, _HISTORIES_KEPT)
+                self._last_words[final] = progress
+        return RunView(spec=spec, history=history, progress=progress)
 
     async def progress(self, project: str, run_id: str, attempt: int) -> Mapping[str, Any]:
         """What attempt `attempt` told last; empty when it told nothing yet."""

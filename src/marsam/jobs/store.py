@@ -9,6 +9,7 @@ from marsam.core.errors import Conflict, Corrupt, Exists, Missing, Precondition,
 from marsam.core.ids import is_ulid, new_ulid
 from marsam.core.memory import make_room
 from marsam.core.records import dump, load
+from marsam.jobs.ended import mark_ended
 from marsam.jobs.requests import recall, remember
 from marsam.jobs.states import State, Transition, check_move
 from marsam.store import keys
@@ -27,7 +28,8 @@ class JobStore:
     """The jobs under `p/{project}/{kind}`. Every method is safe among processes; the store decides who was first.
 
     A job's mark under `open/` is made before its first transition and removed after its last, so the marks are always a
-    superset of the jobs that are alive, and a restarted service finds its work by listing a handful of names.
+    superset of the jobs that are alive, and a restarted service finds its work by listing a handful of names. A job
+    that ends gets a mark of that before (`marsam.jobs.ended`).
 
     Waiting jobs are taken in the order of their ids, which is that of their creation: a job that is tried again or
     resumed is as old as it was, so it goes before every job that was created after it. `meter` counts the transitions
@@ -160,7 +162,7 @@ class JobStore:
             await self._mark(job_id)
             await self._unmark_ended(job_id)
         if state.terminal:
-            await self.close(job_id)
+            await self.close(job_id, entry)
         return entry
 
     async def move(
@@ -233,20 +235,25 @@ class JobStore:
                 _log.error("%s %s is passed over: %s", self.kind, job_id, error)
                 continue
             if head.state.terminal:
-                await self.close(job_id)
+                await self.close(job_id, head)
             else:
                 found[job_id] = head
         return found
 
-    async def close(self, job_id: str) -> None:
-        """Remove the mark of a finished job; put it back if somebody resumed the job at the same moment."""
+    async def close(self, job_id: str, last: Transition) -> None:
+        """Mark a job as ended by `last`, and no more as open; put that mark back if somebody resumed it meanwhile."""
         while True:
+            await mark_ended(self.blobs, self.project, self.kind, job_id, last)
             await self.blobs.delete([keys.open_job(self.project, self.kind, job_id)])
-            if (await self.head(job_id)).state.terminal:
+            head = await self.head(job_id)
+            if head.seq == last.seq:
                 return
-            await self._mark(job_id)
-            if not (await self.head(job_id)).state.terminal:  # else it ended again before it was marked
-                return
+            if not head.state.terminal:
+                await self._mark(job_id)
+                head = await self.head(job_id)
+                if not head.state.terminal:  # else it ended again before it was marked
+                    return
+            last = head
 
     @property
     def _scope(self) -> str:
@@ -261,8 +268,9 @@ class JobStore:
 
     async def _unmark_ended(self, job_id: str) -> None:
         """After a mark: the job may have been ended, and its mark removed, before that came."""
-        if (await self.head(job_id)).state.terminal:
-            await self.close(job_id)
+        head = await self.head(job_id)
+        if head.state.terminal:
+            await self.close(job_id, head)
 
     async def _begin(self, job_id: str) -> None:
         first = Transition(

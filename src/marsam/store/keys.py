@@ -229,6 +229,11 @@ def open_job(project_id: str, kind: JobKind, job_id: str) -> str:
     return f"{open_jobs(project_id, kind)}/{check_ulid(job_id)}"
 
 
+def ended_jobs(project_id: str, kind: JobKind) -> str:
+    """The folder of folders, one a day, of marks, one per job that ended then."""
+    return f"{project(project_id)}/ended/{check_slug(kind, field='kind')}"
+
+
 def probes() -> str:
     """The folder of what services try at their start."""
     return "probe"

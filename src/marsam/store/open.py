@@ -18,6 +18,7 @@ from marsam.store.blobs import Blobs, names
 from marsam.store.folder import FolderBlobs
 from marsam.store.settings import s3_settings
 
+PATIENCE_S = 10.0
 RACERS = 8
 ROUNDS = 10
 LARGE = 40 << 20
@@ -36,18 +37,18 @@ class Finding:
     remedy: str = ""
 
 
-def open_store(url: str, environment: Mapping[str, str] | None = None) -> Blobs:
+def open_store(url: str, environment: Mapping[str, str] | None = None, *, patience_s: float = PATIENCE_S) -> Blobs:
     """Return the store at `url`: an absolute path, 'file:///absolute/path' or 's3://bucket[/prefix]'.
 
-    How S3 is reached is said by the `MARSAM_S3_*` variables of `environment` (this process's by default). Nothing is
-    asked of the server yet: see `prove`.
+    How S3 is reached is said by the `MARSAM_S3_*` variables of `environment` (this process's by default). What can be
+    repeated is repeated for `patience_s` seconds while the server is away. Nothing is asked of it yet: see `prove`.
 
     Raises Invalid (STORE_URL) for a URL that names no store, Unsupported (STORE_KIND) when the S3 client is not
     installed.
     """
     parts = urlsplit(url)
     if parts.scheme == "s3":
-        return _open_s3(url, os.environ if environment is None else environment)
+        return _open_s3(url, os.environ if environment is None else environment, patience_s)
     path = Path(unquote(parts.path) if parts.scheme == "file" else url)
     if parts.scheme not in ("", "file") or parts.netloc or not path.is_absolute():
         raise Invalid(f"'{url}' names no store", reason="STORE_URL", field="store",
@@ -57,7 +58,7 @@ def open_store(url: str, environment: Mapping[str, str] | None = None) -> Blobs:
     return store
 
 
-def _open_s3(url: str, environment: Mapping[str, str]) -> Blobs:
+def _open_s3(url: str, environment: Mapping[str, str], patience_s: float) -> Blobs:
     found = _S3_URL.fullmatch(url)
     if found is None:
         raise Invalid(f"'{url}' names no store", reason="STORE_URL", field="store",
@@ -67,7 +68,8 @@ def _open_s3(url: str, environment: Mapping[str, str]) -> Blobs:
     except ModuleNotFoundError as error:
         raise Unsupported(f"the S3 client is not installed ({error.name} is missing)", reason="STORE_KIND",
                           field="store", remedy="pip install 'marsam[s3]'") from error  # fmt: skip
-    return S3Blobs(found["bucket"], (found["prefix"] or "").strip("/"), s3_settings(environment))
+    prefix = (found["prefix"] or "").strip("/")
+    return S3Blobs(found["bucket"], prefix, s3_settings(environment), patience_s=patience_s)
 
 
 async def prove(blobs: Blobs, *, timeout_s: float = 30.0) -> None:

@@ -4,20 +4,27 @@ import asyncio
 import gc
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from marsam.core.clock import SystemClock
 from marsam.core.errors import Conflict, Exists, Expired, Invalid, Missing, Precondition
-from marsam.core.ids import is_ulid
+from marsam.core.ids import is_ulid, new_ulid
+from marsam.core.records import dump
+from marsam.jobs.ended import Ended, ended
 from marsam.jobs.index import Index
 from marsam.jobs.progress import append_events, heartbeat, read_events, read_heartbeat
 from marsam.jobs.requests import remember
 from marsam.jobs.states import State, Transition
 from marsam.jobs.store import JobStore
 from marsam.jobs.watch import Update, watch
+from marsam.store import keys
+from marsam.store.blobs import Blobs, walk
+from marsam.store.numbered import NumberedLog
 from marsam.telemetry import Meter
 from tests.contract.store.stores import STORES, open_named
 
@@ -268,14 +275,14 @@ async def test_the_index_is_rebuilt_and_pages(reopen: Callable[[], JobStore]) ->
     newest_first = list(reversed(ids))
     page, following = index.page(size=3)
     assert [row.job_id for row in page] == newest_first[:3]
-    assert page[0].spec == f"spec {ids[-1]}".encode()
+    assert await index.specs(page[:1]) == {ids[-1]: f"spec {ids[-1]}".encode()}
     rest, end = index.page(size=10, before=following)
     assert [row.job_id for row in rest] == newest_first[3:]
     assert end == ""
     failed, _ = index.page(size=10, states=[State.FAILED])
     assert [row.job_id for row in failed] == [ids[5], ids[3], ids[1]]
-    assert index.count(states=[State.FAILED]) == 3
-    assert index.count() == 7
+    assert len(index.rows(states=[State.FAILED])) == 3
+    assert len(index.rows()) == 7
     assert index.page(size=5, keep=lambda row: row.job_id == ids[2])[0][0].job_id == ids[2]
     assert index.page(size=7)[1] == ""
 
@@ -296,6 +303,72 @@ async def test_the_index_sees_what_other_services_did(reopen: Callable[[], JobSt
     assert {row.job_id: row.state for row in index.page(size=9)[0]}[job_id] is State.STARTING
 
 
+class Reads:
+    """A store that notes which objects are read."""
+
+    def __init__(self, blobs: Blobs) -> None:
+        self._blobs = blobs
+        self.keys: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._blobs, name)
+
+    async def get(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
+        self.keys.append(key)
+        return await self._blobs.get(key, start=start, length=length)
+
+
+async def test_the_index_of_ended_jobs_opens_none_of_them(reopen: Callable[[], JobStore]) -> None:
+    store = reopen()
+    ids = [await made(store) for _ in range(5)]
+    for job_id in ids[:4]:
+        await drive(store, job_id, State.STARTING, State.FAILED)
+    await drive(store, ids[0], State.PENDING, State.STARTING, State.SUCCEEDED)  # resumed: its newest mark holds
+    fresh = reopen()
+    reads = Reads(fresh.blobs)
+    fresh.blobs = reads
+    index = Index(fresh)
+    await index.refresh()
+    assert {row.job_id: (row.state, row.seq) for row in index.page(size=9)[0]} == {
+        ids[0]: (State.SUCCEEDED, 6),
+        **dict.fromkeys(ids[1:4], (State.FAILED, 3)),
+        ids[4]: (State.PENDING, 1),
+    }
+    assert {job_id for job_id in ids if any(job_id in key for key in reads.keys)} == {ids[4]}
+
+    await drive(reopen(), ids[4], State.CANCELLED)  # between two looks: one job ends, another comes and goes
+    brief = await made(reopen())
+    await drive(reopen(), brief, State.CANCELLED)
+    reads.keys.clear()
+    await index.refresh()
+    assert len(index.rows(states=[State.CANCELLED])) == 2
+    assert reads.keys == []
+
+
+async def test_a_job_that_ended_without_a_mark_is_found(reopen: Callable[[], JobStore]) -> None:
+    store = reopen()
+    job_id = await made(store)
+    await drive(store, job_id, State.STARTING, State.FAILED)
+    marks = [key async for key in walk(store.blobs, keys.ended_jobs("p", "runs"))]
+    assert [key.rpartition("/")[2] for key in marks] == [f"{job_id}.00000003.failed"]
+    await store.blobs.delete(marks)
+    index = Index(reopen())
+    await index.refresh()
+    assert len(index.rows(states=[State.FAILED])) == 1
+
+
+async def test_what_a_killed_service_left_half_ended_is_marked(reopen: Callable[[], JobStore]) -> None:
+    store = reopen()
+    job_id = await made(store)
+    head = await drive(store, job_id, State.STARTING)
+    last = replace(head, seq=3, state=State.FAILED, writer_id=new_ulid())
+    await NumberedLog(store.blobs, keys.job_log("p", "runs", job_id)).append(2, dump(last))  # and no more
+    assert await reopen().live() == {}
+    assert await reopen().open_ids() == []
+    marks = await ended(store.blobs, "p", "runs", since=None, until=head.at.date())
+    assert marks == {job_id: Ended(seq=3, state=State.FAILED)}
+
+
 async def test_the_index_keeps_little_of_each_job(store: JobStore) -> None:
     curve = {"loss_curve": [[float(step), 1 / step] for step in range(1, 501)]}
     for _ in range(20):
@@ -312,7 +385,7 @@ async def test_the_index_keeps_little_of_each_job(store: JobStore) -> None:
         held = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
-    assert fresh.count(states=[State.SUCCEEDED]) == 20
+    assert len(fresh.rows(states=[State.SUCCEEDED])) == 20
     assert held < 20 * 4096
 
 

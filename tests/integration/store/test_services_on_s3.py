@@ -1,10 +1,8 @@
 """A dataset service and a run over a real S3 server: by settings only, nothing else differs."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hayy.demo.seaweed import Seaweed, running
 
 from tests.contract.families.bases import build_sd1
 from tests.integration.dataset.harness import bring, create, items, starter
@@ -12,15 +10,6 @@ from tests.integration.dataset.pictures import saved, scene
 from tests.integration.run.store import make
 
 URL = "s3://marsam/home"
-
-
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Seaweed]:
-    with running(tmp_path / "seaweed") as server:
-        server.make_bucket("marsam")
-        for name, value in server.environment.items():
-            monkeypatch.setenv(name, value)
-        yield server
 
 
 @pytest.mark.slow

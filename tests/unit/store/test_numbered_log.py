@@ -71,7 +71,7 @@ def test_every_key_begins_with_its_project_and_is_one() -> None:
         keys.suite_version("p", "s", "1"), keys.generation("p", ulid), keys.job_spec("p", "runs", ulid),
         keys.job_log("p", "runs", ulid), keys.attempt_file("p", "runs", ulid, 1, "checkpoints/1/x.bin"),
         keys.heartbeat("p", "runs", ulid, 2), keys.events("p", "runs", ulid, 3), keys.open_job("p", "runs", ulid),
-        keys.tombstone("p", "models", "m"), keys.reservation("p", "m"),
+        keys.ended_jobs("p", "runs"), keys.tombstone("p", "models", "m"), keys.reservation("p", "m"),
     ]  # fmt: skip
     assert all(keys.check_key(key).startswith("p/p/") for key in made)
     assert len(set(made)) == len(made)

@@ -40,8 +40,8 @@ def spec(**changes: object) -> RunSpec:
     ],
 )
 def test_filters(text: str, holds: bool) -> None:
-    tests = parse_filter(text, family_of=lambda _: "sd1")
-    assert all(test(State.FAILED, spec(labels={"team": "art"})) for test in tests) is holds
+    asked = parse_filter(text, family_of=lambda _: "sd1")
+    assert (asked.admits(State.FAILED) and asked.fits(spec(labels={"team": "art"}))) is holds
 
 
 @pytest.mark.parametrize("text", ["state", "state>FAILED", "x=1", "state=FAILED state=FAILED", "state=NOPE", "AND"])

@@ -184,7 +184,7 @@ class Imports:
         """Open the next attempt, whatever became of the one before; None when the job is over, or another's."""
         head = await store.head(job_id)
         if head.state.terminal:
-            await store.close(job_id)
+            await store.close(job_id, head)
             return None
         if head.state is not State.PENDING and head.owner != self._owner and await self._is_driven(store, job_id, head):
             return None

@@ -96,12 +96,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _train(options: argparse.Namespace, bridge: Bridge, stop: Stop) -> int:
+    from marsam_trainer.run.reporter import SILENCE_S
     from marsam_trainer.run.work import Stopped
 
     blobs: Blobs | None = None
     try:
         name = parse(options.run, "run")
-        blobs = open_store(options.store)
+        # A checkpoint waits for the store as long as the reports do: ending the attempt would cost more than waiting.
+        blobs = open_store(options.store, patience_s=SILENCE_S)
         _attempt(options, bridge, stop, blobs)
     except Stopped:
         _log.info("run.stopped")

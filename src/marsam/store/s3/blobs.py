@@ -1,8 +1,6 @@
 """`Blobs` over one bucket of an S3 server that honours If-None-Match: AWS, the MinIO line, SeaweedFS."""
 
-import asyncio
 import functools
-import random
 import tempfile
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -20,6 +18,7 @@ from marsam.store.blobs import CREATE_LIMIT, Entry, Stat
 from marsam.store.keys import check_key, check_prefix
 from marsam.store.s3 import client as connecting
 from marsam.store.s3 import failures, ranges
+from marsam.store.s3.patience import Pauses, patiently
 from marsam.store.s3.sending import Outgoing, opened
 from marsam.store.settings import S3Settings
 from marsam.store.staging import CHUNK, Staging, arrive, mismatch
@@ -28,10 +27,7 @@ from marsam.store.threads import offload
 P = ParamSpec("P")
 R = TypeVar("R")
 
-PATIENCE_S = 10.0
 RESENDS = 3
-_FIRST_PAUSE_S = 0.1
-_LONGEST_PAUSE_S = 3.0
 _DELETED_AT_ONCE = 1000
 
 
@@ -56,7 +52,7 @@ class S3Blobs:
     folder for a while after its last object is gone.
     """
 
-    def __init__(self, bucket: str, prefix: str, settings: S3Settings, *, patience_s: float = PATIENCE_S) -> None:
+    def __init__(self, bucket: str, prefix: str, settings: S3Settings, *, patience_s: float) -> None:
         self.bucket = bucket
         self._prefix = f"{check_key(prefix)}/" if prefix else ""
         self._url = connecting.endpoint(settings)
@@ -76,7 +72,7 @@ class S3Blobs:
         if len(data) > CREATE_LIMIT:
             raise Invalid(f"create takes at most {CREATE_LIMIT} bytes, got {len(data)} for '{key}'")
         check_key(key)
-        pauses = self._pauses(at_least=RESENDS)
+        pauses = Pauses(self._patience_s, at_least=RESENDS)
         unknown: MarsamError | None = None
         while True:
             try:
@@ -101,7 +97,7 @@ class S3Blobs:
                     raise OutcomeUnknown(
                         f"'{key}' may have been written: {error.message}", remedy=error.remedy
                     ) from error
-            if not await pauses():
+            if not await pauses.another():
                 raise await self._given_up(key, problem, unknown)
 
     async def put(self, key: str, source: bytes | Path | AsyncIterable[bytes], *, sha256: str | None = None) -> Stat:
@@ -110,9 +106,9 @@ class S3Blobs:
         if isinstance(source, bytes):
             if sha256 is not None and (found := await offload(sha256_hex, source)) != sha256:
                 raise mismatch(f"'{key}'", sha256, found)
-            return await self._patiently(self._put, key, source, None)
+            return await patiently(self._patience_s, self._put, key, source, None)
         if isinstance(source, Path):
-            return await self._patiently(self._put, key, source, sha256)
+            return await patiently(self._patience_s, self._put, key, source, sha256)
         with tempfile.TemporaryDirectory(prefix="marsam-") as folder:
             staging = await offload(Staging, Path(folder), f"'{key}'")
             try:
@@ -121,17 +117,17 @@ class S3Blobs:
                 found = await offload(staging.seal)
                 if sha256 is not None and found != sha256:
                     raise mismatch(f"'{key}'", sha256, found)
-                return await self._patiently(self._put, key, staging.path, found)
+                return await patiently(self._patience_s, self._put, key, staging.path, found)
             finally:
                 await offload(staging.discard)
 
     async def get(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
         """See `Blobs.get`."""
-        return await self._patiently(self._get, check_key(key), start, length)
+        return await patiently(self._patience_s, self._get, check_key(key), start, length)
 
     async def stat(self, key: str) -> Stat:
         """See `Blobs.stat`."""
-        return await self._patiently(self._stat, check_key(key))
+        return await patiently(self._patience_s, self._stat, check_key(key))
 
     async def fetch(self, key: str, into: Path, *, sha256: str, size: int) -> Path:
         """See `Blobs.fetch`. Large objects come in ranges side by side."""
@@ -141,13 +137,13 @@ class S3Blobs:
             return await offload(arrive, [data], into, what=f"'{key}'", sha256=sha256, size=size)
 
         async def copy(file: Path, start: int, length: int) -> None:
-            await self._patiently(self._copy, key, file, start, length, size)
+            await patiently(self._patience_s, self._copy, key, file, start, length, size)
 
         return await ranges.fetch(copy, into, what=f"'{key}'", sha256=sha256, size=size)
 
     async def children(self, prefix: str) -> AsyncIterator[Entry]:
         """See `Blobs.children`."""
-        for entry in await self._patiently(self._children, check_prefix(prefix)):
+        for entry in await patiently(self._patience_s, self._children, check_prefix(prefix)):
             yield entry
 
     async def delete(self, keys: Sequence[str]) -> None:
@@ -156,7 +152,7 @@ class S3Blobs:
             check_key(key)
         for at in range(0, len(keys), _DELETED_AT_ONCE):
             some = keys[at : at + _DELETED_AT_ONCE]
-            await self._patiently(self._delete, some[0], some)
+            await patiently(self._patience_s, self._delete, some[0], some)
 
     async def link(self, key: str, *, method: Literal["GET", "PUT"], ttl: timedelta) -> str | None:
         """See `Blobs.link`: None unless a public endpoint is set."""
@@ -164,35 +160,6 @@ class S3Blobs:
         if self._public is None:
             return None
         return await offload(self._link, key, method, ttl)
-
-    async def _patiently(
-        self, work: "Callable[Concatenate[str, P], R]", key: str, *args: P.args, **kwargs: P.kwargs
-    ) -> R:
-        """Run what can be repeated on a thread, and again while the server is away: once at least, because one that
-        hung has used up all patience itself.
-        """
-        pauses = self._pauses(at_least=1)
-        while True:
-            try:
-                return await offload(work, key, *args, **kwargs)
-            except Unavailable:
-                if not await pauses():
-                    raise
-
-    def _pauses(self, *, at_least: int = 0) -> "Callable[[], Any]":
-        """Return a wait that grows; it answers False, at once, when patience is over and `at_least` waits were had."""
-        loop = asyncio.get_running_loop()
-        end, pause, had = loop.time() + self._patience_s, _FIRST_PAUSE_S, 0
-
-        async def wait() -> bool:
-            nonlocal pause, had
-            if had >= at_least and loop.time() + pause > end:
-                return False
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-            pause, had = min(2 * pause, _LONGEST_PAUSE_S), had + 1
-            return True
-
-        return wait
 
     async def _given_up(self, key: str, problem: MarsamError, unknown: MarsamError | None) -> MarsamError:
         """The error of a create that could not be settled."""
@@ -223,7 +190,9 @@ class S3Blobs:
     @_stated
     def _put(self, key: str, source: bytes | Path, sha256: str | None) -> Stat:
         with opened(source) as (file, size):
-            result = self._sender.put_object(
+            # What is sent in one part is sent again whole, by whoever called.
+            sender = self._sender if size > ranges.PART else self._client
+            result = sender.put_object(
                 self.bucket,
                 self._name(key),
                 Outgoing(file, size, what=f"'{key}'", sha256=sha256),

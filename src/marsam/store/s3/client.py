@@ -3,6 +3,7 @@
 import configparser
 import os
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import certifi
@@ -37,7 +38,7 @@ def endpoint(settings: S3Settings) -> str:
 def client(settings: S3Settings, *, url: str, provider: Provider, parts: bool = False) -> Minio:
     """A client for the server at `url`. It sends every request once; with `parts`, parts of uploads several times."""
     split = urlsplit(url)
-    pool = urllib3.PoolManager(
+    pool = OneHost(
         timeout=urllib3.Timeout(connect=CONNECT_S, read=READ_S),
         maxsize=2 * THREADS,
         retries=_PART_RETRIES if parts else False,
@@ -48,6 +49,23 @@ def client(settings: S3Settings, *, url: str, provider: Provider, parts: bool = 
     return Minio(
         split.netloc, secure=split.scheme == "https", region=settings.s3_region, credentials=provider, http_client=pool
     )
+
+
+class OneHost(urllib3.PoolManager):
+    """Goes straight to the connections of the one server that it is for, and follows no redirect: looking for them at
+    every request shows in small reads, and a signed request cannot be sent on to another host.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._pools: dict[str, urllib3.HTTPConnectionPool] = {}
+
+    def urlopen(self, method: str, url: str, redirect: bool = True, **rest: Any) -> urllib3.BaseHTTPResponse:  # type: ignore[override]
+        """See the parent."""
+        server, path = url.split("/", 3)[2:]
+        if server not in self._pools:
+            self._pools[server] = self.connection_from_url(url)
+        return self._pools[server].urlopen(method, f"/{path}", redirect=False, assert_same_host=False, **rest)
 
 
 def credentials(settings: S3Settings) -> Provider:
