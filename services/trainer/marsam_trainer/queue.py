@@ -103,7 +103,7 @@ class Queue:
         """Count the runs that are over. Those `gone` from the open ones are read anew: they may have been resumed."""
         over: dict[tuple[str, str], tuple[State, int]] = {}
         for project in await self._runs.projects():
-            rows = (await self._runs.index(project)).rows(states=_ENDS)
+            rows, _ = (await self._runs.index(project)).page(states=_ENDS)
             over |= {(project, row.job_id): (row.state, row.seq) for row in rows}
         for run_id, project in gone:
             head = (await self._runs.history(project, run_id))[-1]

@@ -83,21 +83,19 @@ class Index:
     def page(
         self,
         *,
-        size: int,
+        size: int | None = None,
         before: str = "",
         states: Collection[State] = (),
         keep: Callable[[Row], bool] | None = None,
     ) -> tuple[list[Row], str]:
-        """Return (up to `size` rows, newest first, older than job `before`; the `before` of the next page or '')."""
+        """Return (up to `size` rows or all, newest first, older than job `before`; the next page's `before` or '')."""
         end = bisect_left(self._ids, before) if before else len(self._ids)
         rows = (self._rows[self._ids[place]] for place in range(end - 1, -1, -1))
         fitting = (row for row in rows if (not states or row.state in states) and (keep is None or keep(row)))
+        if size is None:
+            return list(fitting), ""
         chosen = list(islice(fitting, size + 1))
         return chosen[:size], chosen[size - 1].job_id if len(chosen) > size else ""
-
-    def rows(self, *, states: Collection[State] = ()) -> list[Row]:
-        """Return the jobs that are in one of `states` (all jobs when empty), in no order."""
-        return [row for row in self._rows.values() if not states or row.state in states]
 
     async def specs(self, rows: Sequence[Row]) -> Mapping[str, bytes]:
         """Return what the jobs of `rows` were asked to do, by id; each is read once, gone ones left out."""

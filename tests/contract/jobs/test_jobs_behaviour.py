@@ -281,8 +281,8 @@ async def test_the_index_is_rebuilt_and_pages(reopen: Callable[[], JobStore]) ->
     assert end == ""
     failed, _ = index.page(size=10, states=[State.FAILED])
     assert [row.job_id for row in failed] == [ids[5], ids[3], ids[1]]
-    assert len(index.rows(states=[State.FAILED])) == 3
-    assert len(index.rows()) == 7
+    assert len(index.page(states=[State.FAILED])[0]) == 3
+    assert len(index.page()[0]) == 7
     assert index.page(size=5, keep=lambda row: row.job_id == ids[2])[0][0].job_id == ids[2]
     assert index.page(size=7)[1] == ""
 
@@ -341,7 +341,7 @@ async def test_the_index_of_ended_jobs_opens_none_of_them(reopen: Callable[[], J
     await drive(reopen(), brief, State.CANCELLED)
     reads.keys.clear()
     await index.refresh()
-    assert len(index.rows(states=[State.CANCELLED])) == 2
+    assert len(index.page(states=[State.CANCELLED])[0]) == 2
     assert reads.keys == []
 
 
@@ -354,7 +354,7 @@ async def test_a_job_that_ended_without_a_mark_is_found(reopen: Callable[[], Job
     await store.blobs.delete(marks)
     index = Index(reopen())
     await index.refresh()
-    assert len(index.rows(states=[State.FAILED])) == 1
+    assert len(index.page(states=[State.FAILED])[0]) == 1
 
 
 async def test_what_a_killed_service_left_half_ended_is_marked(reopen: Callable[[], JobStore]) -> None:
@@ -385,7 +385,7 @@ async def test_the_index_keeps_little_of_each_job(store: JobStore) -> None:
         held = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
-    assert len(fresh.rows(states=[State.SUCCEEDED])) == 20
+    assert len(fresh.page(states=[State.SUCCEEDED])[0]) == 20
     assert held < 20 * 4096
 
 

@@ -133,7 +133,7 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
         project = parse(request.parent, "project", field="parent").project
         index = self._indexes.setdefault(project, Index(self._jobs(project)))
         await index.refresh()
-        rows, _ = index.page(size=1 << 30)
+        rows, _ = index.page()
         asked = page(size=request.page_size, token=request.page_token, question=("ListEvaluations", request.parent))
         ids, token = asked.cut([row.job_id for row in rows], descending=True)
         found = [await self._evaluation(project, job_id) for job_id in ids]
