@@ -46,9 +46,9 @@ async def race_for_a_log(url: str, *, entries: int) -> None:
     assert reads > entries
     claimed = sorted(seq for some in won for seq in some)
     assert claimed == list(range(1, RACERS * entries + 1))
-    entries = await NumberedLog(open_store(url), "race/log").read_all()
-    assert len(entries) == RACERS * entries
-    assert all(racer.whole(entry) for entry in entries)
+    found = await NumberedLog(open_store(url), "race/log").read_all()
+    assert len(found) == RACERS * entries
+    assert all(racer.whole(entry) for entry in found)
     for n in range(RACERS):
         for i, seq in enumerate(won[n]):
-            assert json.loads(entries[seq - 1])["body"].startswith(f"log{n} {i} ")
+            assert json.loads(found[seq - 1])["body"].startswith(f"log{n} {i} ")
