@@ -6,7 +6,8 @@ import os
 import random
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -141,8 +142,25 @@ def drawing(row: int, side: int = 48) -> bytes:
     return out.getvalue()
 
 
-async def item(blobs: Blobs, row: int, data: bytes) -> Item:
-    """A dataset item around the bytes of a picture."""
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """The bytes of a picture and what is said of it."""
+
+    data: bytes
+    width: int
+    height: int
+    captions: tuple[Caption, ...]
+
+
+def plain(row: int) -> Picture:
+    """A few shapes, with a number for a caption."""
+    captions = (Caption(language="en", text=f"picture {row}"), Caption(language="ar", text=f"صورة {row}"))
+    return Picture(data=drawing(row), width=48, height=56, captions=captions)
+
+
+async def item(blobs: Blobs, row: int, picture: Picture) -> Item:
+    """A dataset item around a picture."""
+    data = picture.data
     stored = await put_blob(blobs, PROJECT, data)
     return Item(
         id=new_ulid(),
@@ -150,19 +168,16 @@ async def item(blobs: Blobs, row: int, data: bytes) -> Item:
         image=FileRef(path=f"picture-{row}.png", digest=stored.digest, size=stored.size, media_type="image/png"),
         original_digest=stored.digest,
         pixel_digest=digest_of(data),
-        width=48,
-        height=56,
+        width=picture.width,
+        height=picture.height,
         phash=row,
         dhash=row,
-        captions=(
-            Caption(language="en", text=f"picture {row}"),
-            Caption(language="ar", text=f"صورة {row}"),
-        ),
+        captions=picture.captions,
     )
 
 
-async def make(root: Path | str, base_folder: Path, *, spoilt: bool = False) -> Shelf:
-    """Fill a new store. `spoilt` puts bytes among the pictures that are none."""
+async def make(root: Path | str, base_folder: Path, *, pictures: Sequence[Picture] = (), spoilt: bool = False) -> Shelf:
+    """Fill a new store: five plain pictures unless others are given; `spoilt` adds bytes that are none."""
     blobs = open_store(str(root))
     files = []
     for path in sorted(file for file in base_folder.rglob("*") if file.is_file()):
@@ -178,9 +193,10 @@ async def make(root: Path | str, base_folder: Path, *, spoilt: bool = False) -> 
         licence="Apache-2.0",
     )
     await save_model(blobs, base)
-    items = [await item(blobs, row, drawing(row)) for row in range(5)]
+    shown = [*(pictures or map(plain, range(5)))]
     if spoilt:
-        items.append(await item(blobs, 5, b"\x89PNG\r\n\x1a\n and then nothing that is a picture"))
+        shown.append(replace(plain(5), data=b"\x89PNG\r\n\x1a\n and then nothing that is a picture"))
+    items = [await item(blobs, row, picture) for row, picture in enumerate(shown)]
     version = DatasetVersion(name=f"projects/{PROJECT}/datasets/set/versions/v1", create_time=now, items=tuple(items))
     await save_version(blobs, version)
     return Shelf(url=str(root), blobs=blobs, base=base, version=version)

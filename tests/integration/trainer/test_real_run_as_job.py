@@ -1,31 +1,37 @@
-"""The real run program as a Job: it trains a tiny base of real classes, is preempted, saves, goes on, and publishes."""
+"""The real run program as a Job: it trains Hayy's base on its pictures, is preempted, saves, goes on, and publishes."""
 
 import asyncio
+import io
 import urllib.request
 from pathlib import Path
+from random import Random
 
 import pytest
+from hayy.corpus import training_caption
+from hayy.painter import draw
+from hayy.world import sample
 from marsam_trainer.environment import free_port
 
 from marsam.api.model.v1 import model_pb2
 from marsam.api.trainer.v1 import trainer_pb2
+from marsam.catalog.datasets import Caption
 from marsam.jobs.progress import read_events
 from marsam.jobs.store import JobStore
 from marsam.store.open import open_store
-from tests.contract.families.bases import build_sd1
 from tests.fakes.kubernetes.cluster import FakeCluster
-from tests.integration.run.store import make
+from tests.integration.run.store import Picture, make
 from tests.integration.trainer.cluster import JobService
 from tests.integration.trainer.harness import CLOCK, state
 
 pytestmark = pytest.mark.slow
 PARENT = "projects/hayy"
 STEPS = 120
+SIDE = 128
+HAYY = Path(__file__).resolve().parents[3] / "examples/hayy/base"
 
 
 async def test_a_job_trains_is_preempted_and_commits_a_model(tmp_path: Path) -> None:
-    folder = build_sd1(tmp_path / "base", prediction="epsilon")
-    shelf = await make(tmp_path / "store", folder)
+    shelf = await make(tmp_path / "store", HAYY, pictures=[person(number) for number in range(6)])
     with FakeCluster(tmp_path / "cluster") as cluster:
         service = JobService(tmp_path, cluster, run_command="", run_metrics="true")
         service.said |= {
@@ -36,7 +42,7 @@ async def test_a_job_trains_is_preempted_and_commits_a_model(tmp_path: Path) -> 
         async with service:
             spec = trainer_pb2.RunSpec(
                 base=shelf.base.name, dataset_version=shelf.version.name, method="lora", steps=STEPS, batch_size=2,
-                resolution=32, checkpoint_every=STEPS, learning_rate=1e-2, output_model_id="tuned",
+                resolution=SIDE, checkpoint_every=STEPS, learning_rate=5e-4, output_model_id="tuned",
             )  # fmt: skip
             spec.method_params.update({"rank": 2, "alpha": 4})
             asked = trainer_pb2.ValidateRunRequest(parent=PARENT, spec=spec)
@@ -71,6 +77,19 @@ async def test_a_job_trains_is_preempted_and_commits_a_model(tmp_path: Path) -> 
     said = [event["message"] for event in events if event.get("kind") == "log"]
     assert saved[-1] >= 3
     assert f"resumed at step {saved[-1]} of attempt 1" in said
+
+
+def person(number: int) -> Picture:
+    """One of Hayy's people, as the balanced set shows them."""
+    chance = Random(number)
+    one = sample(chance, "balanced")
+    out = io.BytesIO()
+    draw(one, seed=number, size=SIDE).save(out, format="PNG")
+    captions = tuple(
+        Caption(language=language, text=training_caption(one, chance, language=language, world="balanced"))
+        for language in ("en", "ar")
+    )
+    return Picture(data=out.getvalue(), width=SIDE, height=SIDE, captions=captions)
 
 
 def scraped(port: int) -> str:
