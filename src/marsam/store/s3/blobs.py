@@ -189,16 +189,17 @@ class S3Blobs:
 
     @_stated
     def _put(self, key: str, source: bytes | Path, sha256: str | None) -> Stat:
-        with opened(source) as (file, size):
-            # What is sent in one part is sent again whole, by whoever called.
-            sender = self._sender if size > ranges.PART else self._client
-            result = sender.put_object(
-                self.bucket,
-                self._name(key),
-                Outgoing(file, size, what=f"'{key}'", sha256=sha256),
-                size,
-                part_size=ranges.part_size(size),
-            )
+        if isinstance(source, bytes) and len(source) <= ranges.PART:  # without the machinery of parts
+            size, result = len(source), self._client._put_object(self.bucket, self._name(key), source, {})
+        else:
+            with opened(source) as (file, size):
+                result = self._sender.put_object(
+                    self.bucket,
+                    self._name(key),
+                    Outgoing(file, size, what=f"'{key}'", sha256=sha256),
+                    size,
+                    part_size=ranges.part_size(size),
+                )
         now = _date(result.http_headers)
         return Stat(size=size, modified=now, now=now)
 
