@@ -4,7 +4,7 @@ statuses.
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from marsam.api.common.v1 import common_pb2
@@ -117,11 +117,11 @@ class DatasetService(dataset_pb2_grpc.DatasetServiceServicer):
         )
 
     async def CreateUploads(self, request: pb.CreateUploadsRequest, context: Any) -> pb.CreateUploadsResponse:
-        parent = parse(request.parent, "dataset", field="parent")
-        probe = await self._blobs.link(keys.dataset_head(parent.project, parent.id), method="GET", ttl=timedelta(0))
-        where = "this store has no upload links" if probe is None else "upload links are not built yet"
+        parse(request.parent, "dataset", field="parent")
         raise Unsupported(
-            where, reason="UPLOADS_LATER", remedy="stream the files with ImportItems; nothing needs links"
+            "upload links are not handed out yet",
+            reason="UPLOADS_LATER",
+            remedy="stream the files with ImportItems; nothing needs links",
         )
 
     async def ImportItems(self, requests: AsyncIterator[pb.ImportItemsRequest], context: Any) -> pb.ImportItemsResponse:

@@ -5,6 +5,7 @@ import hashlib
 import random
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 from marsam.core.errors import Missing, did_you_mean
@@ -117,10 +118,8 @@ async def _hashed(
     running: set[asyncio.Task[Finding | None]] = set()
     try:
         while True:
-            for content in remaining:
+            for content in islice(remaining, AT_ONCE - len(running)):
                 running.add(asyncio.create_task(_one(blobs, graph, content, tally), name="verify.blob"))
-                if len(running) == AT_ONCE:
-                    break
             if not running:
                 return
             done, running = await asyncio.wait(running, timeout=1.0, return_when=asyncio.FIRST_COMPLETED)

@@ -24,7 +24,7 @@ from marsam.store import content, keys
 from marsam.store.blobs import Blobs
 from marsam.store.content import put_blob, read_blob
 from marsam.upkeep.collect import GRACE, Collector, Garbage
-from marsam.upkeep.verify import Finding, Tally, verify
+from marsam.upkeep.verify import AT_ONCE, Finding, Tally, verify
 from tests.contract.store.stores import ALL_STORES, open_named
 from tests.contract.store.upkept import AT, CLOCK, Aged, P, everything, file, furnish
 
@@ -157,9 +157,10 @@ async def test_writers_race_the_collector(blobs: Blobs, monkeypatch: pytest.Monk
     aged = Aged(blobs)
     chance = random.Random(7)
     models: list[str] = []
-    waited = 0
+    begun = asyncio.Event()
 
     async def write(n: int) -> None:
+        await begun.wait()
         await asyncio.sleep(chance.uniform(0, 0.6))
         stored = await file(aged, "w.json", data[n])
         await asyncio.sleep(chance.uniform(0, 0.1))
@@ -171,12 +172,15 @@ async def test_writers_race_the_collector(blobs: Blobs, monkeypatch: pytest.Monk
         if key.startswith("p/p/blobs"):  # between the last look and the deletion is where it hurts
             await asyncio.sleep(chance.uniform(0, 0.05))
 
-    aged.before["delete"] = linger
+    async def begin(key: str) -> None:
+        if key.startswith(keys.condemned_blobs("p")):
+            begun.set()
+
+    aged.before |= {"delete": linger, "put": begin}
     writers = asyncio.gather(*(write(n) for n in range(len(data))))
     gone = 0
     while not writers.done():
         gone += sum(each.done for each in await collected(aged, delete=True))
-        waited += 1
     await writers
     assert gone > 0
     for name in models:
@@ -326,6 +330,29 @@ async def test_missing_short_and_unneeded_blobs(blobs: Blobs) -> None:
     tally = Tally()
     assert {f.kind for f in await found(blobs, sample=1, tally=tally)} >= {"missing"}
     assert tally.all_blobs == 1
+
+
+@pytest.mark.slow
+async def test_slow_blobs_are_read_a_few_at_a_time(tmp_path: Path) -> None:
+    at_once: list[int] = []
+
+    class Slow(Aged):
+        reading = 0
+
+        async def get(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
+            self.reading += 1
+            at_once.append(self.reading)
+            await asyncio.sleep(1.3)  # longer than it waits for the next one to end
+            self.reading -= 1
+            return await super().get(key, start=start, length=length)
+
+    slow = Slow(open_named("folder", tmp_path))
+    for number in range(3 * AT_ONCE):
+        await put_blob(slow, "p", f"weights {number}".encode())
+    tally = Tally()
+    assert await found(slow, tally=tally) == []
+    assert tally.blobs == 3 * AT_ONCE
+    assert max(at_once) == AT_ONCE
 
 
 def upkeep(*words: str) -> subprocess.CompletedProcess[str]:
