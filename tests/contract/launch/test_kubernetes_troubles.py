@@ -1,6 +1,7 @@
 """A launcher and an API server that misbehaves: answers lost, watches broken, history forgotten, nothing heard."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from marsam.core.errors import Denied, Exists, Invalid, OutcomeUnknown, Unauthenticated, Unavailable
+from marsam.core.errors import Denied, Exhausted, Exists, Invalid, MarsamError, OutcomeUnknown, Unavailable
 from marsam.launch.kubernetes import manifest
-from marsam.launch.kubernetes.cluster import connect
+from marsam.launch.kubernetes.cluster import connect, stated
 from marsam.launch.kubernetes.launcher import KubernetesLauncher
 from marsam.launch.kubernetes.manifest import CONTAINER, job_name
 from marsam.launch.kubernetes.profiles import SecretKey
@@ -189,7 +190,7 @@ async def test_an_end_that_was_given_up_is_told_again_after_a_restart(place: Job
 
 @pytest.mark.parametrize(
     ("token", "kind", "said"),
-    [("nobody", Unauthenticated, "check the service account"), ("poor", Denied, "give the trainer's account")],
+    [("nobody", Unavailable, "check the service account"), ("poor", Denied, "give the trainer's account")],
 )
 async def test_rights_that_are_missing_are_said_with_their_remedy(
     place: JobPlace, tmp_path: Path, token: str, kind: type[Exception], said: str
@@ -199,6 +200,60 @@ async def test_rights_that_are_missing_are_said_with_their_remedy(
     file.write_text(yaml.safe_dump(kubeconfig(place.fake.url, token)))
     with pytest.raises(kind, match=said):
         await KubernetesLauncher(connect(NAMESPACE, file), place.file).adopt("a")
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (403, 'admission webhook "validate.kyverno.svc-fail" denied the request: resource Job was blocked: no-latest'),
+        (400, 'admission webhook "validation.gatekeeper.sh" denied the request: [team] you must provide labels'),
+        (403, 'admission webhook "w" denied the request without explanation'),
+        (422, "jobs.batch \"x\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no"),
+        (403, 'jobs.batch "x" is forbidden: unable to create new content in namespace m because it is being deleted'),
+    ],
+)
+async def test_a_policy_that_refuses_the_job_is_not_a_missing_right(place: JobPlace, code: int, said: str) -> None:
+    launcher = await opened(place)
+    place.fake.server.trouble("POST", "/jobs", fail(code, "Forbidden", said))
+    with pytest.raises(Denied) as caught:
+        await launcher.start(place.program(""), key="a")
+    assert caught.value.reason == "ADMISSION_REFUSED"
+    assert said in caught.value.message
+    assert "policies must allow the Job" in str(caught.value)
+    assert place.fake.jobs == []
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "reason"),
+    [
+        (401, "Unauthorized", "KUBERNETES_UNAUTHENTICATED"),
+        (403, 'jobs.batch "x" is forbidden: status unknown for quota: jobs', "KUBERNETES_UNSETTLED"),
+    ],
+)
+async def test_a_refusal_that_will_pass_is_tried_again(place: JobPlace, code: int, said: str, reason: str) -> None:
+    """A token that is being rotated, a quota that was made a moment ago."""
+    launcher = await opened(place)
+    place.fake.server.trouble("POST", "/jobs", fail(code, "", said))
+    with pytest.raises(Unavailable) as caught:
+        await launcher.start(place.program(""), key="a")
+    assert caught.value.reason == reason
+    handle = await launcher.start(place.program("raise SystemExit(3)"), key="a")
+    assert await finished(launcher, handle) == 3
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "reason"),
+    [
+        ('jobs.batch is forbidden: User "u" cannot create resource "jobs" in API group "batch"', Denied,
+         "KUBERNETES_DENIED"),
+        ("a proxy in front of it says no", Denied, "KUBERNETES_DENIED"),
+        ('jobs.batch "x" is forbidden: exceeded quota: jobs, requested: count/jobs.batch=1', Exhausted,
+         "QUOTA_EXCEEDED"),
+    ],
+)  # fmt: skip
+def test_what_a_403_may_mean(said: str, kind: type[MarsamError], reason: str) -> None:
+    error = stated(403, "Forbidden", json.dumps({"reason": "Forbidden", "message": said}))
+    assert (type(error), error.reason) == (kind, reason)
 
 
 async def test_no_way_to_a_cluster_is_said(tmp_path: Path) -> None:

@@ -223,6 +223,21 @@ async def test_a_job_that_the_server_refuses_is_said_with_what_to_correct(jobs: 
     assert "MARSAM_KUBERNETES_FILE" in done.message
 
 
+async def test_a_policy_that_refuses_the_job_is_said_in_its_words(jobs: JobService) -> None:
+    refusal = fail(403, "Forbidden", 'admission webhook "policy.example" denied the request: images need a digest')
+    jobs.cluster.server.trouble("POST", "/jobs", refusal)
+    done = await ended(jobs, (await jobs.create()).name)
+    assert (state(done), done.attempt, done.reason) == ("FAILED", 1, "ADMISSION_REFUSED")
+    assert "images need a digest" in done.message
+    assert "policies must allow" in done.message
+
+
+async def test_a_token_that_is_being_rotated_costs_a_run_nothing(jobs: JobService) -> None:
+    jobs.cluster.server.trouble("POST", "/jobs", fail(401, "Unauthorized", "Unauthorized"), times=2)
+    done = await ended(jobs, (await jobs.create()).name)
+    assert (state(done), done.attempt) == ("SUCCEEDED", 1)
+
+
 async def test_an_api_server_that_is_away_costs_a_run_nothing(jobs: JobService) -> None:
     run = await running(jobs)
     end = time.monotonic() + 3
