@@ -14,7 +14,7 @@ from marsam.launch.kubernetes import manifest
 from marsam.launch.kubernetes.cluster import connect, stated
 from marsam.launch.kubernetes.launcher import KubernetesLauncher
 from marsam.launch.kubernetes.manifest import CONTAINER, job_name
-from marsam.launch.kubernetes.profiles import SecretKey
+from marsam.launch.kubernetes.profiles import Profile, SecretKey
 from marsam.launch.launcher import Cause
 from marsam.launch.process import read_tail
 from tests.contract.launch.places import JobPlace, cluster_file
@@ -164,6 +164,19 @@ async def test_a_node_that_went_silent_holds_nobody_up(place: JobPlace, monkeypa
     assert await second.follow(handle) == ended
     await second.forget("a")
     assert place.fake.jobs == []
+
+
+@pytest.mark.slow
+async def test_a_limited_program_that_is_admitted_late_ends_by_its_limit(place: JobPlace) -> None:
+    """Nobody has to be there for it: under Kueue its turn may come when its caller is long gone."""
+    place.file = cluster_file(place.file.namespace, place.file.image, profiles={"q": Profile(kueueQueue="team")})
+    launcher = await opened(place)
+    handle = await launcher.start(replace(place.program(WAIT), limit_s=1), key="a")
+    await asyncio.sleep(1.5)
+    assert place.fake.pods == []
+    place.fake.objects.update("jobs", job_name("a"), lambda job: job["spec"].update(suspend=False))
+    ended = await asyncio.wait_for(launcher.follow(handle), 20)
+    assert (ended.cause, ended.reason) == (Cause.OVERDUE, "DEADLINE")
 
 
 async def test_a_deleted_job_is_lost_and_said_so(place: JobPlace) -> None:
