@@ -75,6 +75,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("/runs/profiles/x", {"resources": LIMITS, "gpuResourceName": "gpu"}, "'/runs/profiles/x/gpuResourceName'"),
     ("/runs/profiles/x", {"resources": LIMITS, "graceSeconds": 0}, "'/runs/profiles/x/graceSeconds'"),
     ("/networkPolicy/clients", ["10.0.0.0/8"], "'/networkPolicy/clients/0'"),
+    ("/networkPolicy/storePort", -1, "'/networkPolicy/storePort'"),
     ("/networkPolicy/storePort", 70000, "'/networkPolicy/storePort'"),
     ("/metrics/podMonitor/intervalSeconds", "15s", "'/metrics/podMonitor/intervalSeconds'"),
     ("/extraObjects", [{"kind": "Secret"}], "'/extraObjects/0'"),
