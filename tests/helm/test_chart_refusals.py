@@ -77,6 +77,8 @@ WRONG: list[tuple[str, Any, str]] = [
     ("/networkPolicy/clients", ["10.0.0.0/8"], "'/networkPolicy/clients/0'"),
     ("/networkPolicy/storePort", -1, "'/networkPolicy/storePort'"),
     ("/networkPolicy/storePort", 70000, "'/networkPolicy/storePort'"),
+    ("/triton/enabled", "yes", "'/triton/enabled'"),
+    ("/triton/replicas", 1, "'/triton'"),
     ("/metrics/podMonitor/intervalSeconds", "15s", "'/metrics/podMonitor/intervalSeconds'"),
     ("/extraObjects", [{"kind": "Secret"}], "'/extraObjects/0'"),
 ]  # fmt: skip
@@ -120,6 +122,8 @@ SENTENCES: list[tuple[dict[str, Any], str]] = [
      "the cluster does not know keda.sh/v1alpha1/ScaledObject: install KEDA, or set generator.autoscaling.kind=hpa"),
     (at("/generator/autoscaling", {"enabled": True, "minReplicas": 5, "maxReplicas": 2}),
      "generator.autoscaling.minReplicas (5) is more than maxReplicas (2)"),
+    (at("/triton/enabled", True),
+     "triton.enabled is true and Triton is not part of this chart yet: leave it false"),
     (at("/generator/shm", "6Gi"),
      "generator.shm (6Gi) does not fit the memory limit (6Gi): what lies in /dev/shm counts against it"),
     (at("/runs/defaultProfile", "gpu"),
