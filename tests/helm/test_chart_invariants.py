@@ -10,6 +10,7 @@ from tests.helm.hardening import faults
 from tests.helm.rendering import (
     CASES,
     NAMESPACE,
+    NEEDED,
     Case,
     container,
     deployment,
@@ -196,6 +197,30 @@ def test_network_policies_let_through_what_is_needed_and_no_more() -> None:
     )
     assert len(calls["from"]) == 2
     assert {"podSelector": {}} not in calls["from"]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "said", "port"),
+    [
+        ("", 0, 443),
+        ("https://minio.storage", 0, 443),
+        ("http://minio.storage/", 0, 80),
+        ("http://minio.storage:9000", 0, 9000),
+        ("https://[fd00::1]:8333", 0, 8333),
+        ("https://[fd00::1]", 0, 443),
+        ("http://minio.storage:80", 9000, 9000),
+    ],
+)
+def test_the_store_is_let_be_reached_at_its_own_port(endpoint: str, said: int, port: int) -> None:
+    values = {
+        "store": {**NEEDED["store"], "endpoint": endpoint},
+        "auth": NEEDED["auth"],
+        "networkPolicy": {"enabled": True, "storePort": said},
+    }
+    policies = of_kind(objects(values), "NetworkPolicy")
+    assert len(policies) == 4
+    for policy in policies.values():
+        assert {"ports": [{"protocol": "TCP", "port": port}]} in policy["spec"]["egress"]
 
 
 def test_monitors_take_the_place_of_annotations() -> None:

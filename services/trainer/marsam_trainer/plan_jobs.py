@@ -3,17 +3,27 @@
 import asyncio
 import contextlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 from marsam.catalog.runs import RunSpec
 from marsam.core.clock import SystemClock
-from marsam.core.errors import Deadline, MarsamError, Unavailable
+from marsam.core.errors import Deadline, MarsamError, OutcomeUnknown, Unavailable
 from marsam.core.ids import new_ulid
 from marsam.core.records import dump
 from marsam.launch.launcher import Handle, Launcher, Program
+from marsam.telemetry import Log
 from marsam_trainer.ground import Ground
 from marsam_trainer.settings import TrainerSettings
+
+_LOG = Log(__name__)
+
+_LIMIT_MARGIN_S = 60
+"""How long after its last listener has gone a plan may still run, where nobody was left to end it."""
+
+_PAUSES_S = (0.0, 0.5, 2.0, 5.0)
+"""Before each try to reach a program that is to be dropped."""
 
 
 async def plan_elsewhere(ground: Ground, settings: TrainerSettings, spec: RunSpec) -> dict[str, Any]:
@@ -31,9 +41,12 @@ async def plan_elsewhere(ground: Ground, settings: TrainerSettings, spec: RunSpe
         log_path=log,
         labels={"marsam.dev/project": spec.project},
         profile=spec.profile,
+        limit_s=math.ceil(settings.plan_timeout_s) + _LIMIT_MARGIN_S,
     )  # fmt: skip
-    handle = await ground.launcher.start(program, key=f"{spec.project}.plans.{number}.1")
+    key = f"{spec.project}.plans.{number}.1"
+    start = asyncio.create_task(_start(ground.launcher, program, key))
     try:
+        handle = await asyncio.shield(start)
         async with asyncio.timeout(settings.plan_timeout_s):
             ended = await ground.launcher.follow(handle)
         told = await asyncio.to_thread(_told, log)
@@ -43,17 +56,44 @@ async def plan_elsewhere(ground: Ground, settings: TrainerSettings, spec: RunSpe
         message = f"no plan within {settings.plan_timeout_s:g} s{why}"
         raise Deadline(message, reason="PLAN_SLOW", field="spec") from error
     finally:
-        await _drop(ground.launcher, handle)
+        # A start that was under way when this was cancelled makes its program all the same.
+        (started,) = await asyncio.gather(start, return_exceptions=True)
+        if isinstance(started, Handle | OutcomeUnknown):
+            await _drop(ground.launcher, key)
         await asyncio.to_thread(log.unlink, missing_ok=True)
     if told is None:
         raise Unavailable(f"the run program made no plan: {ended}", reason="PLAN_FAILED")
     return told
 
 
-async def _drop(launcher: Launcher, handle: Handle) -> None:
-    with contextlib.suppress(MarsamError):
-        await launcher.stop(handle, grace_s=0)
-        await launcher.forget(handle.key)
+async def _start(launcher: Launcher, program: Program, key: str) -> Handle:
+    """As `Launcher.start`, which may have begun it although its answer was lost. Raises OutcomeUnknown otherwise."""
+    try:
+        return await launcher.start(program, key=key)
+    except OutcomeUnknown as error:
+        try:
+            found = await launcher.adopt(key)
+        except MarsamError:
+            raise error from None
+        if found is None:
+            raise
+        return found
+
+
+async def _drop(launcher: Launcher, key: str) -> None:
+    """End the program, if there is one, and forget it. One that stays out of reach ends by its limit."""
+    said = ""
+    for pause in _PAUSES_S:
+        await asyncio.sleep(pause)
+        try:
+            handle = await launcher.adopt(key)
+            if handle is not None:
+                await launcher.stop(handle, grace_s=0)
+                await launcher.forget(key)
+            return
+        except MarsamError as error:
+            said = str(error)
+    _LOG.warning("plan.left", key=key, message=said)
 
 
 def _told(log: Path) -> dict[str, Any] | None:

@@ -31,8 +31,10 @@ class Program:
     """What to run: `argv` with an absolute program or one on PATH; `env` is added to the launcher's own variables.
 
     Standard output and error go to `log_path`, which is appended to; where the program runs elsewhere, when it ends.
-    `labels` say what it is for, `profile` names the kind of machine it wants ('' is the launcher's own choice), and
-    `beat_path` is a file that it touches while it is well. A launcher on one machine has no use for these three.
+    `labels` say what it is for, `profile` names the kind of machine it wants ('' is the launcher's own choice),
+    `beat_path` is a file that it touches while it is well, and `limit_s` is for a program that is of use to its caller
+    only: it is ended after running for so long (0: never), and forgotten soon after, whatever became of the caller. A
+    launcher on one machine has no use for these four.
     """
 
     argv: tuple[str, ...]
@@ -42,6 +44,7 @@ class Program:
     labels: Mapping[str, str] = field(default_factory=dict)
     profile: str = ""
     beat_path: Path | None = None
+    limit_s: int = 0
 
     def __post_init__(self) -> None:
         if not self.argv or any("\0" in word for word in self.argv):

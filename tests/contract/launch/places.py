@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from marsam.core.errors import Missing
-from marsam.launch.kubernetes.cluster import connect
+from marsam.launch.kubernetes.cluster import Object, connect
 from marsam.launch.kubernetes.launcher import KubernetesLauncher
 from marsam.launch.kubernetes.manifest import CONTAINER, job_name, selector
 from marsam.launch.kubernetes.profiles import ClusterFile, Profile
@@ -104,15 +104,19 @@ class JobPlace:
         )
 
     def said(self, program: Program, key: str = "a") -> str:
-        pods, _ = self.cluster.snapshot("pods", f"batch.kubernetes.io/job-name={job_name(key)}")
+        found = self.pods(job_name(key))
         try:
-            return "".join(self.cluster.log(pod["metadata"]["name"], CONTAINER).decode() for pod in pods)
+            return "".join(self.cluster.log(pod["metadata"]["name"], CONTAINER).decode() for pod in found)
         except Missing:
             return ""
         except Exception as error:  # a container that has not begun has no log
             if "waiting to start" in str(error) or "ContainerCreating" in str(error):
                 return ""
             raise
+
+    def pods(self, job: str) -> list[Object]:
+        """The pods of a Job of that name, but not those that another place's Job of that name may have left."""
+        return self.cluster.snapshot("pods", f"{self._selector},batch.kubernetes.io/job-name={job}")[0]
 
     def remembered(self) -> list[str]:
         return [job["metadata"]["name"] for job in self.cluster.snapshot("jobs", self._selector)[0]]

@@ -54,7 +54,7 @@ def condition(job: Object, kind: str) -> Object:
 
 
 def pods(place: JobPlace, job: Object) -> list[Object]:
-    return place.cluster.snapshot("pods", f"batch.kubernetes.io/job-name={job['metadata']['name']}")[0]
+    return place.pods(job["metadata"]["name"])
 
 
 async def test_a_name_is_taken_once(cluster: JobPlace) -> None:

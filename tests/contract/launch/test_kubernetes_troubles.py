@@ -1,6 +1,7 @@
 """A launcher and an API server that misbehaves: answers lost, watches broken, history forgotten, nothing heard."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,12 +9,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from marsam.core.errors import Denied, Exists, Invalid, OutcomeUnknown, Unauthenticated, Unavailable
+from marsam.core.errors import Denied, Exhausted, Exists, Invalid, MarsamError, OutcomeUnknown, Unavailable
 from marsam.launch.kubernetes import manifest
-from marsam.launch.kubernetes.cluster import connect
+from marsam.launch.kubernetes.cluster import connect, stated
 from marsam.launch.kubernetes.launcher import KubernetesLauncher
 from marsam.launch.kubernetes.manifest import CONTAINER, job_name
-from marsam.launch.kubernetes.profiles import SecretKey
+from marsam.launch.kubernetes.profiles import Profile, SecretKey
 from marsam.launch.launcher import Cause
 from marsam.launch.process import read_tail
 from tests.contract.launch.places import JobPlace, cluster_file
@@ -165,6 +166,19 @@ async def test_a_node_that_went_silent_holds_nobody_up(place: JobPlace, monkeypa
     assert place.fake.jobs == []
 
 
+@pytest.mark.slow
+async def test_a_limited_program_that_is_admitted_late_ends_by_its_limit(place: JobPlace) -> None:
+    """Nobody has to be there for it: under Kueue its turn may come when its caller is long gone."""
+    place.file = cluster_file(place.file.namespace, place.file.image, profiles={"q": Profile(kueueQueue="team")})
+    launcher = await opened(place)
+    handle = await launcher.start(replace(place.program(WAIT), limit_s=1), key="a")
+    await asyncio.sleep(1.5)
+    assert place.fake.pods == []
+    place.fake.objects.update("jobs", job_name("a"), lambda job: job["spec"].update(suspend=False))
+    ended = await asyncio.wait_for(launcher.follow(handle), 20)
+    assert (ended.cause, ended.reason) == (Cause.OVERDUE, "DEADLINE")
+
+
 async def test_a_deleted_job_is_lost_and_said_so(place: JobPlace) -> None:
     launcher = await opened(place)
     handle = await launcher.start(place.program(WAIT), key="a")
@@ -189,7 +203,7 @@ async def test_an_end_that_was_given_up_is_told_again_after_a_restart(place: Job
 
 @pytest.mark.parametrize(
     ("token", "kind", "said"),
-    [("nobody", Unauthenticated, "check the service account"), ("poor", Denied, "give the trainer's account")],
+    [("nobody", Unavailable, "check the service account"), ("poor", Denied, "give the trainer's account")],
 )
 async def test_rights_that_are_missing_are_said_with_their_remedy(
     place: JobPlace, tmp_path: Path, token: str, kind: type[Exception], said: str
@@ -199,6 +213,60 @@ async def test_rights_that_are_missing_are_said_with_their_remedy(
     file.write_text(yaml.safe_dump(kubeconfig(place.fake.url, token)))
     with pytest.raises(kind, match=said):
         await KubernetesLauncher(connect(NAMESPACE, file), place.file).adopt("a")
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (403, 'admission webhook "validate.kyverno.svc-fail" denied the request: resource Job was blocked: no-latest'),
+        (400, 'admission webhook "validation.gatekeeper.sh" denied the request: [team] you must provide labels'),
+        (403, 'admission webhook "w" denied the request without explanation'),
+        (422, "jobs.batch \"x\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no"),
+        (403, 'jobs.batch "x" is forbidden: unable to create new content in namespace m because it is being deleted'),
+    ],
+)
+async def test_a_policy_that_refuses_the_job_is_not_a_missing_right(place: JobPlace, code: int, said: str) -> None:
+    launcher = await opened(place)
+    place.fake.server.trouble("POST", "/jobs", fail(code, "Forbidden", said))
+    with pytest.raises(Denied) as caught:
+        await launcher.start(place.program(""), key="a")
+    assert caught.value.reason == "ADMISSION_REFUSED"
+    assert said in caught.value.message
+    assert "policies must allow the Job" in str(caught.value)
+    assert place.fake.jobs == []
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "reason"),
+    [
+        (401, "Unauthorized", "KUBERNETES_UNAUTHENTICATED"),
+        (403, 'jobs.batch "x" is forbidden: status unknown for quota: jobs', "KUBERNETES_UNSETTLED"),
+    ],
+)
+async def test_a_refusal_that_will_pass_is_tried_again(place: JobPlace, code: int, said: str, reason: str) -> None:
+    """A token that is being rotated, a quota that was made a moment ago."""
+    launcher = await opened(place)
+    place.fake.server.trouble("POST", "/jobs", fail(code, "", said))
+    with pytest.raises(Unavailable) as caught:
+        await launcher.start(place.program(""), key="a")
+    assert caught.value.reason == reason
+    handle = await launcher.start(place.program("raise SystemExit(3)"), key="a")
+    assert await finished(launcher, handle) == 3
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "reason"),
+    [
+        ('jobs.batch is forbidden: User "u" cannot create resource "jobs" in API group "batch"', Denied,
+         "KUBERNETES_DENIED"),
+        ("a proxy in front of it says no", Denied, "KUBERNETES_DENIED"),
+        ('jobs.batch "x" is forbidden: exceeded quota: jobs, requested: count/jobs.batch=1', Exhausted,
+         "QUOTA_EXCEEDED"),
+    ],
+)  # fmt: skip
+def test_what_a_403_may_mean(said: str, kind: type[MarsamError], reason: str) -> None:
+    error = stated(403, "Forbidden", json.dumps({"reason": "Forbidden", "message": said}))
+    assert (type(error), error.reason) == (kind, reason)
 
 
 async def test_no_way_to_a_cluster_is_said(tmp_path: Path) -> None:

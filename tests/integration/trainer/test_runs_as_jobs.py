@@ -15,7 +15,7 @@ from marsam.api.trainer.v1 import trainer_pb2
 from marsam.rpc.wire import error_of
 from tests.fakes.kubernetes.cluster import ROLE, FakeCluster, forbid
 from tests.fakes.kubernetes.conditions import holds
-from tests.fakes.kubernetes.server import Handler, fail, hang_up
+from tests.fakes.kubernetes.server import Handler, fail, hang_up, swallow
 from tests.integration.trainer.cluster import JobService
 from tests.integration.trainer.harness import PARENT, state
 
@@ -54,6 +54,11 @@ async def running(jobs: JobService, **how: Any) -> Any:
 
 def reasons(run: Any) -> list[str]:
     return [entry.reason for entry in run.history if entry.reason]
+
+
+def plans(jobs: JobService) -> list[Any]:
+    """The Jobs that make plans."""
+    return [job for job in jobs.cluster.jobs if "plans" in job["metadata"]["name"]]
 
 
 async def ended(jobs: JobService, name: str) -> Any:
@@ -223,6 +228,21 @@ async def test_a_job_that_the_server_refuses_is_said_with_what_to_correct(jobs: 
     assert "MARSAM_KUBERNETES_FILE" in done.message
 
 
+async def test_a_policy_that_refuses_the_job_is_said_in_its_words(jobs: JobService) -> None:
+    refusal = fail(403, "Forbidden", 'admission webhook "policy.example" denied the request: images need a digest')
+    jobs.cluster.server.trouble("POST", "/jobs", refusal)
+    done = await ended(jobs, (await jobs.create()).name)
+    assert (state(done), done.attempt, done.reason) == ("FAILED", 1, "ADMISSION_REFUSED")
+    assert "images need a digest" in done.message
+    assert "policies must allow" in done.message
+
+
+async def test_a_token_that_is_being_rotated_costs_a_run_nothing(jobs: JobService) -> None:
+    jobs.cluster.server.trouble("POST", "/jobs", fail(401, "Unauthorized", "Unauthorized"), times=2)
+    done = await ended(jobs, (await jobs.create()).name)
+    assert (state(done), done.attempt) == ("SUCCEEDED", 1)
+
+
 async def test_an_api_server_that_is_away_costs_a_run_nothing(jobs: JobService) -> None:
     run = await running(jobs)
     end = time.monotonic() + 3
@@ -297,7 +317,7 @@ async def test_a_plan_is_made_where_the_run_would_be(jobs: JobService) -> None:
     found = await jobs.trainer.ValidateRun(request, timeout=60)
     assert (found.plan.total_bytes, found.plan.seconds, list(found.faults)) == (7000, 18.0, [])
     assert [m for m, p, _ in jobs.cluster.server.seen[asked[0] :] if m == "POST" and p.endswith("/jobs")] == ["POST"]
-    assert not [j for j in jobs.cluster.jobs if "plans" in j["metadata"]["name"]]
+    assert not plans(jobs)
     asked = [len(jobs.cluster.server.seen)]
     again = await jobs.trainer.ValidateRun(request, timeout=60)
     assert again.plan == found.plan
@@ -312,7 +332,29 @@ async def test_a_plan_whose_machine_cannot_be_had_stops_nobody(jobs: JobService)
     found = await jobs.trainer.ValidateRun(request, timeout=60)
     assert list(found.faults) == []
     assert not found.HasField("plan")
-    await until(lambda: not [j for j in jobs.cluster.jobs if "plans" in j["metadata"]["name"]])
+    await until(lambda: not plans(jobs))
+
+
+async def test_a_plan_whose_create_was_not_answered_is_made_all_the_same(jobs: JobService) -> None:
+    jobs.cluster.server.trouble("POST", "/jobs", swallow)
+    request = trainer_pb2.ValidateRunRequest(parent=PARENT, spec=jobs.ordered(batch_size=11, steps=9))
+    found = await jobs.trainer.ValidateRun(request, timeout=60)
+    assert found.plan.total_bytes == 11_000
+    assert not plans(jobs)
+
+
+async def test_a_plan_of_which_nothing_is_known_leaves_no_job(jobs: JobService) -> None:
+    """Its create is not answered, and then the API is away: what may be there is looked for until it is gone."""
+    jobs.cluster.server.trouble("POST", "/jobs", swallow)
+    jobs.cluster.server.trouble("GET", "/jobs/.*plans", hang_up, times=3)
+    request = trainer_pb2.ValidateRunRequest(parent=PARENT, spec=jobs.ordered(batch_size=13, profile="queued"))
+    made = jobs.trainer.ValidateRun(request, timeout=60)
+    await until(lambda: plans(jobs))
+    (job,) = plans(jobs)
+    assert (job["spec"]["activeDeadlineSeconds"], job["spec"]["ttlSecondsAfterFinished"]) == (180, 600)
+    found = await made
+    assert not found.HasField("plan")
+    assert not plans(jobs)
 
 
 async def test_a_failing_program_says_its_last_words(jobs: JobService) -> None:

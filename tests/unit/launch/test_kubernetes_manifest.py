@@ -1,5 +1,6 @@
 """The file that describes a cluster, and the Job made from it: accepted by published schemas, and restricted."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,18 @@ def test_the_job_is_one_attempt_that_fails_by_rule(tmp_path: Path) -> None:
     assert rules[manifest.EXIT_RULE]["onExitCodes"] == {"containerName": "run", "operator": "NotIn", "values": [0]}
     assert "suspend" not in spec
     assert "activeDeadlineSeconds" not in spec
+
+
+@pytest.mark.parametrize(
+    ("profile", "limit_s", "ends"), [("cpu", 180, 180), ("gpu", 180, 180), ("gpu", 90_000, 86_400)]
+)
+def test_a_program_for_its_caller_only_outlives_nobody_for_long(
+    tmp_path: Path, profile: str, limit_s: int, ends: int
+) -> None:
+    """The stricter of its own limit and its profile's."""
+    spec = manifest.job(read(tmp_path), replace(PROGRAM, profile=profile, limit_s=limit_s), key="a")["spec"]
+    assert (spec["activeDeadlineSeconds"], spec["ttlSecondsAfterFinished"]) == (ends, 600)
+    assert job(read(tmp_path))["spec"]["ttlSecondsAfterFinished"] == 604_800
 
 
 def test_a_profile_becomes_a_place(tmp_path: Path) -> None:

@@ -161,6 +161,7 @@ def event(message: str) -> Object:
         (a_job(), None, [event('admission webhook "w" denied the request: no')], ("ADMISSION_REFUSED", "webhook")),
         (a_job(), None, [event('pods "x" is forbidden: exceeded quota: gpus')], ("QUOTA_EXCEEDED", "gpus")),
         (a_job(), None, [event('failed calling webhook "w": connection refused')], ("CREATE_FAILED", "refused")),
+        (a_job(), None, [event('pods "x" is forbidden: status unknown for quota: q')], ("CREATE_FAILED", "unknown")),
         (a_job(), None, [event("exceeded quota"), event("denied the request")], ("ADMISSION_REFUSED", "denied")),
         (a_job(), a_pod("Pending", waiting={"reason": "ContainerCreating"}), [], ("STARTING", "")),
         (a_job(), a_pod("Pending", waiting={"reason": "ErrImagePull", "message": "404"}), [], ("IMAGE_PULL", "404")),

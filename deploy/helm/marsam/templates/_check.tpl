@@ -29,6 +29,9 @@
     {{- include "marsam.needs" (dict "root" $ "kind" "cert-manager.io/v1/Certificate" "value" "tls.certManager.enabled" "what" "cert-manager" "other" "give tls.existingSecret") -}}
   {{- end -}}
 {{- end -}}
+{{- if .Values.triton.enabled -}}
+  {{- fail "triton.enabled is true and Triton is not part of this chart yet: leave it false, the generator's own engine serves every request" -}}
+{{- end -}}
 {{- include "marsam.checkScaling" . -}}
 {{- include "marsam.checkRuns" . -}}
 {{- with .Values.metrics -}}

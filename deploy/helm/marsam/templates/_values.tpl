@@ -14,6 +14,13 @@
 {{- end }}
 {{- end -}}
 
+{{/* The port that the store is let be reached at: the one said, or the endpoint's own. */}}
+{{- define "marsam.storePort" -}}
+{{- $endpoint := urlParse .Values.store.endpoint -}}
+{{- $own := regexFind ":[0-9]+$" $endpoint.host | trimPrefix ":" -}}
+{{- int64 .Values.networkPolicy.storePort | default (int64 $own) | default (ternary 80 443 (eq $endpoint.scheme "http")) -}}
+{{- end -}}
+
 {{/* A memory quantity in MiB, rounded down. */}}
 {{- define "marsam.mebibytes" -}}
 {{- $text := . | toString -}}

@@ -7,6 +7,7 @@ and drop or refuse fields that the server knows.
 import contextlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -26,9 +27,9 @@ from marsam.core.errors import (
     MarsamError,
     Missing,
     OutcomeUnknown,
-    Unauthenticated,
     Unavailable,
 )
+from marsam.launch.kubernetes.reasons import UNSETTLED
 from marsam.store.threads import THREADS
 
 Kind = Literal["jobs", "pods"]
@@ -39,6 +40,12 @@ _READ_S = 20.0
 _LOG_LINES = 2000
 _LOG_BYTES = 1 << 20
 _UNREACHABLE = "KUBERNETES_UNREACHABLE"
+
+_DENIAL = re.compile(r"denied (the )?request")
+"""What the server says for a webhook, and for a policy of its own; the status is whatever that one chose."""
+
+_NO_RIGHT = 'is forbidden: User "'
+"""What it says for whoever has no right to the call; any other `is forbidden` is about the object."""
 
 
 class Stream:
@@ -80,12 +87,15 @@ class Cluster:
     def create_job(self, manifest: Mapping[str, Any]) -> Object:
         """Create a Job, every field of which the server must know.
 
-        Raises Exists (JOB_EXISTS), Invalid (JOB_INVALID), Exhausted (QUOTA_EXCEEDED), Denied, OutcomeUnknown.
+        Raises Exists (JOB_EXISTS), Invalid (JOB_INVALID), Exhausted (QUOTA_EXCEEDED), Denied (KUBERNETES_DENIED,
+        ADMISSION_REFUSED), Unavailable (KUBERNETES_UNAUTHENTICATED), OutcomeUnknown.
         """
         try:
             create = self._jobs.create_namespaced_custom_object
             return self._one(create, body=dict(manifest), field_validation="Strict", **self._job())
         except Unavailable as error:
+            if error.reason != _UNREACHABLE:  # it did answer: nothing was made
+                raise
             raise OutcomeUnknown(error.message) from error
 
     def get_job(self, name: str) -> Object | None:
@@ -196,11 +206,18 @@ def stated(status: int, words: str, body: str | bytes | None) -> MarsamError:
         told = json.loads(body or b"")
         said, why = str(told.get("message") or words), str(told.get("reason") or "")
     message = f"Kubernetes refused: {said}"
+    if 400 <= status < 500 and status != 429 and _DENIAL.search(said):
+        return _unwanted(message)
     match status:
-        case 401:
-            return Unauthenticated(message, reason="KUBERNETES_UNAUTHENTICATED", remedy="check the service account")
+        case 401:  # a token is being rotated, or was never good: neither says anything about what was asked
+            remedy = "check the service account"
+            return Unavailable(message, reason="KUBERNETES_UNAUTHENTICATED", remedy=remedy)
         case 403 if "exceeded quota" in said:
             return Exhausted(message, reason="QUOTA_EXCEEDED", remedy="raise the quota, then resume the run")
+        case 403 if any(words in said for words in UNSETTLED):
+            return Unavailable(message, reason="KUBERNETES_UNSETTLED")
+        case 403 if "is forbidden: " in said and _NO_RIGHT not in said:
+            return _unwanted(message)
         case 403:
             return Denied(message, reason="KUBERNETES_DENIED", remedy="give the trainer's account the chart's Role")
         case 404:
@@ -213,6 +230,12 @@ def stated(status: int, words: str, body: str | bytes | None) -> MarsamError:
             return Invalid(message, reason="JOB_INVALID", remedy="correct the profile in MARSAM_KUBERNETES_FILE")
         case _:
             return Unavailable(f"the Kubernetes API answered {status}: {said}", reason=_UNREACHABLE)
+
+
+def _unwanted(message: str) -> Denied:
+    """The refusal of a policy, which has no quarrel with who asks but with what is asked."""
+    remedy = "the namespace's policies must allow the Job that the profile describes"
+    return Denied(message, reason="ADMISSION_REFUSED", remedy=remedy)
 
 
 def _when(event: Object) -> str:

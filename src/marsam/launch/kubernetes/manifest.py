@@ -22,6 +22,9 @@ QUEUE = "kueue.x-k8s.io/queue-name"
 _KEPT_S = 7 * 86_400
 """A Job that nobody has forgotten is removed by Kubernetes this long after its end."""
 
+_KEPT_BRIEFLY_S = 600
+"""The same, for a program that was of use to its caller only."""
+
 _BEAT_AGE_S = 300
 """A program whose last sign of life is older than this has hung, and is ended by the kubelet."""
 
@@ -69,7 +72,7 @@ def job(cluster: ClusterFile, program: Program, *, key: str) -> dict[str, Any]:
         "parallelism": 1,
         "backoffLimit": 0,
         "podReplacementPolicy": "Failed",
-        "ttlSecondsAfterFinished": _KEPT_S,
+        "ttlSecondsAfterFinished": _KEPT_BRIEFLY_S if program.limit_s else _KEPT_S,
         "podFailurePolicy": {
             "rules": [
                 {"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
@@ -84,8 +87,9 @@ def job(cluster: ClusterFile, program: Program, *, key: str) -> dict[str, Any]:
             "spec": _pod(cluster, profile, program, key),
         },
     }
-    if profile.deadlineSeconds:
-        spec["activeDeadlineSeconds"] = profile.deadlineSeconds
+    limits = [limit for limit in (profile.deadlineSeconds, program.limit_s) if limit]
+    if limits:
+        spec["activeDeadlineSeconds"] = min(limits)
     if profile.kueueQueue:
         spec["suspend"] = True
         labels = {**labels, QUEUE: profile.kueueQueue}

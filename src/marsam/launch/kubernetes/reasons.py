@@ -14,6 +14,9 @@ Object = Mapping[str, Any]
 
 _IMAGE = {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "ImageInspectError", "RegistryUnavailable"}
 _CONFIG = {"CreateContainerConfigError", "CreateContainerError"}
+UNSETTLED = ("status unknown for quota", "not yet ready to handle request")
+"""What a server calls forbidden that has only not made up its mind: a quota just made, itself just started."""
+
 _UNSTARTABLE = {"StartError", "ContainerCannotRun"}
 
 # Reasons of the pod condition DisruptionTarget, in our words.
@@ -132,6 +135,8 @@ def _refused(said: str) -> Waiting:
     """What it means that no pod was made; the Job's controller tries again by itself."""
     if "exceeded quota" in said:
         return Waiting(reason="QUOTA_EXCEEDED", message=f"waits for quota: {said}")
+    if any(words in said for words in UNSETTLED):
+        return Waiting(reason="CREATE_FAILED", message=f"its pod cannot be made yet: {said}")
     if "violates PodSecurity" in said or "denied the request" in said or "is forbidden" in said:
         return Waiting(reason="ADMISSION_REFUSED", message=f"the cluster refuses its pod: {said}")
     return Waiting(reason="CREATE_FAILED", message=f"its pod cannot be made: {said}")
