@@ -27,6 +27,8 @@ class Place(Protocol):
 
     local: bool
     """Whether programs run on this machine, so that files and process numbers are shared with them."""
+    python: str
+    """How programs there call Python."""
 
     async def open(self, state: str = "state") -> Launcher: ...
 
@@ -45,6 +47,7 @@ class Place(Protocol):
 
 class ProcessPlace:
     local = True
+    python = sys.executable
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -54,7 +57,7 @@ class ProcessPlace:
 
     def program(self, code: str, **env: str) -> Program:
         return Program(
-            argv=(sys.executable, "-c", code), log_path=self._folder / "logs" / "run.log", env=env, cwd=self._folder
+            argv=(self.python, "-c", code), log_path=self._folder / "logs" / "run.log", env=env, cwd=self._folder
         )
 
     def said(self, program: Program, key: str = "a") -> str:
@@ -68,6 +71,8 @@ class ProcessPlace:
 
 class JobPlace:
     """Jobs of a cluster; `local` on the fake one."""
+
+    python = "python3"
 
     def __init__(self, folder: Path, *, local: bool, token: str = "trainer") -> None:
         self.local = local
@@ -97,7 +102,7 @@ class JobPlace:
 
     def program(self, code: str, **env: str) -> Program:
         return Program(
-            argv=("python3", "-c", code),
+            argv=(self.python, "-c", code),
             log_path=self._folder / "logs" / "run.log",
             env=env,
             cwd=self._folder if self.local else None,

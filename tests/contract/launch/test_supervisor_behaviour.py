@@ -46,8 +46,9 @@ asyncio.run(main())
 class Shell:
     """Jobs whose spec is a line of Python; exit code 0 succeeds, 75 goes again, 9 and others fail after `tries`."""
 
-    def __init__(self, root: Path, *, tries: int = 3) -> None:
+    def __init__(self, root: Path, *, python: str, tries: int = 3) -> None:
         self.root = root
+        self.python = python
         self.tries = tries
         self.ends: list[Ended] = []
 
@@ -56,7 +57,7 @@ class Shell:
         if code == "refuse":
             raise Invalid("this cannot be run", reason="BAD_SPEC")
         return Program(
-            argv=("python3", "-c", code, str(self.root / "store"), job_id, str(attempt)),
+            argv=(self.python, "-c", code, str(self.root / "store"), job_id, str(attempt)),
             log_path=self.root / "logs" / f"{job_id}-{attempt}.log",
             cwd=self.root,
         )
@@ -75,7 +76,7 @@ class House:
     def __init__(self, root: Path, place: Place) -> None:
         self.root = root
         self.place = place
-        self.work = Shell(root)
+        self.work = Shell(root, python=place.python)
         self.jobs = JobStore(FolderBlobs(root / "store"), "p", "evaluations", CLOCK)
 
     @asynccontextmanager
