@@ -8,7 +8,9 @@ from hayy.demo.seaweed import Seaweed
 from marsam.jobs.progress import read_heartbeat
 from tests.contract.families.bases import build_sd1
 from tests.integration.run.store import make
+from tests.integration.store import holding
 
+PROGRAM = Path(holding.__file__)
 STEPS, EVERY = 120, 20
 
 
@@ -18,17 +20,17 @@ async def survive(server: Seaweed, scratch: Path, *, seconds: float, hung: bool)
     """
     shelf = await make("s3://marsam/home", build_sd1(scratch / "sd1"))
     job_id = await shelf.order(steps=STEPS, checkpoint_every=EVERY)
-    process = shelf.start(job_id, 1, scratch / "cache")
+    process = shelf.start(job_id, 1, scratch / "cache", program=[str(PROGRAM)])
     log = scratch / "cache" / f"{job_id}-1.log"
     try:
         step = 0
-        while step < 1:
+        while step < holding.HELD:
             assert process.poll() is None, log.read_text()[-3000:]
             beat = await read_heartbeat(shelf.jobs, job_id, 1)
             step = int(beat.payload.get("step") or 0) if beat else 0
             await asyncio.sleep(0.02)
-        assert step < STEPS
         await asyncio.to_thread(server.pause if hung else server.kill)
+        (scratch / "cache" / holding.GO).touch()
         await asyncio.sleep(seconds)
         assert process.poll() is None, log.read_text()[-3000:]
         await asyncio.to_thread(server.go_on if hung else server.start)
