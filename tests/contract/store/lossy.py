@@ -1,17 +1,23 @@
-"""A proxy on loopback that loses answers: the server has done what was asked, and the caller never hears of it."""
+"""A proxy on loopback that loses answers: the server has done what was asked, and the caller never hears of it. Or that
+is a slow link.
+"""
 
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 
 @dataclass
 class Lossy:
-    """Forwards connections to `target`; while `losing` is above 0, answers to PUT are swallowed and counted down."""
+    """Forwards connections to `target`; while `losing` is above 0, answers to PUT are swallowed and counted down.
+    With a `rate`, each connection carries so many bytes per second to the target.
+    """
 
     target: tuple[str, int]
+    rate: int = 0
     losing: int = 0
     lost: int = 0
     listener: socket.socket = field(default_factory=lambda: socket.create_server(("127.0.0.1", 0)))
@@ -40,6 +46,8 @@ class Lossy:
                         if data.startswith(b"PUT "):
                             asked.set()
                         far.sendall(data)
+                        if self.rate:
+                            time.sleep(len(data) / self.rate)
                 with contextlib.suppress(OSError):
                     far.shutdown(socket.SHUT_RDWR)
 
@@ -55,10 +63,12 @@ class Lossy:
 
 
 @contextlib.contextmanager
-def lossy(endpoint: str) -> Iterator[Lossy]:
+def lossy(endpoint: str, *, rate: int = 0) -> Iterator[Lossy]:
     """A proxy in front of `endpoint` (http://host:port) while the block runs."""
     host, _, port = endpoint.removeprefix("http://").partition(":")
-    proxy = Lossy((host, int(port)))
+    proxy = Lossy((host, int(port)), rate)
+    if rate:  # otherwise megabytes would be on their way
+        proxy.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
     thread = threading.Thread(target=proxy.serve, daemon=True)
     thread.start()
     try:

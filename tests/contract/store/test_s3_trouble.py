@@ -1,6 +1,7 @@
 """What only a store behind a network does: lost answers, wrong keys, wrong clocks, deaths and silence."""
 
 import asyncio
+import random
 import socket
 import threading
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from hayy.demo.seaweed import Seaweed, running
 from marsam.core.errors import Denied, Exists, MarsamError, OutcomeUnknown, Precondition, Unavailable
 from marsam.core.ids import new_ulid
 from marsam.store.open import open_store, prove
+from marsam.store.s3 import client
 from marsam.store.s3.blobs import S3Blobs
 from marsam.store.settings import S3Settings
 from tests.contract.store.lossy import lossy
@@ -50,6 +52,36 @@ async def test_a_put_is_sent_again_after_a_lost_answer(seaweed: Seaweed) -> None
         assert (await blobs.put("beat", b"12345")).size == 5
         assert proxy.lost == 1
         assert await blobs.get("beat") == b"12345"
+
+
+async def test_a_part_is_sent_again_from_its_beginning(seaweed: Seaweed, tmp_path: Path) -> None:
+    data = random.Random(1).randbytes(1 << 20)
+    (tmp_path / "file").write_bytes(data)
+    with lossy(seaweed.endpoint) as proxy:
+        blobs = store(seaweed, s3_endpoint=proxy.url, patience_s=0.0)
+        proxy.losing = 1
+        assert (await blobs.put("file", tmp_path / "file")).size == len(data)
+        assert proxy.lost == 1
+        assert await blobs.get("file") == data
+
+
+@pytest.mark.slow
+async def test_a_slow_link_carries_a_long_upload(seaweed: Seaweed) -> None:
+    rate = 1 << 20
+    data = random.Random(2).randbytes(int(rate * (max(client.CONNECT_S, client.READ_S) + 1.5)))
+    with lossy(seaweed.endpoint, rate=rate) as proxy:
+        blobs = store(seaweed, s3_endpoint=proxy.url, patience_s=0.0)
+        assert (await blobs.put("slowly", data)).size == len(data)
+        assert await blobs.get("slowly") == data
+
+
+async def test_who_does_not_take_what_is_sent_is_slow(seaweed: Seaweed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "READ_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        blobs = store(seaweed, s3_endpoint=f"http://127.0.0.1:{deaf.getsockname()[1]}", patience_s=0.0)
+        with pytest.raises(Unavailable) as caught:
+            await blobs.put("never", bytes(12 << 20))
+    assert caught.value.reason == "STORE_SLOW"
 
 
 async def said(blobs: S3Blobs) -> MarsamError:

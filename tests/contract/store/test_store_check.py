@@ -1,4 +1,4 @@
-"""`marsam store check`: every property of a store, by name."""
+"""A store that is not fit: `marsam store check` names every property, and no service starts over it."""
 
 import json
 import os
@@ -38,6 +38,19 @@ def test_a_store_that_is_not_fit(rclone: dict[str, str]) -> None:
     assert "FAIL  create-only" in done.stdout
     assert "STORE_CREATE_ONLY" in done.stdout
     assert "create-race" not in done.stdout
+
+
+def test_no_service_starts_over_it(rclone: dict[str, str], tmp_path: Path) -> None:
+    own = {"MARSAM_STORE": "s3://marsam-tests/x", "MARSAM_CACHE": str(tmp_path / "cache")}
+    command = [sys.executable, "-m", "marsam_dataset"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, env={**os.environ, **rclone, **own}, check=False
+    )
+    assert done.returncode == 69, done.stderr
+    assert done.stdout == ""
+    refused = [line for line in map(json.loads, done.stderr.splitlines()) if line.get("event") == "service.refused"]
+    assert [line["reason"] for line in refused] == ["STORE_CREATE_ONLY"]
+    assert "If-None-Match" in refused[0]["remedy"]
 
 
 def test_wrong_keys(seaweed: Seaweed, tmp_path: Path) -> None:

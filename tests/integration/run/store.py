@@ -30,6 +30,7 @@ from marsam.store.content import put_blob
 from marsam.store.open import open_store
 
 PROJECT = "hayy"
+PROGRAM = ("-m", "marsam_trainer.run")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,12 +118,14 @@ class Shelf:
             "1",
         ]
 
-    def start(self, job_id: str, attempt: int, cache: Path, *more: str) -> subprocess.Popen[bytes]:
+    def start(
+        self, job_id: str, attempt: int, cache: Path, *more: str, program: Sequence[str] = PROGRAM
+    ) -> subprocess.Popen[bytes]:
         """The run program as a process of its own; its log goes beside the cache."""
         cache.mkdir(parents=True, exist_ok=True)
         with (cache / f"{job_id}-{attempt}.log").open("wb") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "marsam_trainer.run", *self.arguments(job_id, attempt, cache), *more],
+                [sys.executable, *program, *self.arguments(job_id, attempt, cache), *more],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "OMP_NUM_THREADS": "1"},

@@ -1,6 +1,7 @@
 """The connection to one bucket: the `minio` client, its HTTP pool and where the credentials come from."""
 
 import configparser
+import io
 import os
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from marsam.store.threads import THREADS
 AWS = "https://s3.amazonaws.com"
 CONNECT_S = 3.0
 READ_S = 10.0
+# A request's body goes out in blocks: the socket's timeout is for each of them, not for a whole part on a slow link.
+BLOCK = 128 << 10
 # Parts of an upload are sent again one by one: a broken part must not cost those that are there.
 _PART_RETRIES = urllib3.Retry(total=6, backoff_factor=0.5, status_forcelist=[500, 502, 503, 504])
 
@@ -41,6 +44,7 @@ def client(settings: S3Settings, *, url: str, provider: Provider, parts: bool = 
     pool = OneHost(
         timeout=urllib3.Timeout(connect=CONNECT_S, read=READ_S),
         maxsize=2 * THREADS,
+        blocksize=BLOCK,
         retries=_PART_RETRIES if parts else False,
         cert_reqs="CERT_REQUIRED",
         ca_certs=str(settings.s3_ca_file or certifi.where()),
@@ -49,6 +53,23 @@ def client(settings: S3Settings, *, url: str, provider: Provider, parts: bool = 
     return Minio(
         split.netloc, secure=split.scheme == "https", region=settings.s3_region, credentials=provider, http_client=pool
     )
+
+
+class _Patient:
+    """Once a connection stands, sending on it may take as long as an answer: urllib3 leaves the connect timeout on."""
+
+    def endheaders(self, *args: Any, **kwargs: Any) -> None:
+        """See `http.client.HTTPConnection`; the body follows."""
+        super().endheaders(*args, **kwargs)  # type: ignore[misc]
+        self.sock.settimeout(READ_S)  # type: ignore[attr-defined]
+
+
+class _Plain(_Patient, urllib3.connection.HTTPConnection):
+    pass
+
+
+class _Secure(_Patient, urllib3.connection.HTTPSConnection):
+    pass
 
 
 class OneHost(urllib3.PoolManager):
@@ -64,8 +85,15 @@ class OneHost(urllib3.PoolManager):
         """See the parent."""
         server, path = url.split("/", 3)[2:]
         if server not in self._pools:
-            self._pools[server] = self.connection_from_url(url)
-        return self._pools[server].urlopen(method, f"/{path}", redirect=False, assert_same_host=False, **rest)
+            pool = self.connection_from_url(url)
+            pool.ConnectionCls = _Secure if pool.scheme == "https" else _Plain
+            self._pools[server] = pool
+        body = rest.pop("body", None)
+        if isinstance(body, bytes) and len(body) > BLOCK:
+            body = io.BytesIO(body)
+        return self._pools[server].urlopen(
+            method, f"/{path}", body=body, redirect=False, assert_same_host=False, **rest
+        )
 
 
 def credentials(settings: S3Settings) -> Provider:

@@ -103,7 +103,9 @@ def _unreached(error: Exception, what: str, place: str) -> MarsamError:
         why = "it does not answer" if isinstance(cause, urllib3.exceptions.ConnectTimeoutError) else "no connection"
         return NotSent(f"cannot reach {place}: {_why(cause, why)}", reason="STORE_UNREACHABLE",
                        remedy="is it up, and is MARSAM_S3_ENDPOINT its address?")  # fmt: skip
-    if isinstance(cause, urllib3.exceptions.TimeoutError | TimeoutError):
+    # A timeout in mid-body comes as a broken connection, with the timeout for its second argument.
+    slow = (urllib3.exceptions.TimeoutError, TimeoutError)
+    if isinstance(cause, slow) or any(isinstance(below, slow) for below in cause.args):
         return Unavailable(f"{place} did not answer in time for {what}", reason="STORE_SLOW",
                            remedy="is it overloaded, or is something between here and there?")  # fmt: skip
     return Unavailable(f"the connection to {place} broke over {what}: {_why(cause, 'it was closed')}",
