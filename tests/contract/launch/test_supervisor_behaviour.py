@@ -358,7 +358,7 @@ async def test_a_fault_in_the_work_itself_stops_nobody_else(house: House, caplog
                 raise ZeroDivisionError("a bug")
             return await super().judge(store, job_id, ended)
 
-    house.work = Faulty(house.root, tries=1)
+    house.work = Faulty(house.root, python=house.place.python, tries=1)
     async with house.supervisor(Policy(slots=2, poll_s=0.05, backoff_s=0.05, silence_s=None)):
         bad, good = await house.job("raise SystemExit(3)"), await house.job("")
         await house.until(good, State.SUCCEEDED)
