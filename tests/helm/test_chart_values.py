@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -41,6 +42,7 @@ def under(**values: Any) -> dict[str, Any]:
     return {**NEEDED, **values}
 
 
+@pytest.mark.slow
 @EXAMPLES
 @given(given_env=st.dictionaries(NAME, SCALAR, min_size=1, max_size=12))
 def test_environment_arrives_as_text(given_env: dict[str, Any]) -> None:
@@ -50,6 +52,7 @@ def test_environment_arrives_as_text(given_env: dict[str, Any]) -> None:
     assert wanted.items() <= runs_file(found)["env"].items()
 
 
+@pytest.mark.slow
 @EXAMPLES
 @given(labels=st.dictionaries(NAME, st.one_of(LABEL, st.booleans(), st.integers(0, 10**6)), min_size=1, max_size=8))
 def test_labels_arrive_as_text(labels: dict[str, Any]) -> None:
@@ -62,6 +65,7 @@ def test_labels_arrive_as_text(labels: dict[str, Any]) -> None:
     assert texts.items() <= runs_file(found)["labels"].items()
 
 
+@pytest.mark.slow
 @EXAMPLES
 @given(annotations=st.dictionaries(NAME, SCALAR, min_size=1, max_size=12))
 def test_annotations_arrive_as_text(annotations: dict[str, Any]) -> None:
@@ -75,6 +79,7 @@ def test_annotations_arrive_as_text(annotations: dict[str, Any]) -> None:
     assert texts == of_kind(found, "ServiceAccount")["studio-1-marsam-run"]["metadata"]["annotations"]
 
 
+@pytest.mark.slow
 @EXAMPLES
 @given(largest=st.integers(1, 2**50), pixels=st.integers(1, 10**10), delay=st.floats(0, 3600, width=32))
 def test_numbers_arrive_whole(largest: int, pixels: int, delay: float) -> None:

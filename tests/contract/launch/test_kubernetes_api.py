@@ -18,6 +18,8 @@ from marsam.launch.kubernetes import manifest
 from marsam.launch.kubernetes.cluster import Object
 from tests.contract.launch.places import REAL, JobPlace
 
+pytestmark = pytest.mark.slow
+
 LONG = "import time; time.sleep(600)"
 PATIENCE_S = 120 if REAL else 20
 

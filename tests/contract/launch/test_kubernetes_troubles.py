@@ -21,6 +21,8 @@ from tests.contract.launch.places import JobPlace, cluster_file
 from tests.fakes.kubernetes.cluster import NAMESPACE, kubeconfig
 from tests.fakes.kubernetes.server import Handler, fail, hang_up, swallow
 
+pytestmark = pytest.mark.slow
+
 WAIT = "import os,time\nwhile not os.path.exists('go'): time.sleep(0.02)\nraise SystemExit(3)"
 JOBS, PODS = r"/jobs\?.*watch=", r"/pods\?.*watch=.*marsam|/pods\?.*marsam.*watch="
 

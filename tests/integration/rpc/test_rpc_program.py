@@ -105,6 +105,7 @@ def test_a_signal_drains_and_ends_well(tmp_path: Path, number: signal.Signals) -
     assert events[-3:] == ["service.ready", "service.draining", "service.stopped"]
 
 
+@pytest.mark.slow
 def test_the_end_of_standard_input_ends_it_only_when_asked(tmp_path: Path) -> None:
     process = begun(tmp_path, "--until-stdin-closes")
     out, err = process.communicate(timeout=30)  # closes its standard input

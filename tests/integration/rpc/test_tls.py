@@ -31,6 +31,8 @@ from marsam.rpc.wire import channel, error_of, explain
 from tests.integration.rpc.certificates import Authority, Pair
 from tests.integration.rpc.support import serving
 
+pytestmark = pytest.mark.slow
+
 NAME = "projects/default/datasets/hayy"
 
 

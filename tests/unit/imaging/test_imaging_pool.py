@@ -60,6 +60,7 @@ async def test_bad_files_do_not_disturb_good_ones() -> None:
     assert {v.reason for v in verdicts if isinstance(v, Rejected)} == {"NOT_AN_IMAGE"}
 
 
+@pytest.mark.slow
 async def test_a_worker_killed_from_outside_is_replaced_and_its_file_is_decoded() -> None:
     async with DecodePool(size=1) as pool:
         await pool.decode(png())
