@@ -1,14 +1,12 @@
 """The checkpoints that a run has in the store. Reads their marks only: a checkpoint without one does not count."""
 
-import json
 from dataclasses import dataclass
 from datetime import datetime
 
-from marsam.core.errors import Missing
-from marsam.store import keys
+from marsam.catalog.checkpoints import MARK, Checkpoint, checkpoints
+from marsam.core.errors import Corrupt, Missing
+from marsam.core.records import load
 from marsam.store.blobs import Blobs, names
-
-_MARK = "manifest.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,16 +23,14 @@ async def list_checkpoints(blobs: Blobs, project: str, run_id: str, *, attempts:
     """Every whole checkpoint of attempts 1 to `attempts`, in the order of steps; a resume begins at the last one."""
     found = []
     for attempt in range(1, attempts + 1):
-        folder = keys.attempt_file(project, "runs", run_id, attempt, "checkpoints")
+        folder = checkpoints(project, run_id, attempt)
         for step in await names(blobs, folder, folders=True):
             async for entry in blobs.children(f"{folder}/{step}"):
-                if entry.name != _MARK or entry.modified is None:
+                if entry.name != MARK or entry.modified is None:
                     continue
                 try:
-                    mark = json.loads(await blobs.get(f"{folder}/{step}/{_MARK}"))
-                except Missing:  # the run has dropped it since it was listed
+                    mark = load(Checkpoint, await blobs.get(f"{folder}/{step}/{MARK}"), what=f"checkpoint {step}")
+                except (Missing, Corrupt):  # dropped since it was listed; or of no use: a resume passes it over too
                     continue
-                found.append(
-                    CheckpointInfo(attempt=attempt, step=mark["step"], size=mark["state_size"], at=entry.modified)
-                )
+                found.append(CheckpointInfo(attempt=attempt, step=mark.step, size=mark.state_size, at=entry.modified))
     return sorted(found, key=lambda checkpoint: (checkpoint.step, checkpoint.attempt))

@@ -4,17 +4,13 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from marsam.catalog.checkpoints import KEPT, MARK, checkpoints, step_name
 from marsam.core.clock import SystemClock
 from marsam.core.errors import Missing
 from marsam.jobs.states import State
 from marsam.jobs.store import JobStore
 from marsam.store import keys
 from marsam.store.blobs import Blobs, Entry, names
-
-KEEP = 2
-"""Of a run that may be resumed the most advanced ones are kept: as many as a live attempt keeps of its own."""
-
-MARK = "manifest.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +32,7 @@ class OldCheckpoint:
 
 async def old_checkpoints(blobs: Blobs, project: str) -> AsyncIterator[OldCheckpoint]:
     """Yield the checkpoints of ended runs that are beyond what is kept: all of a run that succeeded, which is never
-    resumed, and all but the `KEEP` most advanced of one that failed or was cancelled; of a checkpoint without its mark,
+    resumed, and all but the `KEPT` most advanced of one that failed or was cancelled; of a checkpoint without its mark,
     which does not count, the rest.
     """
     store = JobStore(blobs, project, "runs", SystemClock())
@@ -52,16 +48,16 @@ async def old_checkpoints(blobs: Blobs, project: str) -> AsyncIterator[OldCheckp
             continue
         found = [each async for each in _checkpoints(blobs, project, run)]
         whole = sorted((at for at, parts in found if any(part.name == MARK for part in parts)), reverse=True)
-        kept = set(whole[: 0 if head.state is State.SUCCEEDED else KEEP])
+        kept = set(whole[: 0 if head.state is State.SUCCEEDED else KEPT])
         for (step, attempt), parts in found:
             if (step, attempt) in kept:
                 continue
-            folder = _folder(project, run, attempt)
+            folder = f"{checkpoints(project, run, attempt)}/{step_name(step)}"
             yield OldCheckpoint(
                 run=run,
                 seq=head.seq,
                 objects=tuple(
-                    (f"{folder}/{step:08d}/{part.name}", part.size)
+                    (f"{folder}/{part.name}", part.size)
                     for part in sorted(parts, key=lambda part: (part.name != MARK, part.name))
                 ),
                 modified=max(part.modified for part in parts if part.modified is not None),
@@ -77,12 +73,8 @@ async def still_old(blobs: Blobs, project: str, run: str, seq: int) -> bool:
 async def _checkpoints(blobs: Blobs, project: str, run: str) -> AsyncIterator[tuple[tuple[int, int], list[Entry]]]:
     """Yield ((step, attempt), objects) of every checkpoint folder that is not empty."""
     for attempt in await names(blobs, keys.attempts(project, "runs", run), folders=True):
-        folder = _folder(project, run, int(attempt))
+        folder = checkpoints(project, run, int(attempt))
         for step in await names(blobs, folder, folders=True):
             parts = [entry async for entry in blobs.children(f"{folder}/{step}") if not entry.folder]
             if parts:
                 yield (int(step), int(attempt)), parts
-
-
-def _folder(project: str, run: str, attempt: int) -> str:
-    return keys.attempt_file(project, "runs", run, attempt, "checkpoints")

@@ -13,6 +13,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from marsam.catalog.checkpoints import MARK, Checkpoint, checkpoints, step_name
 from marsam.catalog.files import FileRef
 from marsam.catalog.models import Lineage, Model
 from marsam.catalog.repository import load_model, save_model
@@ -20,7 +21,7 @@ from marsam.catalog.runs import RunSpec
 from marsam.core.clock import SystemClock, format_time
 from marsam.core.errors import Exists, Precondition
 from marsam.core.names import format_name, parse
-from marsam.core.records import canonical, load
+from marsam.core.records import canonical, dump, load
 from marsam.jobs.progress import append_events, heartbeat
 from marsam.jobs.store import JobStore
 from marsam.store import keys
@@ -133,16 +134,17 @@ def event(kind: str, **fields: object) -> dict[str, object]:
 
 
 async def checkpoint(jobs: JobStore, run_id: str, attempt: int, step: int) -> None:
-    mark = {"attempt": attempt, "step": step, "state_size": 11}
-    key = keys.attempt_file(jobs.project, "runs", run_id, attempt, f"checkpoints/{step:08d}/manifest.json")
-    await jobs.blobs.put(key, canonical(mark))
+    mark = Checkpoint(
+        attempt=attempt, step=step, spec_digest="s", state_digest="s", state_size=11, cores=1, lanes=1, code_version="0"
+    )
+    folder = f"{checkpoints(jobs.project, run_id, attempt)}/{step_name(step)}"
+    await jobs.blobs.put(f"{folder}/{MARK}", dump(mark))
 
 
 async def newest_step(jobs: JobStore, run_id: str, attempt: int) -> int:
     best = 0
     for before in range(1, attempt):
-        folder = keys.attempt_file(jobs.project, "runs", run_id, before, "checkpoints")
-        async for entry in jobs.blobs.children(folder):
+        async for entry in jobs.blobs.children(checkpoints(jobs.project, run_id, before)):
             best = max(best, int(entry.name))
     return best
 

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from marsam_trainer.checkpoints import list_checkpoints
 from marsam_trainer.run import checkpoint
 from marsam_trainer.run.encoded import EncodedCache
 from safetensors.torch import load_file
 
+from marsam.catalog.checkpoints import MARK, STATE, Checkpoint
 from marsam.core.errors import Corrupt
 from marsam.core.ids import new_ulid
 from marsam.diffusion.weights.net import weight_files
@@ -24,7 +26,7 @@ def place(tmp_path: Path) -> checkpoint.Place:
 async def _save(place: checkpoint.Place, tmp_path: Path, attempt: int, step: int) -> None:
     path = tmp_path / "state"
     digest, size = checkpoint.write_state({"x": torch.full((3,), float(step))}, path)
-    mark = checkpoint.Checkpoint(
+    mark = Checkpoint(
         attempt=attempt,
         step=step,
         spec_digest="s",
@@ -70,8 +72,19 @@ async def test_a_damaged_state_is_passed_over(place: checkpoint.Place, tmp_path:
 
 async def test_a_damaged_manifest_is_passed_over(place: checkpoint.Place, tmp_path: Path) -> None:
     await _save(place, tmp_path, 1, 10)
-    await place.blobs.put(place.key(1, 30, checkpoint.MANIFEST), b"{}")
+    await place.blobs.put(place.key(1, 30, MARK), b"{}")
     assert await _newest(place, tmp_path, 2) == (1, 10, 10.0)
+
+
+async def test_the_list_shows_whole_ones_only(place: checkpoint.Place, tmp_path: Path) -> None:
+    for step in (10, 20, 30):
+        await _save(place, tmp_path, 1, step)
+    await _save(place, tmp_path, 2, 25)
+    await place.blobs.put(place.key(1, 30, MARK), b"{}")
+    await place.blobs.delete([place.key(2, 25, MARK)])
+    listed = await list_checkpoints(place.blobs, place.project, place.run, attempts=2)
+    size = (await place.blobs.stat(place.key(1, 20, STATE))).size
+    assert [(found.attempt, found.step, found.size) for found in listed] == [(1, 20, size)]
 
 
 async def test_only_the_newest_are_kept(place: checkpoint.Place, tmp_path: Path) -> None:

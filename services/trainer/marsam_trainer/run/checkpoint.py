@@ -6,47 +6,20 @@ it is read.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 import torch
 
+from marsam.catalog.checkpoints import KEPT, MARK, STATE, Checkpoint, checkpoints, step_name
 from marsam.core.errors import Corrupt, Missing
 from marsam.core.records import dump, load
 from marsam.diffusion.weights.net import save as write
-from marsam.store import keys
 from marsam.store.blobs import Blobs, names
 from marsam.store.content import digest_file
 from marsam.telemetry.logs import Log
 
-KEEP = 2
-"""Checkpoints of one attempt that are kept: the newest may be the one that was being written when the disk filled."""
-
-STATE = "state.safetensors"
-MANIFEST = "manifest.json"
 _log = Log(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Checkpoint:
-    """The commit mark of a checkpoint: after how many steps, of which order, and what its state's bytes are called.
-
-    `spec_digest` covers all that may not change between attempts; `cores` and `lanes` are how it was computed,
-    because sums cut otherwise round differently.
-    """
-
-    SCHEMA: ClassVar[str] = "marsam.checkpoint/1"
-
-    attempt: int
-    step: int
-    spec_digest: str
-    state_digest: str
-    state_size: int
-    cores: int
-    lanes: int
-    code_version: str
-    libraries: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,22 +32,22 @@ class Place:
 
     def key(self, attempt: int, step: int, name: str) -> str:
         """The key of one file of a checkpoint."""
-        return keys.attempt_file(self.project, "runs", self.run, attempt, f"checkpoints/{step:08d}/{name}")
+        return f"{self.folder(attempt)}/{step_name(step)}/{name}"
 
     def folder(self, attempt: int) -> str:
         """The folder of an attempt's checkpoints."""
-        return keys.attempt_file(self.project, "runs", self.run, attempt, "checkpoints")
+        return checkpoints(self.project, self.run, attempt)
 
 
 async def save(place: Place, mark: Checkpoint, state: Path) -> None:
-    """Write a checkpoint whose state is in the local file `state`, then drop what `KEEP` no longer keeps."""
+    """Write a checkpoint whose state is in the local file `state`, then drop what `KEPT` no longer keeps."""
     digits = mark.state_digest.removeprefix("sha256:")
     await place.blobs.put(place.key(mark.attempt, mark.step, STATE), state, sha256=digits)
-    await place.blobs.create(place.key(mark.attempt, mark.step, MANIFEST), dump(mark))
+    await place.blobs.create(place.key(mark.attempt, mark.step, MARK), dump(mark))
     steps = await names(place.blobs, place.folder(mark.attempt), folders=True)
-    for step in steps[:-KEEP]:
+    for step in steps[:-KEPT]:
         # The mark first: a checkpoint without it does not count, one without its state would be a trap.
-        await place.blobs.delete([place.key(mark.attempt, int(step), MANIFEST)])
+        await place.blobs.delete([place.key(mark.attempt, int(step), MARK)])
         await place.blobs.delete([place.key(mark.attempt, int(step), STATE)])
 
 
@@ -86,9 +59,7 @@ async def newest(place: Place, before: int, into: Path) -> tuple[Checkpoint, Pat
     """
     for attempt, step in await _found(place, before):
         try:
-            mark = load(
-                Checkpoint, await place.blobs.get(place.key(attempt, step, MANIFEST)), what=f"checkpoint {step}"
-            )
+            mark = load(Checkpoint, await place.blobs.get(place.key(attempt, step, MARK)), what=f"checkpoint {step}")
             state = await place.blobs.fetch(
                 place.key(attempt, step, STATE),
                 into / STATE,

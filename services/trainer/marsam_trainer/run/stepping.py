@@ -6,6 +6,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
+from marsam.catalog.checkpoints import Checkpoint
 from marsam.core.errors import Invalid, Precondition
 from marsam.core.ids import digest_of
 from marsam.core.records import dump
@@ -22,7 +23,7 @@ NOT_FINITE_LIMIT = 3
 _log = Log(__name__)
 
 
-def resume(work: Work, loop: Loop, mark: checkpoint.Checkpoint, state: Path) -> None:
+def resume(work: Work, loop: Loop, mark: Checkpoint, state: Path) -> None:
     """Continue from a checkpoint of the attempts before."""
     if mark.spec_digest != _spec_digest(work):
         raise Invalid("the checkpoint is of another order", reason="CHECKPOINT_MISMATCH", remedy="start a new run")
@@ -85,7 +86,7 @@ def _save(work: Work, loop: Loop, scratch: Path) -> None:
     began = time.monotonic()
     path = scratch / "checkpoint.safetensors"
     digest, size = checkpoint.write_state(loop.state(), path)
-    mark = checkpoint.Checkpoint(
+    mark = Checkpoint(
         attempt=work.attempt,
         step=loop.position.step,
         spec_digest=_spec_digest(work),

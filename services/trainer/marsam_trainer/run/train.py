@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from marsam.catalog.checkpoints import Checkpoint
 from marsam.catalog.files import FileRef
 from marsam.catalog.models import Model
 from marsam.core.ids import digest_hex
@@ -53,7 +54,7 @@ def _scratch(work: Work) -> Iterator[Path]:
             ours.parent.rmdir()
 
 
-def _lanes(work: Work, mark: checkpoint.Checkpoint | None) -> Lanes:
+def _lanes(work: Work, mark: Checkpoint | None) -> Lanes:
     """As many lanes as the cores allow; as many as the checkpoint was made with when the run continues one, because
     sums over another number of pieces round differently. A GPU takes the batch whole."""
     if work.device != "cpu":
@@ -63,7 +64,7 @@ def _lanes(work: Work, mark: checkpoint.Checkpoint | None) -> Lanes:
     return Lanes(work.cores, count=work.lanes)
 
 
-def _train(work: Work, scratch: Path, lanes: Lanes, found: tuple[checkpoint.Checkpoint, Path] | None) -> Model:
+def _train(work: Work, scratch: Path, lanes: Lanes, found: tuple[Checkpoint, Path] | None) -> Model:
     began = time.monotonic()
     spec, base = work.spec, work.base
     family = registry.family(base.family)

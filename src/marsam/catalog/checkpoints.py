@@ -1,0 +1,44 @@
+"""A run's checkpoints as they lie in the store: a state, and a mark that is written last and makes it count."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from marsam.store import keys
+
+KEPT = 2
+"""Checkpoints that are kept: the newest may be the one that was being written when the disk filled."""
+
+STATE = "state.safetensors"
+MARK = "manifest.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """The commit mark of a checkpoint: after how many steps, of which order, and what its state's bytes are called.
+
+    `spec_digest` covers all that may not change between attempts; `cores` and `lanes` are how it was computed,
+    because sums cut otherwise round differently.
+    """
+
+    SCHEMA: ClassVar[str] = "marsam.checkpoint/1"
+
+    attempt: int
+    step: int
+    spec_digest: str
+    state_digest: str
+    state_size: int
+    cores: int
+    lanes: int
+    code_version: str
+    libraries: Mapping[str, str] = field(default_factory=dict)
+
+
+def checkpoints(project: str, run: str, attempt: int) -> str:
+    """The folder of an attempt's checkpoints, a folder each, named by `step_name`."""
+    return keys.attempt_file(project, "runs", run, attempt, "checkpoints")
+
+
+def step_name(step: int) -> str:
+    """What the folder of the checkpoint after `step` steps is called; names sort as steps do."""
+    return f"{step:08d}"
