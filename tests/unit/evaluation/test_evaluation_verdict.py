@@ -1,12 +1,16 @@
 """What a verdict may say, by the intervals it has."""
 
+import dataclasses
+
 import pytest
+from marsam_generator.evaluation.phrases import sentence
 from marsam_generator.evaluation.results import Results
+from marsam_generator.evaluation.scoring import AS_ASKED
 from marsam_generator.evaluation.statistics import Interval
 from marsam_generator.evaluation.verdict import keeping_outcome, learning_outcome
 
 from marsam.core import records
-from tests.unit.evaluation.synthetic import BASE, FORGETFUL, TUNED, results
+from tests.unit.evaluation.synthetic import BASE, FORGETFUL, TUNED, results, suite
 
 
 @pytest.mark.parametrize(
@@ -57,6 +61,27 @@ def test_a_model_that_learned_and_forgot_says_what_it_lost() -> None:
     assert "but “People of other places” (" in english
     assert "“Where a keffiyeh is asked for” (" in english
     assert english.endswith("as asked) got worse.")
+
+
+@pytest.mark.parametrize(
+    ("lost", "english", "arabic"),
+    [
+        (("en",), "” in English (98\u202f% to 81\u202f% as asked)", "» باللغة الإنجليزية (من 98٪ إلى 81٪"),
+        (("ar",), "” in Arabic (98\u202f% to 81\u202f% as asked)", "» باللغة العربية (من 98٪ إلى 81٪"),
+        (("en", ""), "” (98\u202f% to 81\u202f% as asked)", "» (من 98٪ إلى 81٪"),
+    ],
+)
+def test_a_loss_in_one_language_names_it(lost: tuple[str, ...], english: str, arabic: str) -> None:
+    found, _ = results(BASE, TUNED)
+    findings = [
+        dataclasses.replace(finding, outcome="lost", before=0.98, after=0.81)
+        if (finding.group, finding.measure) == ("other_demonyms", AS_ASKED) and finding.language in lost
+        else finding
+        for finding in found.verdict.findings
+    ]
+    for language, said in (("en", english), ("ar", arabic)):
+        text = sentence(suite(), (), findings, status="improved_with_loss", language=language, of=1, name="")
+        assert said in text
 
 
 def test_a_model_that_changed_nothing_did_not_work() -> None:

@@ -30,6 +30,8 @@ class Wording:
     comma: str
     all_kept: str
     lost: str
+    in_language: str
+    languages_named: Mapping[str, str]
     lost_item: str
     lost_to_stereotype: str
     undecided: str
@@ -89,6 +91,8 @@ _ENGLISH = Wording(
     comma=", ",
     all_kept="nothing that was to be kept was lost",
     lost="but {items} got worse",
+    in_language="{group} in {language}",
+    languages_named={"en": "English", "ar": "Arabic"},
     lost_item="{group} ({before} to {after} as asked)",
     lost_to_stereotype="{group} ({what}: {before} to {after})",
     undecided="a loss of up to {margin} cannot be ruled out for {items}",
@@ -127,6 +131,8 @@ _ARABIC = Wording(
     comma="، ",
     all_kept="ولم يُفقد شيء مما وجب حفظه",
     lost="لكن النتيجة ساءت في {items}",
+    in_language="{group} باللغة {language}",
+    languages_named={"en": "الإنجليزية", "ar": "العربية"},
     lost_item="{group} (من {before} إلى {after} مطابقة للطلب)",
     lost_to_stereotype="{group} ({what}: من {before} إلى {after})",
     undecided="ولا يمكن استبعاد خسارة تصل إلى {margin} في {items}",
@@ -206,8 +212,8 @@ class _Writer:
         if not keeping:
             return []
         worst: dict[str, Finding] = {}
-        # A group that lost pictures as asked is told by that, whatever else it lost.
-        for finding in sorted(keeping, key=lambda f: f.measure == STEREOTYPE):
+        # Told by pictures as asked, whatever else a group lost; and as a whole, if it lost as a whole.
+        for finding in sorted(keeping, key=lambda f: (f.measure == STEREOTYPE, f.language != ALL_LANGUAGES)):
             if finding.outcome == "lost":
                 worst.setdefault(finding.group, finding)
         unclear = [
@@ -227,8 +233,12 @@ class _Writer:
 
     def _lost(self, group: str, finding: Finding) -> str:
         pattern = self.words.lost_to_stereotype if finding.measure == STEREOTYPE else self.words.lost_item
+        named = self._name(self.suite.group(group))
+        if finding.language != ALL_LANGUAGES:
+            language = self.words.languages_named.get(finding.language, finding.language)
+            named = self.words.in_language.format(group=named, language=language)
         return pattern.format(
-            group=self._name(self.suite.group(group)),
+            group=named,
             what=_in(self.stereotype, self.language),
             before=self._percent(finding.before),
             after=self._percent(finding.after),
