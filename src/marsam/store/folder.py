@@ -39,6 +39,11 @@ def _stated(work: Callable[P, R]) -> Callable[P, R]:
     return run
 
 
+def _seen(path: Path) -> Stat:
+    found = path.stat()
+    return Stat(size=found.st_size, modified=datetime.fromtimestamp(found.st_mtime, UTC), now=datetime.now(UTC))
+
+
 class FolderBlobs:
     """`Blobs` over the folder `root`, which is made when absent.
 
@@ -183,9 +188,10 @@ class FolderBlobs:
         if sha256 is not None and found != sha256:
             raise mismatch(f"'{key}'", sha256, found)
         path = self.root / key
+        written = _seen(staging.path)  # a concurrent delete may take the name away again
         self._into_folder(path, lambda: os.replace(staging.path, path))
         self._make_durable(key)
-        return self._stat(key)
+        return written
 
     def _into_folder(self, path: Path, act: Callable[[], None]) -> None:
         """Run `act`, which names `path`, in a folder that exists: a concurrent delete may prune it, so try again."""
@@ -225,10 +231,9 @@ class FolderBlobs:
     @_stated
     def _stat(self, key: str) -> Stat:
         path = self.root / key
-        found = path.stat()
         if path.is_dir():
             raise Missing(f"no object '{key}', it is a folder", reason="OBJECT_MISSING")
-        return Stat(size=found.st_size, modified=datetime.fromtimestamp(found.st_mtime, UTC), now=datetime.now(UTC))
+        return _seen(path)
 
     @_stated
     def _fetch(self, key: str, into: Path, sha256: str, size: int) -> Path:
@@ -258,8 +263,11 @@ class FolderBlobs:
     @_stated
     def _delete(self, key: str) -> None:
         path = self.root / key
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        try:
             path.unlink()
+        except (FileNotFoundError, NotADirectoryError):
+            return  # so that whoever writes here meets one pruned folder for one deleted object, not one for each call
+        with contextlib.suppress(FileNotFoundError):
             fsync_folder(path.parent)
         for folder in path.parents:  # an empty folder is no folder: S3 has none either
             if folder == self.root:

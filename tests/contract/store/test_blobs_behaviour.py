@@ -209,6 +209,20 @@ async def test_delete(blobs: Blobs) -> None:
     assert [key async for key in walk(blobs, "")] == []
 
 
+async def test_what_was_put_is_told_although_it_is_deleted_at_once(blobs: Blobs) -> None:
+    async def put() -> None:
+        for turn in range(60):
+            assert (await blobs.put("a/b/c", b"x" * turn)).size == turn
+
+    async def delete() -> None:
+        while not putting.done():
+            await blobs.delete(["a/b/c"])
+
+    putting = asyncio.create_task(put())
+    await delete()
+    await putting
+
+
 async def test_creates_and_deletes_in_one_folder_do_not_disturb_each_other(blobs: Blobs) -> None:
     async def blink(n: int) -> None:
         for turn in range(20):

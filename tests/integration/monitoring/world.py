@@ -122,7 +122,8 @@ async def _live(folder: Path, kept: contextlib.ExitStack) -> World:
         )
         await asyncio.to_thread(told.wait_for, "MarsamRunLossNotFinite")
         await asyncio.to_thread(server.wait_until, f"sum(marsam_runs_ended_total) == {ENDED}")
-        await asyncio.sleep(2)
+        # Prometheus takes changed targets over every five seconds, and calls their series ended two scrapes later.
+        await asyncio.to_thread(server.wait_until, 'absent(up{job="marsam-runs"})')
         expositions = {name: await _metrics(url) for name, url in services.items()} | {"run": exposition}
         return World(
             prometheus=server,
