@@ -31,7 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.measures import machine
 from benchmarks.peer_loop import Given, PeerLoop
-from marsam.diffusion import registry
+from marsam.diffusion import registry, schedule
 from marsam.diffusion.lanes.net import Lanes
 from marsam.diffusion.sampling import join
 from marsam.diffusion.weights.net import quieten
@@ -84,7 +84,9 @@ class Bench:
         samples = self._encode(family, parts)
         self.encode_seconds = time.monotonic() - began
         trained = method.attach(parts.denoiser, family.facts, params, seed=SEED)
-        feed = Feed(samples, parts.schedule, seed=SEED, batch_size=BATCH, caption_dropout=0.0)
+        feed = Feed(
+            samples, schedule.of(parts.facts, self.side, self.side), seed=SEED, batch_size=BATCH, caption_dropout=0.0
+        )
         plan = Plan(steps=steps, learning_rate=1e-3, warmup_steps=10, seed=SEED, snr_gamma=GAMMA, ema_decay=None)
         objective = registry.objective(parts.facts.objective)
         self.ours = Loop(family, parts, objective, trained, feed, plan, lanes=self.lanes)
@@ -113,7 +115,7 @@ class Bench:
     def given(self, step: int) -> tuple[Given, torch.Tensor, torch.Tensor]:
         """What the peer is told of a step, and the encodings of it."""
         batch = self.ours.feed.batch(step)
-        total = self.ours.parts.schedule.steps
+        total = self.ours.parts.facts.train_steps
         given = Given(
             files=[self.data.files[row] for row in batch.rows],
             captions=[self.data.wordings[text] for text in batch.texts],

@@ -244,7 +244,9 @@ class Library:
         seconds = time.monotonic() - began
         self._meter.observe(metrics.MODEL_LOAD_SECONDS, seconds, family=model.family)
         _log.info("model.loaded", model=model.name, seconds=round(seconds, 3))
-        held = [part for part in (parts.denoiser, parts.text_encoder, parts.image_coder) if part is not None]
+        held = [
+            part for part in (parts.denoiser, *parts.text.values(), parts.image_coder) if hasattr(part, "parameters")
+        ]
         size = sum(bytes_at_rest(part) for part in held)
         return Resident(model=model, size=size, engine=engine, drop=engine.close)
 

@@ -10,18 +10,14 @@ from marsam.core.errors import Invalid, MarsamError, Precondition, Unsupported, 
 from marsam.core.ids import sha256_hex
 from marsam.core.names import parse
 from marsam.diffusion import registry
-from marsam.diffusion.sampling import SCHEDULERS, Picture
+from marsam.diffusion.sampling import Picture, for_base, own_scheduler, schedulers
 from marsam.diffusion.spec import BaseFacts
 from marsam.store.blobs import Blobs
 from marsam_generator.models import Library
 
 MAX_COUNT = 16
 LARGEST_SEED = 2**53 - 1
-DEFAULT_STEPS, DEFAULT_GUIDANCE = 20, 5.0
 MAX_GUIDANCE = 50.0
-
-# What a base's own scheduler configuration asks for, by its diffusers class.
-_OWN_SCHEDULER = {"EulerDiscreteScheduler": "euler"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +27,7 @@ class Wanted:
     project: str
     resolved: generator_pb2.GenerateRequest
     model: Model
+    facts: BaseFacts
     adapters: Sequence[tuple[Model, float]]
     pictures: Sequence[Picture]
     warnings: Sequence[str]
@@ -45,7 +42,7 @@ class Wanted:
         resolved = generator_pb2.GenerateRequest()
         resolved.CopyFrom(self.resolved)
         resolved.seed = int(sha256_hex(name.encode())[:8], 16)
-        return replace(self, resolved=resolved, pictures=[_picture(resolved, index) for index in range(resolved.count)])
+        return replace(self, resolved=resolved, pictures=_pictures(resolved, self.facts))
 
 
 async def check(request: generator_pb2.GenerateRequest, *, blobs: Blobs, library: Library, max_steps: int) -> Wanted:
@@ -78,8 +75,9 @@ async def check(request: generator_pb2.GenerateRequest, *, blobs: Blobs, library
         project=project,
         resolved=resolved,
         model=model,
+        facts=facts,
         adapters=adapters,
-        pictures=[_picture(resolved, index) for index in range(resolved.count)],
+        pictures=_pictures(resolved, facts),
         warnings=[text for adapter, _ in adapters for text in _warnings(adapter, library)],
     )
 
@@ -93,15 +91,15 @@ def _resolve(
     resolved.model = model.name
     resolved.count = request.count or 1
     if not request.HasField("steps"):
-        resolved.steps = min(DEFAULT_STEPS, max_steps)
+        resolved.steps = min(facts.default_steps, max_steps)
     if not request.HasField("guidance"):
-        resolved.guidance = DEFAULT_GUIDANCE
+        resolved.guidance = facts.default_guidance
     if not request.HasField("width"):
         resolved.width = facts.default_side
     if not request.HasField("height"):
         resolved.height = facts.default_side
     if not request.scheduler:
-        resolved.scheduler = _OWN_SCHEDULER.get(str(facts.scheduler.get("_class_name")), "ddim")
+        resolved.scheduler = own_scheduler(facts)
     if not request.HasField("seed"):
         resolved.seed = 0
     _raise_faults(
@@ -109,7 +107,7 @@ def _resolve(
         lambda: _in_range("guidance", resolved.guidance, 0.0, MAX_GUIDANCE),
         lambda: _in_range("count", resolved.count, 1, MAX_COUNT),
         lambda: _in_range("seed", resolved.seed, 0, LARGEST_SEED - resolved.count),
-        lambda: _known_scheduler(resolved.scheduler),
+        lambda: _known_scheduler(resolved.scheduler, facts),
         lambda: _side("width", resolved.width, facts),
         lambda: _side("height", resolved.height, facts),
     )
@@ -146,9 +144,10 @@ def _in_range(name: str, value: float, low: float, high: float) -> None:
         )
 
 
-def _known_scheduler(name: str) -> None:
-    if name not in SCHEDULERS:
-        raise unknown_name("scheduler", name, SCHEDULERS, field="scheduler")
+def _known_scheduler(name: str, facts: BaseFacts) -> None:
+    known = schedulers(facts)
+    if name not in known:
+        raise unknown_name("scheduler", name, known, field="scheduler")
 
 
 def _side(name: str, value: int, facts: BaseFacts) -> None:
@@ -213,6 +212,10 @@ def _warnings(adapter: Model, library: Library) -> list[str]:
         f"{adapter.name} was trained on the base held as {recipe} and is applied to the base in "
         f"{library.hardware.precision}: it fits errors that are not there, so pictures may differ from its previews"
     ]
+
+
+def _pictures(resolved: generator_pb2.GenerateRequest, facts: BaseFacts) -> list[Picture]:
+    return [for_base(_picture(resolved, index), facts) for index in range(resolved.count)]
 
 
 def _picture(resolved: generator_pb2.GenerateRequest, index: int) -> Picture:

@@ -119,7 +119,7 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
     ) -> generator_pb2.ListCapabilitiesResponse:
         hardware = self._studio.library.hardware
         return generator_pb2.ListCapabilitiesResponse(
-            schedulers=sorted(SCHEDULERS),
+            schedulers=SCHEDULERS,
             families=registry.families(),
             max_steps=self._studio.max_steps,
             max_count=MAX_COUNT,

@@ -5,7 +5,6 @@ imports no torch.
 """
 
 import importlib
-import json
 import pkgutil
 from collections.abc import Mapping
 from functools import cache
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from marsam.core.errors import Invalid, Violation, did_you_mean, unknown_name
+from marsam.diffusion.basefiles import read_json
 from marsam.diffusion.spec import BaseFacts, Family, FamilyFacts, Method, Objective, Setting
 
 _ROOT = "marsam.diffusion"
@@ -58,7 +58,7 @@ def read_base(name: str, configs: Mapping[str, Mapping[str, Any]]) -> BaseFacts:
 def read_base_folder(name: str, source: Path) -> BaseFacts:
     """As `read_base`, from a diffusers folder."""
     paths = [path for path in family_facts(name).config_files if (source / path).is_file()]
-    return read_base(name, {path: json.loads((source / path).read_text(encoding="utf-8")) for path in paths})
+    return read_base(name, {path: read_json(source / path) for path in paths})
 
 
 def family(name: str) -> Family:

@@ -6,21 +6,48 @@ in any batch.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, EulerDiscreteScheduler
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+)
 
 from marsam.core.errors import Cancelled, Invalid, Precondition, unknown_name
 from marsam.diffusion.spec import BaseFacts, Components, Conditioning, Family
 
-SCHEDULERS: Mapping[str, Any] = {"ddim": DDIMScheduler, "euler": EulerDiscreteScheduler}
+_TABLES: Mapping[str, Any] = {"ddim": DDIMScheduler, "euler": EulerDiscreteScheduler}
+_FLOWS: Mapping[str, Any] = {"dpm++": DPMSolverMultistepScheduler, "euler": FlowMatchEulerDiscreteScheduler}
+SCHEDULERS = tuple(sorted({*_TABLES, *_FLOWS}))
+"""Every scheduler there is; a base takes those of its objective (`schedulers`)."""
+
+
+def schedulers(facts: BaseFacts) -> tuple[str, ...]:
+    """The schedulers that a base can be drawn with, its own first."""
+    return tuple(sorted(_classes(facts), key=lambda name: (name != own_scheduler(facts), name)))
+
+
+def own_scheduler(facts: BaseFacts) -> str:
+    """The scheduler that the base's own configuration names, or the nearest that there is."""
+    named = str(facts.scheduler.get("_class_name"))
+    found = [name for name, cls in _classes(facts).items() if cls.__name__ == named]
+    return found[0] if found else ("ddim" if facts.flow is None else "euler")
+
+
+def _classes(facts: BaseFacts) -> Mapping[str, Any]:
+    return _TABLES if facts.flow is None else _FLOWS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Picture:
-    """What to draw. Sides in pixels; `guidance` 1 means without; `seed` in [0, 2^63)."""
+    """What to draw. Sides in pixels; `guidance` 1 means without; `seed` in [0, 2^63); `scheduler` '' is the base's own.
+
+    `embedded` is the guidance that a base with embedded guidance is told; None for others.
+    """
 
     prompt: str
     seed: int
@@ -30,7 +57,8 @@ class Picture:
     steps: int = 20
     guidance: float = 5.0
     guidance_rescale: float = 0.0
-    scheduler: str = "ddim"
+    scheduler: str = ""
+    embedded: float | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.steps <= 1000:
@@ -51,7 +79,7 @@ class Picture:
             raise Invalid(
                 "guidance_rescale must be between 0 and 1", field="guidance_rescale", reason="GUIDANCE_OUT_OF_RANGE"
             )
-        if self.scheduler not in SCHEDULERS:
+        if self.scheduler and self.scheduler not in SCHEDULERS:
             raise unknown_name("scheduler", self.scheduler, SCHEDULERS, field="scheduler")
 
     @property
@@ -60,13 +88,34 @@ class Picture:
         return self.guidance != 1.0
 
 
-def make_scheduler(facts: BaseFacts, name: str, steps: int) -> Any:
+def for_base(picture: Picture, facts: BaseFacts) -> Picture:
+    """The picture as its base is asked for it: one with embedded guidance is told it, and predicts once a step."""
+    if not facts.embedded_guidance or picture.embedded is not None:
+        return picture
+    return replace(picture, guidance=1.0, embedded=picture.guidance)
+
+
+def make_scheduler(facts: BaseFacts, name: str, steps: int, *, width: int, height: int) -> Any:
     """A fresh diffusers scheduler set to `steps`, configured by the base itself (prediction type, zero terminal SNR,
-    spacing)."""
-    if name not in SCHEDULERS:
-        raise unknown_name("scheduler", name, SCHEDULERS, field="scheduler")
-    scheduler = SCHEDULERS[name].from_config(dict(facts.scheduler))
-    scheduler.set_timesteps(steps)
+    spacing, shift for a picture of this size in pixels)."""
+    classes = _classes(facts)
+    name = name or own_scheduler(facts)
+    if name not in classes:
+        raise unknown_name("scheduler", name, schedulers(facts), field="scheduler")
+    config = dict(facts.scheduler)
+    if facts.flow is None:
+        scheduler = classes[name].from_config(config)
+        scheduler.set_timesteps(steps)
+        return scheduler
+    tokens = facts.tokens(width, height)
+    if name == "dpm++":
+        own = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
+        scheduler = classes[name].from_config({**config, **own, "flow_shift": facts.flow.factor(tokens, steps)})
+        scheduler.set_timesteps(steps)
+        return scheduler
+    scheduler = classes[name].from_config(config)
+    sigmas = [1.0 - k / steps for k in range(steps)] if facts.flow.even else None
+    scheduler.set_timesteps(steps, sigmas=sigmas, mu=facts.flow.mu(tokens, steps) if facts.flow.mu else None)
     return scheduler
 
 
@@ -95,10 +144,14 @@ class Walk:
         self.picture = picture
         self.index = 0
         self._train_steps = facts.train_steps
-        self._scheduler = make_scheduler(facts, picture.scheduler, picture.steps)
+        self._flow = facts.flow is not None
+        self._scheduler = make_scheduler(
+            facts, picture.scheduler, picture.steps, width=picture.width, height=picture.height
+        )
         self._timesteps: list[float] = [float(step) for step in self._scheduler.timesteps]
         noise = initial_noise(facts.latent_shape(picture.width, picture.height), picture.seed)
-        self.latent: torch.Tensor = noise * float(self._scheduler.init_noise_sigma)
+        # A flow begins from the noise itself, and takes its latents as they are.
+        self.latent: torch.Tensor = noise if self._flow else noise * float(self._scheduler.init_noise_sigma)
 
     @property
     def done(self) -> bool:
@@ -108,10 +161,12 @@ class Walk:
     @property
     def t(self) -> float:
         """The time in (0, 1] of the coming step."""
-        return (self._timesteps[self.index] + 1.0) / self._train_steps
+        return (self._timesteps[self.index] + (0.0 if self._flow else 1.0)) / self._train_steps
 
     def model_input(self) -> torch.Tensor:
         """The latent as the denoiser expects it at the coming step, (1, C, h, w)."""
+        if self._flow:
+            return self.latent
         return self._scheduler.scale_model_input(self.latent, self._scheduler.timesteps[self.index])
 
     def advance(self, conditional: torch.Tensor, unconditional: torch.Tensor | None = None) -> None:
@@ -128,9 +183,44 @@ class Walk:
 
 
 def join(conditionings: Sequence[Conditioning]) -> Conditioning:
-    """Conditionings one after the other along the batch."""
+    """Conditionings one after the other along the batch; where they differ in length, the shorter are filled up with
+    tokens that their masks leave out."""
     names = conditionings[0].tensors
-    return Conditioning({name: torch.cat([one.tensors[name] for one in conditionings]) for name in names})
+    return Conditioning({name: _stacked([one.tensors[name] for one in conditionings]) for name in names})
+
+
+def _stacked(values: Sequence[torch.Tensor]) -> torch.Tensor:
+    if values[0].ndim > 1 and (most := max(value.shape[1] for value in values)) > min(v.shape[1] for v in values):
+        values = [_filled(value, most) for value in values]
+    return torch.cat(list(values))
+
+
+def _filled(value: torch.Tensor, length: int) -> torch.Tensor:
+    missing = value.new_zeros((value.shape[0], length - value.shape[1], *value.shape[2:]))
+    return torch.cat([value, missing], dim=1)
+
+
+def trimmed(cond: Conditioning) -> Conditioning:
+    """The same without the tokens that the masks of all its rows leave out."""
+    mask = cond.tensors.get("mask")
+    if mask is None or not len(cond):
+        return cond
+    length = max(1, int(mask.sum(dim=1).max()))
+    full = mask.shape[1]
+    return Conditioning(
+        {
+            name: value[:, :length] if value.ndim > 1 and value.shape[1] == full else value
+            for name, value in cond.tensors.items()
+        }
+    )
+
+
+def told(cond: Conditioning, pictures: Sequence[Picture]) -> Conditioning:
+    """The conditioning of `pictures` with the guidance that their base is told, where it takes one."""
+    values = [picture.embedded for picture in pictures]
+    if None in values:
+        return cond
+    return cond.plus(guidance=torch.tensor(values, dtype=torch.float32))
 
 
 def times(walks: Sequence[Walk]) -> torch.Tensor:
@@ -154,6 +244,7 @@ def sample(
     `cancelled` is asked before every forward; raises `Cancelled`. Leaves the denoiser's mode and every global generator
     alone.
     """
+    pictures = [for_base(picture, parts.facts) for picture in pictures]
     if texts is None:
         wordings = [picture.prompt for picture in pictures] + [picture.negative for picture in pictures]
         texts = family.encode_text(parts, wordings)
@@ -161,7 +252,8 @@ def sample(
     for start in range(0, len(pictures), batch):
         chunk = range(start, min(start + batch, len(pictures)))
         walks = [Walk(parts.facts, pictures[row]) for row in chunk]
-        conditioning = texts.rows([*chunk, *(len(pictures) + row for row in chunk)])
+        drawn = [pictures[row] for row in chunk]
+        conditioning = told(texts.rows([*chunk, *(len(pictures) + row for row in chunk)]), [*drawn, *drawn])
         while any(not walk.done for walk in walks):
             if cancelled():
                 raise Cancelled("the drawing was cancelled")

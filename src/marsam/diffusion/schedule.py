@@ -1,21 +1,40 @@
-"""Noise schedules read from a base's scheduler configuration, as plain numbers. Standard library only.
+"""How noise grows with time, as plain numbers: the tables of discrete schedules, and the straight line of flows.
+Standard library only.
 
-`Schedule.signal[k]` and `Schedule.noise[k]` are √ᾱ and √(1-ᾱ) at training step k. Sources: linear and scaled-linear
-betas as in DDPM and Stable Diffusion, squared cosine (arXiv 2102.09672), zero terminal SNR (arXiv 2305.08891,
-algorithm 1).
+Sources: linear and scaled-linear betas as in DDPM and Stable Diffusion, squared cosine (arXiv 2102.09672), zero
+terminal SNR (arXiv 2305.08891, algorithm 1); for flows, logit-normal times and their shift towards noise (arXiv
+2403.03206, sections 3.1 and 5.3.2).
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any, Protocol
 
 from marsam.core.errors import Invalid
 
+if TYPE_CHECKING:
+    from marsam.diffusion.spec import BaseFacts
+
+_NORMAL = NormalDist()
+_TINY = 1e-9
+
+
+class Schedule(Protocol):
+    """What training needs to know of time. `t` is in (0, 1], 1 is pure noise."""
+
+    def draw(self, uniform: float) -> float:
+        """The time that a uniform number in [0, 1) stands for, under the law that the base is trained with."""
+
+    def levels(self, t: float) -> tuple[float, float]:
+        """(signal, noise) at time t: noisy = signal·clean + noise·noise."""
+
 
 @dataclass(frozen=True, slots=True)
-class Schedule:
-    """A discrete schedule of `len(signal)` training steps; step k is the time t = (k + 1) / steps."""
+class Table:
+    """A discrete schedule of `len(signal)` training steps: `signal[k]` is √ᾱ and `noise[k]` is √(1-ᾱ) at step k,
+    whose time is (k + 1) / steps. Steps are drawn uniformly."""
 
     signal: tuple[float, ...]
     noise: tuple[float, ...]
@@ -29,10 +48,79 @@ class Schedule:
         """The time in (0, 1] of a training step; fractional steps are allowed."""
         return (step + 1) / self.steps
 
+    def draw(self, uniform: float) -> float:
+        """See `Schedule.draw`."""
+        return self.time(min(self.steps - 1, int(uniform * self.steps)))
 
-def from_config(config: Mapping[str, Any]) -> Schedule:
-    """Build the schedule that a diffusers scheduler configuration describes. Raises `Invalid` for a beta schedule
-    that is not known."""
+    def levels(self, t: float) -> tuple[float, float]:
+        """See `Schedule.levels`; `t` is the time of a training step."""
+        step = round(t * self.steps) - 1
+        return self.signal[step], self.noise[step]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A flow: noisy = (1-t)·clean + t·noise. Times are logit-normal, then moved by `shifted`."""
+
+    shift: float = 1.0
+    mean: float = 0.0
+    spread: float = 1.0
+
+    def draw(self, uniform: float) -> float:
+        """See `Schedule.draw`."""
+        normal = self.mean + self.spread * _NORMAL.inv_cdf(min(max(uniform, _TINY), 1.0 - _TINY))
+        return shifted(1.0 / (1.0 + math.exp(-normal)), self.shift)
+
+    def levels(self, t: float) -> tuple[float, float]:
+        """See `Schedule.levels`."""
+        return 1.0 - t, t
+
+
+def shifted(t: float, shift: float) -> float:
+    """A time moved towards noise: s·t / (1 + (s-1)·t) (arXiv 2403.03206, equation 23)."""
+    return shift * t / (1.0 + (shift - 1.0) * t)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Flow:
+    """What a flow base's scheduler says of time.
+
+    `shift` holds for every size, unless `mu` gives one by (tokens of the picture, steps of the drawing); then the shift
+    is e^mu when `exponential`, else mu itself. `even`: a drawing of n steps begins from n even times 1 … 1/n, not from
+    the scheduler's own.
+    """
+
+    shift: float = 1.0
+    mu: Callable[[int, int], float] | None = None
+    exponential: bool = True
+    even: bool = False
+
+    def factor(self, tokens: int, steps: int) -> float:
+        """The shift for a picture of so many tokens, drawn in so many steps."""
+        if self.mu is None:
+            return self.shift
+        value = self.mu(tokens, steps)
+        return math.exp(value) if self.exponential else value
+
+
+def line_through(config: Mapping[str, Any]) -> Callable[[int, int], float]:
+    """mu as a straight line over the number of tokens, as a flow scheduler's configuration gives it."""
+    low, high = int(config.get("base_image_seq_len", 256)), int(config.get("max_image_seq_len", 4096))
+    base, most = float(config.get("base_shift", 0.5)), float(config.get("max_shift", 1.15))
+    slope = (most - base) / (high - low)
+    return lambda tokens, steps: base + slope * (tokens - low)
+
+
+def of(facts: "BaseFacts", width: int, height: int) -> Schedule:
+    """The schedule that a base is trained with on pictures of a size in pixels."""
+    if facts.flow is None:
+        return from_config(facts.scheduler)
+    return Line(facts.flow.factor(facts.tokens(width, height), facts.default_steps))
+
+
+def from_config(config: Mapping[str, Any]) -> Table:
+    """Build the table that a diffusers scheduler configuration describes. Raises `Invalid` for a beta schedule that is
+    not known."""
     betas = _betas(config)
     product = 1.0
     products = [product := product * (1.0 - beta) for beta in betas]
@@ -41,7 +129,7 @@ def from_config(config: Mapping[str, Any]) -> Schedule:
         first, last = signal[0], signal[-1]
         signal = [(value - last) * first / (first - last) for value in signal]
     noise = [math.sqrt(max(0.0, 1.0 - value * value)) for value in signal]
-    return Schedule(tuple(signal), tuple(noise))
+    return Table(tuple(signal), tuple(noise))
 
 
 def _betas(config: Mapping[str, Any]) -> list[float]:

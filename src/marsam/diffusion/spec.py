@@ -1,6 +1,6 @@
 """The words of the diffusion package: what a family, a method and an objective are. Importing this imports no torch.
 
-The training loop, in words: batch → `encode_*` (or the cache) → `Schedule.at(t)` → `Objective.noisy` →
+The training loop, in words: batch → `encode_*` (or the cache) → `Schedule.levels(t)` → `Objective.noisy` →
 `Family.predict` → `Objective.target` → weighted squared error → step. Sampling uses the same `predict` and the same
 `encode_text`, so a preview never lies.
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module, Parameter
 
-    from marsam.diffusion.schedule import Schedule
+    from marsam.diffusion.schedule import Flow
 
 
 class Part(StrEnum):
@@ -81,6 +81,10 @@ class FamilyFacts:
     config_files: tuple[str, ...]
     """Relative paths of the JSON files that `read_base` needs, denoiser's first."""
     denoiser_folder: str
+    text_folders: tuple[str, ...]
+    """Folders that a caption's encoding depends on."""
+    image_folders: tuple[str, ...] = ("vae",)
+    """Folders that a picture's encoding depends on."""
 
     def __post_init__(self) -> None:
         if self.default_targets not in self.targets:
@@ -94,6 +98,10 @@ class BaseFacts:
     """What one base says of itself in its JSON files, read without torch.
 
     `scheduler` is the base's scheduler configuration, untouched. Sides are in pixels, `text_length` in tokens.
+    `conditioning` gives the shape of each tensor of a `Conditioning`, without the batch, masks left out. `patch` is the
+    side of the square of latent cells that the denoiser takes for one token. `flow` is None for bases that predict
+    noise or its velocity. A base with `embedded_guidance` was distilled to take guidance as an input: it needs no
+    second prediction.
     """
 
     family: str
@@ -103,9 +111,14 @@ class BaseFacts:
     side_multiple: int
     default_side: int
     text_length: int
-    text_width: int
+    conditioning: Mapping[str, tuple[int, ...]]
     train_steps: int
     scheduler: Mapping[str, Any]
+    patch: int = 1
+    flow: "Flow | None" = None
+    embedded_guidance: bool = False
+    default_steps: int = 20
+    default_guidance: float = 5.0
 
     def check_size(self, width: int, height: int, *, field: str = "resolution") -> None:
         """Raise `Invalid` unless a picture of this size can be made."""
@@ -124,27 +137,37 @@ class BaseFacts:
         self.check_size(width, height)
         return (self.latent_channels, height // self.latent_factor, width // self.latent_factor)
 
+    def tokens(self, width: int, height: int) -> int:
+        """How many tokens the denoiser makes of a picture of this size in pixels."""
+        side = self.latent_factor * self.patch
+        return (height // side) * (width // side)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Components:
-    """A loaded base. Parts that were not asked for are None. All parts live on `device`, in `precision`, in eval
-    mode, frozen."""
+    """A loaded base. Parts that were not asked for are None, or empty. All parts live on `device`, in `precision`, in
+    eval mode, frozen. `text` holds tokenizers and text encoders by the names of their folders."""
 
     source: Path
     facts: BaseFacts
-    schedule: "Schedule"
     device: str
     precision: Precision
     denoiser: "Module | None" = None
-    tokenizer: Any = None
-    text_encoder: "Module | None" = None
+    text: Mapping[str, Any] = field(default_factory=dict)
     image_coder: "Module | None" = None
     quantisation: Quantisation | None = None
 
 
 @dataclass(frozen=True)
 class Conditioning:
-    """Named tensors that steer the denoiser, each with the batch first; sd1 has one: `hidden` (B, L, W)."""
+    """Named tensors that steer the denoiser, each with the batch first; sd1 has one: `hidden` (B, L, W).
+
+    Where captions differ in length there is a `mask` (B, L), True for tokens that count, and they come first.
+
+    Two more do not come from a caption: `guidance` (B,) for bases with embedded guidance, and `frame` (B, 6), how the
+    picture was cut: height and width of the original, top and left of the cut, height and width of the cut, in pixels.
+    Families that do not know one ignore it.
+    """
 
     tensors: Mapping[str, "Tensor"] = field(default_factory=dict)
 
@@ -154,6 +177,10 @@ class Conditioning:
     def to(self, *args: Any, **kwargs: Any) -> "Conditioning":
         """As `Tensor.to`, for every tensor."""
         return Conditioning({name: value.to(*args, **kwargs) for name, value in self.tensors.items()})
+
+    def plus(self, **tensors: "Tensor") -> "Conditioning":
+        """The same with more tensors, which replace those of the same name."""
+        return Conditioning({**self.tensors, **tensors})
 
     def rows(self, index: "Sequence[int] | slice") -> "Conditioning":
         """The rows named by `index`, in that order."""

@@ -1,12 +1,16 @@
 """Tiny bases of every family, made of the real classes: what the conformance suite runs on. One builder per family."""
 
 import json
+import pkgutil
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from tests.contract.families import tiny
 
 SIDE = 32
 LENGTH = 12
@@ -100,5 +104,11 @@ def build_sd1(folder: Path, *, prediction: str = "v_prediction") -> Path:
     return folder
 
 
-BUILDERS: Mapping[str, Callable[[Path], Path]] = {"sd1": build_sd1}
-"""A new family adds its builder here; a test asserts that none is missing."""
+BUILDERS: Mapping[str, Callable[[Path], Path]] = {
+    "sd1": build_sd1,
+    **{
+        module.name: import_module(f"{tiny.__name__}.{module.name}").build
+        for module in pkgutil.iter_modules(tiny.__path__)
+    },
+}
+"""A new family adds a module to `tiny`; a test asserts that none is missing."""

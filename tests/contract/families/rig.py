@@ -10,7 +10,7 @@ import torch
 from marsam_trainer.run.feed import Feed, TrainingSet
 from marsam_trainer.run.loop import Loop, Plan
 
-from marsam.diffusion import registry
+from marsam.diffusion import registry, schedule
 from marsam.diffusion.lanes.net import Lanes
 from marsam.diffusion.sampling import join
 from marsam.diffusion.spec import ALL_PARTS, Components, Conditioning, Family, Method, Part, Precision
@@ -37,6 +37,11 @@ class Rig:
     @property
     def denoiser(self) -> Any:
         return self.parts.denoiser
+
+    @property
+    def side(self) -> int:
+        """The size of picture that the base was made for, in pixels."""
+        return self.parts.facts.default_side
 
 
 def load(
@@ -65,10 +70,10 @@ def plain(rig: Rig) -> Components:
     )
 
 
-def training_set(rig: Rig, count: int = 5, side: int = 32) -> TrainingSet:
+def training_set(rig: Rig, count: int = 5) -> TrainingSet:
     """A few random pictures with captions, encoded."""
     generator = torch.Generator().manual_seed(3)
-    pixels = torch.rand((count, 3, side, side), generator=generator) * 2 - 1
+    pixels = torch.rand((count, 3, rig.side, rig.side), generator=generator) * 2 - 1
     texts = join([rig.family.encode_text(rig.parts, [""]), rig.family.encode_text(rig.parts, PROMPTS)])
     return TrainingSet(
         keys=tuple(f"picture-{row}" for row in range(count)),
@@ -81,7 +86,13 @@ def training_set(rig: Rig, count: int = 5, side: int = 32) -> TrainingSet:
 def loop(rig: Rig, *, steps: int = 8, rate: float = 1e-2, lanes: int = 1, batch: int = 4, **plan: Any) -> Loop:
     """A loop over `training_set`; plan's other numbers by name."""
     numbers = {"warmup_steps": 2, "seed": 11, "snr_gamma": 5.0, "ema_decay": None, **plan}
-    feed = Feed(training_set(rig), rig.parts.schedule, seed=11, batch_size=batch, caption_dropout=0.2)
+    feed = Feed(
+        training_set(rig),
+        schedule.of(rig.parts.facts, rig.side, rig.side),
+        seed=11,
+        batch_size=batch,
+        caption_dropout=0.2,
+    )
     return Loop(
         rig.family,
         rig.parts,
@@ -97,14 +108,15 @@ def loop(rig: Rig, *, steps: int = 8, rate: float = 1e-2, lanes: int = 1, batch:
 def predict(family: Family, parts: Components, *, times: tuple[float, ...] = (0.1, 0.5, 1.0)) -> torch.Tensor:
     """What a denoiser says of three fixed noisy latents."""
     generator = torch.Generator().manual_seed(5)
-    noisy = torch.randn((3, *parts.facts.latent_shape(32, 32)), generator=generator)
-    hidden = torch.randn((3, parts.facts.text_length, parts.facts.text_width), generator=generator)
+    side = parts.facts.default_side
+    noisy = torch.randn((3, *parts.facts.latent_shape(side, side)), generator=generator)
+    cond = Conditioning(
+        {name: torch.randn((3, *shape), generator=generator) for name, shape in parts.facts.conditioning.items()}
+    )
     t = torch.tensor(times, dtype=torch.float64)
     parts.denoiser.eval()
     with torch.no_grad():
-        return family.predict(
-            parts.denoiser, noisy, t, Conditioning({"hidden": hidden}), train_steps=parts.facts.train_steps
-        )
+        return family.predict(parts.denoiser, noisy, t, cond, train_steps=parts.facts.train_steps)
 
 
 def digest(tensors: Mapping[str, torch.Tensor]) -> str:

@@ -8,7 +8,7 @@ from diffusers import DDIMScheduler, EulerDiscreteScheduler, StableDiffusionPipe
 from peft import PeftModel
 
 from marsam.core.errors import Corrupt, Invalid
-from marsam.diffusion import registry
+from marsam.diffusion import registry, schedule
 from marsam.diffusion.sampling import Picture, initial_noise, sample
 from marsam.diffusion.spec import Conditioning, Part
 from tests.contract.families import rig as rigs
@@ -53,7 +53,7 @@ def test_predict_is_the_unets_own_forward_bit_for_bit(base: Path) -> None:
     steps = torch.tensor([0, 437, 999])
     with torch.no_grad():
         theirs = unet(noisy, steps, hidden).sample
-        times = torch.tensor([parts.schedule.time(int(step)) for step in steps], dtype=torch.float64)
+        times = (steps.double() + 1) / 1000
         ours = family.predict(parts.denoiser, noisy, times, Conditioning({"hidden": hidden}), train_steps=1000)
     assert torch.equal(ours, theirs)
 
@@ -61,7 +61,7 @@ def test_predict_is_the_unets_own_forward_bit_for_bit(base: Path) -> None:
 def test_the_schedule_is_diffusers_own(base: Path) -> None:
     parts = registry.family("sd1").load(base, parts=frozenset())
     theirs = DDIMScheduler.from_pretrained(base / "scheduler").alphas_cumprod.double()
-    ours = torch.tensor(parts.schedule.signal, dtype=torch.float64).square()
+    ours = torch.tensor(schedule.from_config(parts.facts.scheduler).signal, dtype=torch.float64).square()
     torch.testing.assert_close(ours, theirs, atol=2e-6, rtol=2e-5)
 
 
@@ -69,10 +69,10 @@ def test_noise_and_target_are_diffusers_own(base: Path) -> None:
     parts = registry.family("sd1").load(base, parts=frozenset())
     objective = registry.objective(parts.facts.objective)
     scheduler = DDIMScheduler.from_pretrained(base / "scheduler")
+    levels = schedule.from_config(parts.facts.scheduler)
     clean, noise, steps = torch.randn(4, 4, 8, 8), torch.randn(4, 4, 8, 8), torch.tensor([0, 10, 500, 999])
     signal, level = (
-        torch.tensor([table[int(k)] for k in steps]).view(-1, 1, 1, 1)
-        for table in (parts.schedule.signal, parts.schedule.noise)
+        torch.tensor([table[int(k)] for k in steps]).view(-1, 1, 1, 1) for table in (levels.signal, levels.noise)
     )
     noisy = scheduler.add_noise(clean, noise, steps)
     torch.testing.assert_close(objective.noisy(clean, noise, signal, level), noisy, atol=1e-4, rtol=0)

@@ -42,7 +42,7 @@ def test_min_snr_weights(snr: float) -> None:
     assert float(registry.objective("v").weight(signal, level, 5.0)) == pytest.approx(min(snr, 5.0) / (snr + 1))
 
 
-@pytest.mark.parametrize("name", ["epsilon", "v"])
+@pytest.mark.parametrize("name", ["epsilon", "v", "flow"])
 def test_weights_are_one_without_gamma_and_finite_everywhere(name: str) -> None:
     objective = registry.objective(name)
     signal, level = _levels(0.0, 0.5, 1.0)
@@ -74,6 +74,51 @@ def test_times_run_from_the_first_step_to_one() -> None:
     assert table.steps == 1000
     assert table.time(0) == 0.001
     assert table.time(999) == 1.0
+
+
+@pytest.mark.parametrize("t", [0.001, 0.4, 1.0])
+def test_a_flow_is_a_straight_line_and_its_velocity_leads_to_the_clean_latent(t: float) -> None:
+    objective = registry.objective("flow")
+    clean, noise = torch.randn(2, 3, 2, 2, dtype=torch.float64), torch.randn(2, 3, 2, 2, dtype=torch.float64)
+    signal, level = (torch.full((2, 1, 1, 1), value, dtype=torch.float64) for value in schedule.Line().levels(t))
+    noisy, velocity = objective.noisy(clean, noise, signal, level), objective.target(clean, noise, signal, level)
+    torch.testing.assert_close(noisy - t * velocity, clean)
+    torch.testing.assert_close(noisy + (1 - t) * velocity, noise)
+    snr = ((1 - t) / t) ** 2
+    assert float(objective.weight(signal, level, 5.0)[0]) == pytest.approx(min(snr, 5.0) * t**2)
+
+
+def test_flow_times_are_logit_normal_and_shifted_towards_noise() -> None:
+    uniform = [(i + 0.5) / 4001 for i in range(4001)]
+    plain = [schedule.Line().draw(u) for u in uniform]
+    logits = [math.log(t / (1 - t)) for t in plain]
+    mean = sum(logits) / len(logits)
+    assert mean == pytest.approx(0.0, abs=1e-3)
+    assert sum((value - mean) ** 2 for value in logits) / len(logits) == pytest.approx(1.0, abs=0.01)
+    moved = [schedule.Line(3.0).draw(u) for u in uniform]
+    assert moved[2000] == pytest.approx(0.75)
+    # A shift is a constant in logits: log(t'/(1-t')) = log(t/(1-t)) + log(s).
+    assert math.log(moved[17] / (1 - moved[17])) - logits[17] == pytest.approx(math.log(3.0))
+    assert all(0.0 < t <= 1.0 for t in (schedule.Line(3.0).draw(0.0), schedule.Line(3.0).draw(1.0 - 2**-53)))
+
+
+def test_a_flows_shift_is_its_schedulers_own() -> None:
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    config = {
+        "use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 1.15, "base_image_seq_len": 256,
+        "max_image_seq_len": 4096, "time_shift_type": "exponential",
+    }  # fmt: skip
+    flow = schedule.Flow(mu=schedule.line_through(config), even=True)
+    assert flow.mu is not None
+    assert flow.mu(256, 20) == pytest.approx(0.5)
+    assert flow.mu(4096, 20) == pytest.approx(1.15)
+    theirs = FlowMatchEulerDiscreteScheduler(**config)
+    theirs.set_timesteps(4, sigmas=[1.0, 0.75, 0.5, 0.25], mu=flow.mu(1024, 4))
+    ours = [schedule.shifted(t, flow.factor(1024, 4)) for t in (1.0, 0.75, 0.5, 0.25)]
+    torch.testing.assert_close(torch.tensor(ours), theirs.sigmas[:4])
+    assert schedule.Flow(mu=lambda tokens, steps: 1.7, exponential=False).factor(1, 1) == 1.7
+    assert schedule.Flow(shift=3.0).factor(1024, 4) == 3.0
 
 
 def test_an_unknown_schedule_is_refused() -> None:

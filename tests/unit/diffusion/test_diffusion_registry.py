@@ -30,7 +30,7 @@ sys.stderr.write(" ".join(name for name in {_HEAVY!r} if name in sys.modules))
 
 def test_what_there_is() -> None:
     assert registry.methods() == ("full", "lora", "qlora")
-    assert registry.objectives() == ("epsilon", "v")
+    assert registry.objectives() == ("epsilon", "flow", "v")
     assert "sd1" in registry.families()
 
 
@@ -107,7 +107,7 @@ def _configs(**unet: object) -> dict[str, dict[str, object]]:
 def test_a_base_says_what_it_is() -> None:
     facts = registry.read_base("sd1", _configs())
     assert (facts.objective, facts.latent_factor, facts.side_multiple, facts.default_side) == ("v", 4, 32, 64)
-    assert (facts.text_length, facts.text_width, facts.train_steps) == (32, 24, 1000)
+    assert (facts.text_length, facts.conditioning, facts.train_steps) == (32, {"hidden": (32, 24)}, 1000)
 
 
 def test_a_tokenizer_without_limit_is_bounded_by_the_encoder() -> None:

@@ -106,6 +106,7 @@ def test_settings_without_sense_are_refused(field: str) -> None:
 def test_min_snr_is_the_default_only_where_it_helps(objective: str, zero_terminal: bool, gamma: float | None) -> None:
     facts = BaseFacts(
         family="sd1", objective=objective, latent_channels=4, latent_factor=8, side_multiple=64, default_side=512,
-        text_length=77, text_width=768, train_steps=1000, scheduler={"rescale_betas_zero_snr": zero_terminal},
+        text_length=77, conditioning={"hidden": (77, 768)}, train_steps=1000,
+        scheduler={"rescale_betas_zero_snr": zero_terminal},
     )  # fmt: skip
     assert _snr_gamma(facts) == gamma

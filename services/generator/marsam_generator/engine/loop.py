@@ -16,7 +16,7 @@ from typing import TypeVar
 import torch
 
 from marsam.core.errors import Cancelled, Deadline, Internal, MarsamError, Unavailable
-from marsam.diffusion.sampling import Walk, join
+from marsam.diffusion.sampling import Walk, join, told
 from marsam.diffusion.spec import BaseFacts, Family
 from marsam.telemetry import Log
 from marsam_generator.engine.bank import AdapterBank
@@ -164,7 +164,7 @@ class StepLoop:
         try:
             for index, picture in enumerate(order.pictures):
                 walk = Walk(self._facts, picture)
-                cond = row_of(order.conditional, index)
+                cond = told(row_of(order.conditional, index), [picture])
                 uncond = (
                     row_of(order.unconditional, index) if picture.guided and order.unconditional is not None else None
                 )

@@ -17,8 +17,9 @@ from marsam.catalog.files import FileRef, tree_digest
 from marsam.catalog.models import Model
 from marsam.core.errors import Corrupt, Invalid
 from marsam.core.ids import sha256_hex
+from marsam.diffusion import registry
 from marsam.diffusion.lanes.net import Lanes, cuts
-from marsam.diffusion.sampling import join
+from marsam.diffusion.sampling import join, trimmed
 from marsam.diffusion.spec import Components, Conditioning, Family, Part, Precision
 from marsam.diffusion.text import plain
 from marsam_trainer.run.encoded import EncodedCache
@@ -29,8 +30,6 @@ T = TypeVar("T")
 PICTURES = 16
 CAPTIONS = 64
 """How many pictures, and captions, go through an encoder at once."""
-
-_FOLDERS = {Part.TEXT: ("text_encoder", "tokenizer"), Part.IMAGE: ("vae",)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +85,8 @@ def _content(item: Item) -> bytes:
 
 def encoder_digest(base: Model, part: Part) -> str:
     """The digest of the files of one of the base's encoders: what its outputs depend on."""
-    folders = _FOLDERS[part]
+    facts = registry.family_facts(base.family)
+    folders = facts.text_folders if part is Part.TEXT else facts.image_folders
     return tree_digest(file for file in base.files if file.path.split("/")[0] in folders)
 
 
@@ -131,13 +131,14 @@ class Encoder:
             pieces = [some[rows] for rows in cuts(len(some), self.lanes.count)]
             encode = partial(self.family.encode_text, self.part(Part.TEXT))
             encoded = join(self.lanes.map(encode, pieces))
-            encoded = encoded.to("cpu", torch.float32)
+            encoded = _kept(encoded)
             for row, caption in enumerate(some):
-                entry = {name: value[row : row + 1].clone() for name, value in encoded.tensors.items()}
+                one = trimmed(encoded.rows(slice(row, row + 1)))
+                entry = {name: value.clone() for name, value in one.tensors.items()}
                 self.cache.put(entry, "text", digest, self.precision, plain(caption))
                 found[caption] = entry
         rows = [found[caption] for caption in captions]
-        return Conditioning({name: torch.cat([row[name] for row in rows]) for name in rows[0]})
+        return join([Conditioning(row) for row in rows])
 
     def latents(
         self,
@@ -200,6 +201,16 @@ class Encoder:
             texts=self.texts(wordings, progress=progress),
             captions=tuple(tuple(place[caption] for caption in sample.captions) for sample in samples),
         )
+
+
+def _kept(cond: Conditioning) -> Conditioning:
+    """On the CPU, numbers in fp32, masks as they are."""
+    return Conditioning(
+        {
+            name: value.to("cpu", torch.float32) if value.is_floating_point() else value.to("cpu")
+            for name, value in cond.tensors.items()
+        }
+    )
 
 
 def read_picture(path: Path, side: int, *, name: str) -> torch.Tensor:

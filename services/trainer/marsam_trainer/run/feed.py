@@ -89,15 +89,14 @@ class Feed:
         """The input of step `step`, counted from 0."""
         rows = self.rows(step)
         texts = tuple(self._text(step, row) for row in rows)
-        steps = self.times(step)
-        signal = torch.tensor([self._schedule.signal[k] for k in steps], dtype=torch.float32)
-        noise_level = torch.tensor([self._schedule.noise[k] for k in steps], dtype=torch.float32)
+        times = self.times(step)
+        signal, noise_level = torch.tensor([self._schedule.levels(t) for t in times], dtype=torch.float32).unbind(1)
         shape = self.samples.latents.shape[1:]
         keys = self.samples.keys
         return Batch(
             clean=self.samples.latents[list(rows)],
             noise=torch.stack([randomness.normal(shape, self._seed, "noise", step, keys[row]) for row in rows]),
-            t=torch.tensor([self._schedule.time(k) for k in steps], dtype=torch.float64),
+            t=torch.tensor(times, dtype=torch.float64),
             signal=signal.view(-1, 1, 1, 1),
             noise_level=noise_level.view(-1, 1, 1, 1),
             cond=self.samples.texts.rows(texts),
@@ -110,12 +109,11 @@ class Feed:
         start, count = step * self.batch_size, len(self.samples)
         return tuple(self._order((start + i) // count)[(start + i) % count] for i in range(self.batch_size))
 
-    def times(self, step: int) -> tuple[int, ...]:
-        """Training steps k of the noise schedule, one per row: uniform, and spread over the batch (stratified), which
-        leaves the expectation alone and takes most of the variance between batches away."""
-        total = self._schedule.steps
+    def times(self, step: int) -> tuple[float, ...]:
+        """A time for each row, drawn under the schedule's own law and spread over the batch (stratified), which leaves
+        the expectation alone and takes most of the variance between batches away."""
         return tuple(
-            min(total - 1, int((i + randomness.unit(self._seed, "time", step, i)) / self.batch_size * total))
+            self._schedule.draw((i + randomness.unit(self._seed, "time", step, i)) / self.batch_size)
             for i in range(self.batch_size)
         )
 

@@ -70,7 +70,7 @@ def plan(bridge: Bridge, blobs: Blobs, spec: RunSpec, *, cache: Path, device: st
         found = _measure(family, method, params, source, facts, spec)
     data = 4 * (
         len(samples) * math.prod(facts.latent_shape(spec.resolution, spec.resolution))
-        + (len(captions) + 1) * facts.text_length * facts.text_width
+        + (len(captions) + 1) * sum(math.prod(shape) for shape in facts.conditioning.values())
     )
     terms = {**found["terms"], "encoded data": data, "libraries": LIBRARIES[device.split(":")[0]]}
     total, available = sum(terms.values()), device_memory(device).total
@@ -154,7 +154,10 @@ def _trace(family: Family, denoiser: Any, facts: BaseFacts, spec: RunSpec, width
     noisy = torch.empty(shape, device="meta", dtype=dtype)
     t = torch.ones(spec.batch_size, device="meta", dtype=torch.float64)
     cond = Conditioning(
-        {"hidden": torch.empty(spec.batch_size, facts.text_length, facts.text_width, device="meta", dtype=dtype)}
+        {
+            name: torch.empty(spec.batch_size, *shape, device="meta", dtype=dtype)
+            for name, shape in facts.conditioning.items()
+        }
     )
     counter = FlopCounterMode(display=False)
     with counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):

@@ -12,7 +12,7 @@ from marsam.catalog.checkpoints import Checkpoint
 from marsam.catalog.files import FileRef
 from marsam.catalog.models import Model
 from marsam.core.ids import digest_hex
-from marsam.diffusion import registry
+from marsam.diffusion import registry, schedule
 from marsam.diffusion.lanes.net import Lanes
 from marsam.diffusion.nf4.net import quantised_share
 from marsam.diffusion.spec import Components, Family, Part, Precision
@@ -186,8 +186,13 @@ def _loop(
     dropout: bool,
 ) -> Loop:
     spec = work.spec
+    side = spec.resolution
     feed = Feed(
-        samples, parts.schedule, seed=spec.seed, batch_size=spec.batch_size, caption_dropout=spec.caption_dropout
+        samples,
+        schedule.of(parts.facts, side, side),
+        seed=spec.seed,
+        batch_size=spec.batch_size,
+        caption_dropout=spec.caption_dropout,
     )
     plan = Plan(
         steps=spec.steps,

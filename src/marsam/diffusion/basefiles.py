@@ -1,0 +1,78 @@
+"""How a family reads the JSON files of a base: what is missing, and what no pipeline ever wrote, is told the same way
+for all. Imports no torch."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from marsam.core.errors import Invalid
+from marsam.diffusion.spec import BaseFacts, FamilyFacts
+
+Config = Mapping[str, Any]
+Fault = tuple[str, str]
+"""What is wrong, and its reason."""
+
+
+def read(facts: FamilyFacts, configs: Mapping[str, Config], make: Callable[..., BaseFacts]) -> BaseFacts:
+    """`make` of the parsed files, in the order of `facts.config_files`.
+
+    Raises `Invalid` (BASE_INCOMPLETE) with a violation for every file that is missing, (BASE_MALFORMED) when `make`
+    stumbles over what they hold.
+    """
+    absent = [path for path in facts.config_files if path not in configs]
+    if absent:
+        folders = sorted({path.split("/")[0] for path in facts.config_files})
+        raise Invalid(
+            f"the base lacks {absent[0]}",
+            reason="BASE_INCOMPLETE",
+            field="base",
+            violations=[("base", f"{path} is missing", "BASE_INCOMPLETE") for path in absent],
+            remedy=f"give a folder in diffusers layout with {', '.join(folders)}",
+        )
+    try:
+        return make(*(configs[path] for path in facts.config_files))
+    except (TypeError, ValueError, OverflowError, AttributeError, KeyError, IndexError, ZeroDivisionError) as error:
+        raise Invalid(
+            f"a JSON file of the base holds what diffusers never writes: {error}",
+            reason="BASE_MALFORMED",
+            field="base",
+            remedy="compare its JSON files with those of the pipeline it was made from",
+        ) from error
+
+
+def class_fault(part: str, config: Config, wanted: str) -> list[Fault]:
+    """The fault of a part that is of another class than `wanted`, if it is."""
+    found = config.get("_class_name")
+    return [] if found == wanted else [(f"{part} is a {found}, not a {wanted}", "BASE_FAMILY")]
+
+
+def refuse(faults: list[Fault]) -> None:
+    """Raise `Invalid` with every fault, if there are any."""
+    if faults:
+        raise Invalid(
+            faults[0][0], reason=faults[0][1], field="base", violations=[("base", text, why) for text, why in faults]
+        )
+
+
+def image_factor(vae: Config) -> int:
+    """Pixels per latent cell along a side: an AutoencoderKL halves its picture between its blocks."""
+    return int(2 ** (len(vae.get("block_out_channels", (1, 1, 1, 1))) - 1))
+
+
+def text_length(tokenizer: Config, positions: int) -> int:
+    """Tokens that fit into an encoder of so many positions. A tokenizer without a limit says 10^30."""
+    return min(int(tokenizer.get("model_max_length", positions)), positions)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises `Invalid` (BASE_INCOMPLETE)."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise Invalid(
+            f"{path.parent.name}/{path.name} cannot be read: {error}", field="base", reason="BASE_INCOMPLETE"
+        ) from error
+    if not isinstance(value, dict):
+        raise Invalid(f"{path.parent.name}/{path.name} is not a JSON object", field="base", reason="BASE_INCOMPLETE")
+    return value

@@ -1,0 +1,1 @@
+"""Loading the parts of a base, shared by the families."""

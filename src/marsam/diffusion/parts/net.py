@@ -1,0 +1,114 @@
+"""Loading the parts of a base from a diffusers folder: what every family does alike."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from marsam.core.errors import Corrupt, Missing
+from marsam.diffusion import registry
+from marsam.diffusion.basefiles import read_json
+from marsam.diffusion.nf4 import net as nf4
+from marsam.diffusion.spec import Components, FamilyFacts, Part, Precision, Quantisation
+from marsam.diffusion.weights.net import DTYPES, stream, weight_files
+
+
+def assemble(
+    facts: FamilyFacts,
+    source: Path,
+    *,
+    parts: frozenset[Part],
+    precision: Precision,
+    device: str,
+    quantisation: Quantisation | None,
+    denoiser: Any,
+    text: Mapping[str, Any],
+    image_coder: Any,
+) -> Components:
+    """The parts of a base that were asked for. `denoiser` and `image_coder` are the classes of those parts, `text` maps
+    folders to the classes of tokenizers and encoders.
+
+    Raises as `Family.load`.
+    """
+    base = registry.read_base_folder(facts.name, source)
+    loaded = coder = None
+    words: dict[str, Any] = {}
+    if Part.DENOISER in parts:
+        loaded = empty(denoiser, source / facts.denoiser_folder)
+        place = None
+        if quantisation is not None:
+            nf4.replace(loaded, keep=facts.keep, quantisation=quantisation, precision=precision)
+            place = nf4.placer(device=device)
+        files = weight_files(source / facts.denoiser_folder)
+        stream(loaded, files, precision=precision, device=device, place=place)
+        loaded = loaded.eval()
+    if Part.TEXT in parts:
+        words = {name: _text(cls, source / name, precision, device) for name, cls in text.items()}
+    if Part.IMAGE in parts:
+        # The image coder stays fp32: SD VAEs overflow in half precision, and black pictures are the result.
+        coder = ready(image_coder, source / facts.image_folders[0], Precision.FP32, device)
+    return Components(
+        source=source,
+        facts=base,
+        device=device,
+        precision=precision,
+        denoiser=loaded,
+        text=words,
+        image_coder=coder,
+        quantisation=quantisation,
+    )
+
+
+def empty(cls: Any, folder: Path) -> Any:
+    """A model of class `cls` on the meta device, as its config.json describes it."""
+    with torch.device("meta"):
+        return cls.from_config(read_json(folder / "config.json"))
+
+
+def ready(cls: Any, folder: Path, precision: Precision, device: str) -> Any:
+    """A model with its weights, frozen, in eval mode. Raises `Corrupt`."""
+    try:
+        model = cls.from_pretrained(folder, torch_dtype=DTYPES[precision], use_safetensors=True, local_files_only=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise Corrupt(f"{folder.name} cannot be loaded: {error}", reason="WEIGHTS_UNREADABLE") from error
+    return model.to(device).eval().requires_grad_(False)
+
+
+def _text(cls: Any, folder: Path, precision: Precision, device: str) -> Any:
+    if not issubclass(cls, PreTrainedTokenizerBase):
+        return ready(cls, folder, precision, device)
+    try:
+        return cls.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise Corrupt(f"{folder.name} cannot be loaded: {error}", reason="TOKENIZER_UNREADABLE") from error
+
+
+def text_part(parts: Components, name: str) -> Any:
+    """The tokenizer or text encoder `name`. Raises `Missing` (PART_NOT_LOADED)."""
+    return _need(parts.text.get(name), Part.TEXT)
+
+
+def image_coder(parts: Components) -> Any:
+    """The image coder. Raises `Missing` (PART_NOT_LOADED)."""
+    return _need(parts.image_coder, Part.IMAGE)
+
+
+def _need(part: Any, name: Part) -> Any:
+    if part is None:
+        raise Missing(f"this needs the base's {name} part, which was not loaded", reason="PART_NOT_LOADED")
+    return part
+
+
+def scaled_mean(coder: Any, pixels: torch.Tensor) -> torch.Tensor:
+    """(B, 3, H, W) in [-1, 1] → the posterior's mean under an AutoencoderKL, as its configuration shifts and scales
+    it."""
+    mean = coder.encode(pixels.to(torch.float32)).latent_dist.mode()
+    return (mean - (coder.config.shift_factor or 0.0)) * coder.config.scaling_factor
+
+
+def unscaled_picture(coder: Any, latents: torch.Tensor) -> torch.Tensor:
+    """The way back: pixels (B, 3, H, W), float32 in [-1, 1]."""
+    latents = latents.to(torch.float32) / coder.config.scaling_factor + (coder.config.shift_factor or 0.0)
+    return coder.decode(latents, return_dict=False)[0].clamp(-1.0, 1.0)
