@@ -113,7 +113,8 @@ def make_scheduler(facts: BaseFacts, name: str, steps: int, *, width: int, heigh
         scheduler = classes[name].from_config({**config, **own, "flow_shift": facts.flow.factor(tokens, steps)})
         scheduler.set_timesteps(steps)
         return scheduler
-    scheduler = classes[name].from_config(config)
+    # A base whose own scheduler is of another class calls its shift otherwise.
+    scheduler = classes[name].from_config({**config, "shift": facts.flow.shift})
     sigmas = [1.0 - k / steps for k in range(steps)] if facts.flow.even else None
     scheduler.set_timesteps(steps, sigmas=sigmas, mu=facts.flow.mu(tokens, steps) if facts.flow.mu else None)
     return scheduler
