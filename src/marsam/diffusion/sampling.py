@@ -190,6 +190,22 @@ def join(conditionings: Sequence[Conditioning]) -> Conditioning:
     return Conditioning({name: _stacked([one.tensors[name] for one in conditionings]) for name in names})
 
 
+def filled(cond: Conditioning, multiple: int) -> Conditioning:
+    """The same with its tokens filled up to a multiple, masked: so that captions of like length have one shape. Those
+    without a mask have a length of their own already."""
+    mask = cond.tensors.get("mask")
+    if mask is None:
+        return cond
+    full = mask.shape[1]
+    most = -(-full // multiple) * multiple
+    return Conditioning(
+        {
+            name: _filled(value, most) if value.ndim > 1 and value.shape[1] == full else value
+            for name, value in cond.tensors.items()
+        }
+    )
+
+
 def _stacked(values: Sequence[torch.Tensor]) -> torch.Tensor:
     if values[0].ndim > 1 and (most := max(value.shape[1] for value in values)) > min(v.shape[1] for v in values):
         values = [_filled(value, most) for value in values]
