@@ -85,6 +85,8 @@ class FamilyFacts:
     """Folders that a caption's encoding depends on."""
     image_folders: tuple[str, ...] = ("vae",)
     """Folders that a picture's encoding depends on."""
+    comfyui: bool = False
+    """Whether ComfyUI reads adapters of this transformer by diffusers' names of its layers."""
 
     def __post_init__(self) -> None:
         if self.default_targets not in self.targets:
