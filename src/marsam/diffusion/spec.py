@@ -8,7 +8,7 @@ Time has one convention everywhere outside a family: `t` is a float64 tensor of 
 float64 so that a family recovers its own integer or fractional timestep exactly.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -65,8 +65,8 @@ class FamilyFacts:
     """What is true of every base of a family.
 
     `targets` maps a preset's name to the module-name suffixes an adapter is put on; `keep` lists name fragments of
-    Linear layers that are never quantised; `side_multiple`, `min_side` and `max_side` are in pixels and bound what
-    `BaseFacts` may narrow further.
+    Linear layers that are never quantised (`^` before one: only where the name begins with it); `side_multiple`,
+    `min_side` and `max_side` are in pixels and bound what `BaseFacts` may narrow further.
     """
 
     name: str
@@ -95,6 +95,11 @@ class FamilyFacts:
             )
 
 
+def kept(name: str, keep: Iterable[str]) -> bool:
+    """Whether a Linear layer of this name is never quantised (`FamilyFacts.keep`)."""
+    return any(name.startswith(part[1:]) if part.startswith("^") else part in name for part in keep)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BaseFacts:
     """What one base says of itself in its JSON files, read without torch.
@@ -103,7 +108,8 @@ class BaseFacts:
     `conditioning` gives the shape of each tensor of a `Conditioning`, without the batch, masks left out. `patch` is the
     side of the square of latent cells that the denoiser takes for one token. `flow` is None for bases that predict
     noise or its velocity. A base with `embedded_guidance` was distilled to take guidance as an input: it needs no
-    second prediction.
+    second prediction. A `distilled` base was made to draw in few steps and without guidance, which training on pictures
+    undoes.
     """
 
     family: str
@@ -119,6 +125,7 @@ class BaseFacts:
     patch: int = 1
     flow: "Flow | None" = None
     embedded_guidance: bool = False
+    distilled: bool = False
     default_steps: int = 20
     default_guidance: float = 5.0
 

@@ -21,7 +21,7 @@ from marsam.catalog.runs import RunSpec
 from marsam.core.cores import computing_cores
 from marsam.core.errors import Invalid, MarsamError
 from marsam.diffusion import registry
-from marsam.diffusion.spec import BaseFacts, Conditioning, Family, FamilyFacts, Method, Quantisation
+from marsam.diffusion.spec import BaseFacts, Conditioning, Family, FamilyFacts, Method, Quantisation, kept
 from marsam.store.blobs import Blobs
 from marsam.store.cache import Cache
 from marsam_trainer.run.bridge import Bridge
@@ -127,7 +127,7 @@ def _linear_sizes(denoiser: Any, facts: FamilyFacts) -> list[int]:
     return [
         layer.weight.numel()
         for name, layer in denoiser.named_modules()
-        if type(layer) is torch.nn.Linear and not any(part in name for part in facts.keep)
+        if type(layer) is torch.nn.Linear and not kept(name, facts.keep)
     ]
 
 
