@@ -47,6 +47,13 @@ def class_fault(part: str, config: Config, wanted: str) -> list[Fault]:
     return [] if found == wanted else [(f"{part} is a {found}, not a {wanted}", "BASE_FAMILY")]
 
 
+def text_fault(part: str, config: Config, wanted: str) -> list[Fault]:
+    """The fault of a text encoder of another `model_type` than `wanted`, if it is. Its class does not tell: the same
+    weights come with heads and without."""
+    found = config.get("model_type")
+    return [] if found == wanted else [(f"{part} is a {found}, not a {wanted}", "BASE_FAMILY")]
+
+
 def refuse(faults: list[Fault]) -> None:
     """Raise `Invalid` with every fault, if there are any."""
     if faults:

@@ -1,6 +1,6 @@
 """Loading the parts of a base from a diffusers folder: what every family does alike."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from marsam.core.errors import Corrupt, Missing
 from marsam.diffusion import registry
 from marsam.diffusion.basefiles import read_json
 from marsam.diffusion.nf4 import net as nf4
-from marsam.diffusion.spec import Components, FamilyFacts, Part, Precision, Quantisation
+from marsam.diffusion.spec import Components, Conditioning, FamilyFacts, Part, Precision, Quantisation
 from marsam.diffusion.weights.net import DTYPES, stream, weight_files
 
 
@@ -93,6 +93,26 @@ def text_part(parts: Components, name: str) -> Any:
 def image_coder(parts: Components) -> Any:
     """The image coder. Raises `Missing` (PART_NOT_LOADED)."""
     return _need(parts.image_coder, Part.IMAGE)
+
+
+def tokens(tokenizer: Any, texts: Sequence[str], length: int) -> Any:
+    """Tokens of texts of which only the real ones count: at most `length`, filled up on the right to the longest."""
+    return tokenizer(
+        list(texts), padding=True, padding_side="right", max_length=length, truncation=True, return_tensors="pt"
+    )
+
+
+def masked(hidden: torch.Tensor, mask: torch.Tensor) -> Conditioning:
+    """`hidden` (B, L, W) and `mask` (B, L); what the mask leaves out is zero, so that nothing of it is kept."""
+    mask = mask.bool()
+    return Conditioning({"hidden": hidden.masked_fill(~mask.unsqueeze(-1), 0.0), "mask": mask})
+
+
+def unpadded(hidden: torch.Tensor, mask: torch.Tensor | None) -> list[torch.Tensor]:
+    """Row by row of `hidden` (B, L, W), the tokens that the mask lets count: all, if there is none."""
+    if mask is None:
+        return list(hidden)
+    return [row[:length] for row, length in zip(hidden, mask.sum(dim=1).tolist(), strict=True)]
 
 
 def _need(part: Any, name: Part) -> Any:
