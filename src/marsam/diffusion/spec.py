@@ -101,7 +101,7 @@ class BaseFacts:
     `conditioning` gives the shape of each tensor of a `Conditioning`, without the batch, masks left out. `patch` is the
     side of the square of latent cells that the denoiser takes for one token. `flow` is None for bases that predict
     noise or its velocity. A base with `embedded_guidance` was distilled to take guidance as an input: it needs no
-    second prediction.
+    second prediction. `zero_empty`: the empty caption is zeros, not what the encoders make of no words.
     """
 
     family: str
@@ -117,6 +117,7 @@ class BaseFacts:
     patch: int = 1
     flow: "Flow | None" = None
     embedded_guidance: bool = False
+    zero_empty: bool = False
     default_steps: int = 20
     default_guidance: float = 5.0
 
@@ -165,8 +166,8 @@ class Conditioning:
     Where captions differ in length there is a `mask` (B, L), True for tokens that count, and they come first.
 
     Two more do not come from a caption: `guidance` (B,) for bases with embedded guidance, and `frame` (B, 6), how the
-    picture was cut: height and width of the original, top and left of the cut, height and width of the cut, in pixels.
-    Families that do not know one ignore it.
+    picture was cut: height and width of the original, top and left of the cut in the scaled picture, height and width
+    of the cut, in pixels. Families that do not know one ignore it.
     """
 
     tensors: Mapping[str, "Tensor"] = field(default_factory=dict)
