@@ -109,7 +109,7 @@ class BaseFacts:
     side of the square of latent cells that the denoiser takes for one token. `flow` is None for bases that predict
     noise or its velocity. A base with `embedded_guidance` was distilled to take guidance as an input: it needs no
     second prediction. A `distilled` base was made to draw in few steps and without guidance, which training on pictures
-    undoes.
+    undoes. `zero_empty`: the empty caption is zeros, not what the encoders make of no words.
     """
 
     family: str
@@ -126,6 +126,7 @@ class BaseFacts:
     flow: "Flow | None" = None
     embedded_guidance: bool = False
     distilled: bool = False
+    zero_empty: bool = False
     default_steps: int = 20
     default_guidance: float = 5.0
 
@@ -174,8 +175,8 @@ class Conditioning:
     Where captions differ in length there is a `mask` (B, L), True for tokens that count, and they come first.
 
     Two more do not come from a caption: `guidance` (B,) for bases with embedded guidance, and `frame` (B, 6), how the
-    picture was cut: height and width of the original, top and left of the cut, height and width of the cut, in pixels.
-    Families that do not know one ignore it.
+    picture was cut: height and width of the original, top and left of the cut in the scaled picture, height and width
+    of the cut, in pixels. Families that do not know one ignore it.
     """
 
     tensors: Mapping[str, "Tensor"] = field(default_factory=dict)

@@ -148,6 +148,8 @@ def _trace(family: Family, denoiser: Any, facts: BaseFacts, spec: RunSpec, width
     Of blocks that are computed again only the largest one's insides are there at a time.
     """
     dtype = torch.bfloat16 if width == 2 else torch.float32
+    # Cast first: on the meta device that gives every weight another storage, which would count as an activation.
+    denoiser = denoiser.to(dtype)
     weights = {value.untyped_storage()._cdata for value in denoiser.parameters()}
     kept: dict[int, int] = {}
 
@@ -185,7 +187,7 @@ def _trace(family: Family, denoiser: Any, facts: BaseFacts, spec: RunSpec, width
         denoiser.train()
     counter = FlopCounterMode(display=False)
     with counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
-        family.predict(denoiser.to(dtype), noisy, t, cond, train_steps=facts.train_steps)
+        family.predict(denoiser, noisy, t, cond, train_steps=facts.train_steps)
     return sum(kept.values()) + max(insides, default=0), float(counter.get_total_flops())
 
 
