@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux2Transformer2DModel
 from diffusers.pipelines.flux2.system_messages import SYSTEM_MESSAGE
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     Mistral3Config,
     Mistral3ForConditionalGeneration,
@@ -61,6 +61,8 @@ def write_mistral_tokenizer(folder: Path) -> int:
         vocab_size=380, special_tokens=marks, initial_alphabet=bases.byte_letters(), show_progress=False
     )
     inner.train_from_iterator([SYSTEM_MESSAGE] * 2, trainer)
+    # As the real one: it puts a beginning before every text, unless told that the text has its own.
+    inner.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", marks.index("<s>"))])
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=inner,
         bos_token="<s>",
