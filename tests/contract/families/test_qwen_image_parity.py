@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import QwenImagePipeline, QwenImageTransformer2DModel
+from peft import PeftModel
 
 from marsam.core.errors import Invalid
 from marsam.diffusion import registry, schedule
@@ -221,6 +222,17 @@ def test_an_adapter_leaves_out_what_no_prediction_depends_on(bases: dict[str, Pa
         f"transformer_blocks.1.{name}"
         for name in ("attn.add_q_proj", "attn.to_add_out", "txt_mlp.net.0.proj", "txt_mlp.net.2")
     }
+
+
+def test_an_adapter_loads_with_peft_alone(bases: dict[str, Path], tmp_path: Path) -> None:
+    rig = rigs.load(bases["qwen_image"], "qwen_image", "lora")
+    loop = rigs.loop(rig, steps=4)
+    while not loop.done:
+        loop.step()
+    rig.method.save(rig.denoiser, tmp_path, metadata={})
+    transformer = QwenImageTransformer2DModel.from_pretrained(bases["qwen_image"] / "transformer").eval()
+    theirs = rigs.with_denoiser(rig.parts, PeftModel.from_pretrained(transformer, tmp_path).base_model.model)
+    assert torch.equal(rigs.predict(rig.family, theirs), rigs.predict(rig.family, rig.parts))
 
 
 Configs = dict[str, dict[str, Any]]
