@@ -71,6 +71,9 @@ def order_of(spec: trainer_pb2.RunSpec) -> Order:
         base_digest=spec.base_digest,
         dataset_digest=spec.dataset_digest,
         profile=spec.profile,
+        optimiser=spec.optimiser,
+        accumulate=given("accumulate"),
+        gradient_checkpointing=given("gradient_checkpointing"),
     )
 
 
@@ -123,6 +126,9 @@ def spec_message(spec: RunSpec) -> trainer_pb2.RunSpec:
         dataset_digest=spec.dataset_digest,
         base_digest=spec.base_digest,
         profile=spec.profile,
+        optimiser=spec.optimiser,
+        accumulate=spec.accumulate,
+        gradient_checkpointing=spec.gradient_checkpointing,
     )
     if spec.preview is not None:
         message.preview.prompts.extend(spec.preview.prompts)

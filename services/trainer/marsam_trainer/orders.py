@@ -36,6 +36,9 @@ class Order:
     base_digest: str = ""
     dataset_digest: str = ""
     profile: str = ""
+    optimiser: str = ""
+    accumulate: int | None = None
+    gradient_checkpointing: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +97,7 @@ def range_faults(order: Order) -> list[Fault]:
         ("snr_gamma", order.snr_gamma, "between 0 (off) and 1000", lambda v: 0 <= v <= 1000),
         ("ema_decay", order.ema_decay, "at least 0 (off) and below 1", lambda v: 0 <= v < 1),
         ("warmup_steps", order.warmup_steps, "0 or more", lambda v: v >= 0),
+        ("accumulate", order.accumulate, "between 1 and 4096", lambda v: 1 <= v <= 4096),
     )
     return [
         Fault(field=name, reason=f"{name.upper()}_OUT_OF_RANGE", message=f"{name} must be {rule}, got {value}")

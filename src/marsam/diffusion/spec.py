@@ -8,7 +8,7 @@ Time has one convention everywhere outside a family: `t` is a float64 tensor of 
 float64 so that a family recovers its own integer or fractional timestep exactly.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -65,9 +65,9 @@ class FamilyFacts:
     """What is true of every base of a family.
 
     `targets` maps a preset's name to the module-name suffixes an adapter is put on; `keep` lists name fragments of
-    Linear layers that are never quantised; `idle` names modules that no prediction depends on, so that they never train
-    (block `-1` is the last of its list); `side_multiple`, `min_side` and `max_side` are in pixels and bound what
-    `BaseFacts` may narrow further.
+    Linear layers that are never quantised (`^` before one: only where the name begins with it); `idle` names modules
+    that no prediction depends on, so that they never train (block `-1` is the last of its list); `side_multiple`,
+    `min_side` and `max_side` are in pixels and bound what `BaseFacts` may narrow further.
     """
 
     name: str
@@ -86,6 +86,8 @@ class FamilyFacts:
     """Folders that a caption's encoding depends on."""
     image_folders: tuple[str, ...] = ("vae",)
     """Folders that a picture's encoding depends on."""
+    comfyui: bool = False
+    """Whether ComfyUI reads adapters of this transformer by diffusers' names of its layers."""
     idle: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -93,6 +95,11 @@ class FamilyFacts:
             raise Invalid(
                 f"{self.name}: default targets {self.default_targets!r} are not a preset", field="default_targets"
             )
+
+
+def kept(name: str, keep: Iterable[str]) -> bool:
+    """Whether a Linear layer of this name is never quantised (`FamilyFacts.keep`)."""
+    return any(name.startswith(part[1:]) if part.startswith("^") else part in name for part in keep)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,7 +111,8 @@ class BaseFacts:
     side of the square of latent cells that the denoiser takes for one token. `flow` is None for bases that predict
     noise or its velocity. A base with `embedded_guidance` was distilled to take guidance as an input: it needs no
     second prediction. `guidance_keeps_length`: a guided prediction is made as long as the one for the prompt, token by
-    token (see `sampling.as_long_as`).
+    token (see `sampling.as_long_as`). A `distilled` base was made to draw in few steps and without guidance, which
+    training on pictures undoes. `zero_empty`: the empty caption is zeros, not what the encoders make of no words.
     """
 
     family: str
@@ -121,6 +129,8 @@ class BaseFacts:
     flow: "Flow | None" = None
     embedded_guidance: bool = False
     guidance_keeps_length: bool = False
+    distilled: bool = False
+    zero_empty: bool = False
     default_steps: int = 20
     default_guidance: float = 5.0
 
@@ -169,8 +179,8 @@ class Conditioning:
     Where captions differ in length there is a `mask` (B, L), True for tokens that count, and they come first.
 
     Two more do not come from a caption: `guidance` (B,) for bases with embedded guidance, and `frame` (B, 6), how the
-    picture was cut: height and width of the original, top and left of the cut, height and width of the cut, in pixels.
-    Families that do not know one ignore it.
+    picture was cut: height and width of the original, top and left of the cut in the scaled picture, height and width
+    of the cut, in pixels. Families that do not know one ignore it.
     """
 
     tensors: Mapping[str, "Tensor"] = field(default_factory=dict)

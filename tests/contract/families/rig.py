@@ -120,8 +120,16 @@ def predict(family: Family, parts: Components, *, times: tuple[float, ...] = (0.
     )
     t = torch.tensor(times, dtype=torch.float64)
     parts.denoiser.eval()
+    # Frozen, as a generator holds it: torch folds a product with a strided input another way where the weight trains,
+    # and that rounds otherwise.
+    trains = [value for value in parts.denoiser.parameters() if value.requires_grad]
+    for value in trains:
+        value.requires_grad_(False)
     with torch.no_grad():
-        return family.predict(parts.denoiser, noisy, t, cond, train_steps=parts.facts.train_steps)
+        said = family.predict(parts.denoiser, noisy, t, cond, train_steps=parts.facts.train_steps)
+    for value in trains:
+        value.requires_grad_(True)
+    return said
 
 
 class _Undecoded:

@@ -55,7 +55,7 @@ def take_steps(work: Work, loop: Loop, drawing: Drawing, scratch: Path) -> float
             done,
             loss=loss,
             norm=loop.norm,
-            images=spec.batch_size,
+            images=spec.step_size,
             seconds=seconds,
             spent=loop.spent,
             learning_rate=loop.plan.rate(done - 1),

@@ -116,7 +116,7 @@ def save(denoiser: Any, folder: Path, *, metadata: Mapping[str, str], name: str 
     header = {**metadata, "format": "pt", "rank": str(config["r"]), "alpha": str(config["lora_alpha"])}
     weights.save(tensors, folder / WEIGHTS, metadata=header)
     for names in ("target_modules", "exclude_modules"):
-        config[names] = sorted(config[names] or ())
+        config[names] = sorted(config[names]) if config[names] else None
     (folder / CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True, default=str) + "\n", encoding="utf-8")
     return (CONFIG, WEIGHTS)
 

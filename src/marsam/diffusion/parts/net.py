@@ -146,3 +146,15 @@ def unscaled_picture(coder: Any, latents: torch.Tensor) -> torch.Tensor:
     """The way back: pixels (B, 3, H, W), float32 in [-1, 1]."""
     latents = latents.to(torch.float32) / coder.config.scaling_factor + (coder.config.shift_factor or 0.0)
     return coder.decode(latents, return_dict=False)[0].clamp(-1.0, 1.0)
+
+
+def to_tokens(latents: torch.Tensor, patch: int) -> torch.Tensor:
+    """(B, C, h, w) → (B, h/patch · w/patch, C·patch²): squares of cells row by row, each with its channels outermost,
+    then its rows."""
+    return torch.nn.functional.pixel_unshuffle(latents, patch).flatten(2).transpose(1, 2)
+
+
+def from_tokens(tokens: torch.Tensor, shape: tuple[int, int], patch: int) -> torch.Tensor:
+    """The way back from `to_tokens`; `shape` is (h, w) in cells."""
+    squares = tokens.transpose(1, 2).unflatten(2, (shape[0] // patch, shape[1] // patch))
+    return torch.nn.functional.pixel_shuffle(squares, patch)
