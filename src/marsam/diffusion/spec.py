@@ -111,7 +111,7 @@ class BaseFacts:
     side of the square of latent cells that the denoiser takes for one token. `flow` is None for bases that predict
     noise or its velocity. A base with `embedded_guidance` was distilled to take guidance as an input: it needs no
     second prediction. `guidance_keeps_length`: a guided prediction is made as long as the one for the prompt, token by
-    token (see `sampling.as_long_as`). A `distilled` base was made to draw in few steps and without guidance, which
+    token (see `guidance.as_long_as`). A `distilled` base was made to draw in few steps and without guidance, which
     training on pictures undoes. `zero_empty`: the empty caption is zeros, not what the encoders make of no words.
     """
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from marsam.core.errors import Invalid
+from marsam.diffusion.guidance import as_long_as, guide
 from marsam.diffusion.lanes.net import Lanes, cuts
-from marsam.diffusion.sampling import Picture, as_long_as, guide, initial_noise
+from marsam.diffusion.sampling import Picture, initial_noise
 
 
 def test_noise_is_a_function_of_its_seed() -> None:
