@@ -18,7 +18,7 @@ def guide(
 
 def as_long_as(like: torch.Tensor, guided: torch.Tensor, side: int) -> torch.Tensor:
     """`guided` (1, C, h, w) with every token, the channels of a square of `side` cells, brought to its length in
-    `like`: how Qwen-Image keeps strong guidance from burning colours."""
+    `like`, as diffusers' QwenImagePipeline does."""
 
     def length(value: torch.Tensor) -> torch.Tensor:
         squares = value.unfold(2, side, side).unfold(3, side, side)
