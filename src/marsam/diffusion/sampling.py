@@ -138,6 +138,18 @@ def guide(
     return guided
 
 
+def as_long_as(like: torch.Tensor, guided: torch.Tensor, side: int) -> torch.Tensor:
+    """`guided` (1, C, h, w) with every token, the channels of a square of `side` cells, brought to its length in
+    `like`: how Qwen-Image keeps strong guidance from burning colours."""
+
+    def length(value: torch.Tensor) -> torch.Tensor:
+        squares = value.unfold(2, side, side).unfold(3, side, side)
+        found = squares.square().sum(dim=(1, 4, 5)).sqrt().unsqueeze(1)
+        return found.repeat_interleave(side, dim=2).repeat_interleave(side, dim=3)
+
+    return guided * (length(like) / length(guided))
+
+
 class Walk:
     """One picture on its way from noise to a clean latent (1, C, h, w). Not shared between threads."""
 
@@ -146,6 +158,7 @@ class Walk:
         self.index = 0
         self._train_steps = facts.train_steps
         self._flow = facts.flow is not None
+        self._keep_length = facts.patch if facts.guidance_keeps_length else 0
         self._scheduler = make_scheduler(
             facts, picture.scheduler, picture.steps, width=picture.width, height=picture.height
         )
@@ -178,6 +191,8 @@ class Walk:
             if unconditional is None:
                 raise Precondition("a guided step needs the unconditional prediction", reason="GUIDANCE_MISSING")
             prediction = guide(conditional, unconditional, self.picture.guidance, rescale=self.picture.guidance_rescale)
+            if self._keep_length:
+                prediction = as_long_as(conditional, prediction, self._keep_length)
         step = self._scheduler.timesteps[self.index]
         self.latent = self._scheduler.step(prediction, step, self.latent, return_dict=False)[0]
         self.index += 1

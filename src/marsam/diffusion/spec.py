@@ -65,7 +65,8 @@ class FamilyFacts:
     """What is true of every base of a family.
 
     `targets` maps a preset's name to the module-name suffixes an adapter is put on; `keep` lists name fragments of
-    Linear layers that are never quantised (`^` before one: only where the name begins with it); `side_multiple`,
+    Linear layers that are never quantised (`^` before one: only where the name begins with it); `idle` names modules
+    that no prediction depends on, so that they never train (block `-1` is the last of its list); `side_multiple`,
     `min_side` and `max_side` are in pixels and bound what `BaseFacts` may narrow further.
     """
 
@@ -85,6 +86,7 @@ class FamilyFacts:
     """Folders that a caption's encoding depends on."""
     image_folders: tuple[str, ...] = ("vae",)
     """Folders that a picture's encoding depends on."""
+    idle: tuple[str, ...] = ()
     comfyui: bool = False
     """Whether ComfyUI reads adapters of this transformer by diffusers' names of its layers."""
 
@@ -109,7 +111,8 @@ class BaseFacts:
     side of the square of latent cells that the denoiser takes for one token. `flow` is None for bases that predict
     noise or its velocity. A base with `embedded_guidance` was distilled to take guidance as an input: it needs no
     second prediction. A `distilled` base was made to draw in few steps and without guidance, which training on pictures
-    undoes. `zero_empty`: the empty caption is zeros, not what the encoders make of no words.
+    undoes. `guidance_keeps_length`: a guided prediction is made as long as the one for the prompt, token by token (see
+    `sampling.as_long_as`). `zero_empty`: the empty caption is zeros, not what the encoders make of no words.
     """
 
     family: str
@@ -126,6 +129,7 @@ class BaseFacts:
     flow: "Flow | None" = None
     embedded_guidance: bool = False
     distilled: bool = False
+    guidance_keeps_length: bool = False
     zero_empty: bool = False
     default_steps: int = 20
     default_guidance: float = 5.0
