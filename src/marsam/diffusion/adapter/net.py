@@ -96,11 +96,14 @@ def from_params(params: Mapping[str, Any], family: FamilyFacts, denoiser: Any) -
 
 
 def idle(denoiser: Any, family: FamilyFacts) -> tuple[str, ...]:
-    """The paths of the modules of this denoiser that no prediction depends on (`FamilyFacts.idle`)."""
-    return tuple(
+    """The paths of the modules of this denoiser that no prediction depends on (`FamilyFacts.idle`), where it has
+    them."""
+    found = (
         f"{blocks}.{len(denoiser.get_submodule(blocks)) - 1}.{module}"
         for blocks, module in (name.split(".-1.") for name in family.idle)
     )
+    modules = {name for name, _ in denoiser.named_modules()}
+    return tuple(name for name in found if name in modules)
 
 
 def save(denoiser: Any, folder: Path, *, metadata: Mapping[str, str], name: str = "default") -> tuple[str, ...]:
