@@ -80,6 +80,18 @@ class Shelf:
         }
         return RunSpec(**{**fields, **changes})
 
+    async def of_items(self, name: str, items: Sequence[Item]) -> "Shelf":
+        """The same store with another version of the dataset, of these items."""
+        full = f"{self.version.name}-{name}"
+        version = DatasetVersion(name=full, create_time=self.version.create_time, items=tuple(items))
+        await save_version(self.blobs, version)
+        return replace(self, version=version)
+
+    async def holding_out(self, count: int) -> "Shelf":
+        """The same store with a version whose last `count` items are for validation."""
+        learnt, apart = self.version.items[:-count], self.version.items[-count:]
+        return await self.of_items(f"{count}", [*learnt, *(replace(item, split="validation") for item in apart)])
+
     async def begin(self, job_id: str) -> None:
         """Open the next attempt, as the trainer does before it starts the program."""
         jobs = self.jobs

@@ -16,6 +16,7 @@ from marsam_trainer.run import codes
 from marsam.catalog.runs import Preview
 from marsam.core.records import dump
 from marsam.store.content import read_blob
+from tests.integration.run.endings import tensors
 from tests.integration.run.store import PROJECT, Shelf, make
 
 Program = Callable[[list[str]], int]
@@ -57,6 +58,31 @@ def test_a_run_publishes_a_model_with_its_lineage(shelf: Shelf, cache: Path, pro
     assert (last["phase"], last["step"], last["steps"]) == ("publishing", 6, 6)
     assert math.isfinite(last["loss"])
     assert last["memory_peak_bytes"] >= last["memory_used_bytes"] > 0
+
+
+def test_pictures_held_out_are_asked_and_never_learnt_from(shelf: Shelf, cache: Path, program: Program) -> None:
+    some = asyncio.run(shelf.holding_out(2))
+    fewer = asyncio.run(shelf.of_items("only", some.version.items[:3]))
+    models = []
+    for one in (some, fewer):
+        job_id = asyncio.run(one.order())
+        assert program(one.arguments(job_id, 1, cache)) == codes.DONE
+        models.append(asyncio.run(one.model(job_id)))
+        told = [event["message"] for event in asyncio.run(one.events(job_id, 1)) if event["kind"] == "log"]
+        result = json.loads((one.attempt_folder(job_id, 1) / "result.json").read_text())
+        if one is some:
+            curve = result["validation_curve"]
+            assert [step for step, _ in curve] == [0, 4, 6]
+            assert next(text for text in told if "held out" in text).startswith("loss on 2 pictures held out: ")
+        else:
+            assert result["validation_curve"] == []
+    numbers = models[0].metrics
+    assert [numbers["samples"], models[1].metrics["samples"]] == [3.0, 3.0]
+    assert (numbers["validation_loss_first"], numbers["validation_loss"]) == (curve[0][1], curve[-1][1])
+    assert numbers["validation_loss_best"] == min(loss for _, loss in curve)
+    assert "validation_loss" not in models[1].metrics
+    trained = [asyncio.run(tensors(shelf.blobs, model)) for model in models]
+    assert trained[0] == trained[1]
 
 
 def test_a_full_model_is_a_whole_base_again(shelf: Shelf, cache: Path, program: Program) -> None:

@@ -13,6 +13,7 @@ from tests.integration.run.store import Shelf
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["lora", "qlora", "full"])
 def test_killed_and_resumed_is_bit_for_bit_the_uninterrupted_run(shelf: Shelf, cache: Path, method: str) -> None:
+    shelf = asyncio.run(shelf.holding_out(1))
     changes = {"method": method, "steps": 60, "checkpoint_every": 3, "ema_decay": 0.9, "caption_dropout": 0.2}
     calm, killed = asyncio.run(shelf.order(**changes)), asyncio.run(shelf.order(**changes))
     assert ended(shelf.start(calm, 1, cache)) == 0
@@ -31,6 +32,8 @@ def test_killed_and_resumed_is_bit_for_bit_the_uninterrupted_run(shelf: Shelf, c
     one, two = asyncio.run(shelf.model(calm)), asyncio.run(shelf.model(killed))
     assert asyncio.run(tensors(shelf.blobs, one)) == asyncio.run(tensors(shelf.blobs, two))
     assert [sample.digest for sample in one.samples] == [sample.digest for sample in two.samples]
+    for number in ("validation_loss_first", "validation_loss", "validation_loss_best", "validation_best_step"):
+        assert one.metrics[number] == two.metrics[number]
 
 
 @pytest.mark.slow

@@ -63,6 +63,15 @@ def samples_of(version: DatasetVersion, languages: Sequence[str]) -> list[Sample
                 reason="LANGUAGE_ABSENT",
                 remedy=f"the version speaks {', '.join(sorted(spoken)) or 'no language'}",
             )
+    return _samples(items, languages)
+
+
+def held_out_of(version: DatasetVersion, languages: Sequence[str]) -> list[Sample]:
+    """The version's samples of the split `validation`, likewise; none when it has none."""
+    return _samples([item for item in version.items if item.split == "validation"], languages)
+
+
+def _samples(items: Sequence[Item], languages: Sequence[str]) -> list[Sample]:
     seen: Counter[str] = Counter()
     samples = []
     for item in sorted(items, key=_content):

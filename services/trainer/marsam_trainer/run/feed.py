@@ -79,6 +79,29 @@ class Batch:
         return replace(self, **{name: change(getattr(self, name)) for name in names})
 
 
+def make_batch(
+    samples: TrainingSet,
+    schedule: Schedule,
+    *,
+    rows: Sequence[int],
+    texts: Sequence[int],
+    times: Sequence[float],
+    noise: Sequence[torch.Tensor],
+) -> Batch:
+    """The samples `rows`, each with its row of texts, its time and its noise (C, h, w)."""
+    signal, noise_level = torch.tensor([schedule.levels(t) for t in times], dtype=torch.float32).unbind(1)
+    return Batch(
+        clean=samples.latents[list(rows)],
+        noise=torch.stack(list(noise)),
+        t=torch.tensor(times, dtype=torch.float64),
+        signal=signal.view(-1, 1, 1, 1),
+        noise_level=noise_level.view(-1, 1, 1, 1),
+        cond=samples.conditioning(rows, texts),
+        rows=tuple(rows),
+        texts=tuple(texts),
+    )
+
+
 class Feed:
     """Batches of a training set by step. Each epoch is a permutation of all samples; a batch may straddle two."""
 
@@ -96,19 +119,14 @@ class Feed:
         """The input of step `step`, counted from 0."""
         rows = self.rows(step)
         texts = tuple(self._text(step, row) for row in rows)
-        times = self.times(step)
-        signal, noise_level = torch.tensor([self._schedule.levels(t) for t in times], dtype=torch.float32).unbind(1)
-        shape = self.samples.latents.shape[1:]
-        keys = self.samples.keys
-        return Batch(
-            clean=self.samples.latents[list(rows)],
-            noise=torch.stack([randomness.normal(shape, self._seed, "noise", step, keys[row]) for row in rows]),
-            t=torch.tensor(times, dtype=torch.float64),
-            signal=signal.view(-1, 1, 1, 1),
-            noise_level=noise_level.view(-1, 1, 1, 1),
-            cond=self.samples.conditioning(rows, texts),
+        shape, keys = self.samples.latents.shape[1:], self.samples.keys
+        return make_batch(
+            self.samples,
+            self._schedule,
             rows=rows,
             texts=texts,
+            times=self.times(step),
+            noise=[randomness.normal(shape, self._seed, "noise", step, keys[row]) for row in rows],
         )
 
     def rows(self, step: int) -> tuple[int, ...]:

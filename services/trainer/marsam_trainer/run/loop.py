@@ -8,7 +8,7 @@ What trains is always fp32. AdamW (`optimisers`), linear warm-up, cosine to zero
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -48,11 +48,12 @@ class Plan:
 
 @dataclass(kw_only=True)
 class Position:
-    """How far a run is: the coming step, and the losses of all steps taken. A loss that is not finite was not learnt
-    from."""
+    """How far a run is: the coming step, the losses of all steps taken, and (step, loss on pictures held out). A loss
+    that is not finite was not learnt from."""
 
     step: int = 0
     losses: list[float] = field(default_factory=list)
+    validation: list[tuple[int, float]] = field(default_factory=list)
 
     def unlearnt(self) -> int:
         """How many steps in a row, up to now, gave no finite loss or gradient."""
@@ -180,6 +181,21 @@ class Loop:
         return _Piece(value, torch.autograd.grad(loss, tuple(self.trained.values())), forward)
 
     @torch.no_grad()
+    def validate(self, batches: Iterable[Batch]) -> float:
+        """The mean loss of batches that nothing is learnt from; note it beside the position."""
+        denoiser: Any = self.parts.denoiser
+        training = denoiser.training
+        denoiser.eval()
+        total, count = 0.0, 0
+        for batch in batches:
+            with torch.autocast(self.parts.device, torch.bfloat16, enabled=self.parts.precision is Precision.BF16):
+                loss = loss_of(self.family, self.parts, self.objective, batch.to(self.parts.device), None)
+            total, count = total + float(loss) * len(batch), count + len(batch)
+        denoiser.train(training)
+        self.position.validation.append((self.position.step, total / count))
+        return total / count
+
+    @torch.no_grad()
     def _follow(self) -> None:
         decay = self.plan.ema_decay
         for name, average in self.average.items():
@@ -193,7 +209,10 @@ class Loop:
 
     def state(self) -> dict[str, torch.Tensor]:
         """Everything that the next step depends on, as tensors by name."""
-        tensors = {"losses": torch.tensor(self.position.losses, dtype=torch.float64)}
+        tensors = {
+            "losses": torch.tensor(self.position.losses, dtype=torch.float64),
+            "validation": torch.tensor(self.position.validation, dtype=torch.float64).view(-1, 2),
+        }
         for name, value in self.trained.items():
             tensors[f"param/{name}"] = value.detach()
         tensors.update(optimisers.state(self.optimiser, self.trained))
@@ -204,12 +223,17 @@ class Loop:
     def restore(self, tensors: Mapping[str, torch.Tensor], step: int) -> None:
         """Continue from `state`, taken when `step` steps were done. Raises `Invalid` unless exactly this run's names
         are there."""
-        wanted = {f"param/{name}" for name in self.trained} | {f"average/{name}" for name in self.average} | {"losses"}
+        wanted = {f"param/{name}" for name in self.trained} | {f"average/{name}" for name in self.average}
+        wanted |= {"losses", "validation"}
         given = {name for name in tensors if not name.startswith("optimiser/")}
         if wanted != given:
             odd = sorted(wanted ^ given)[:3]
             raise Invalid(f"the checkpoint does not fit this run: {odd}", reason="CHECKPOINT_MISMATCH")
-        self.position = Position(step=step, losses=tensors["losses"].tolist())
+        self.position = Position(
+            step=step,
+            losses=tensors["losses"].tolist(),
+            validation=[(int(at), loss) for at, loss in tensors["validation"].tolist()],
+        )
         for name, value in self.trained.items():
             value.copy_(tensors[f"param/{name}"])
         optimisers.restore(self.optimiser, self.trained, tensors)

@@ -37,6 +37,7 @@ class Outcome:
     samples: Sequence[bytes]
     prompts: Sequence[str]
     losses: Sequence[float]
+    validation: Sequence[tuple[int, float]]
     metrics: Mapping[str, float]
     quantisation: str
     libraries: Mapping[str, str]
@@ -107,7 +108,10 @@ async def publish(
             quantisation=outcome.quantisation,
         ),
         metrics=outcome.metrics,
-        samples=(*await _pictures(blobs, spec.project, outcome.samples), await _curve(blobs, spec.project, points)),
+        samples=(
+            *await _pictures(blobs, spec.project, outcome.samples),
+            await _curve(blobs, spec.project, points, outcome.validation),
+        ),
         licence=base.licence,
         labels=spec.labels,
     )
@@ -123,6 +127,7 @@ async def publish(
         "digest": model.digest,
         "metrics": dict(model.metrics),
         "loss_curve": points,
+        "validation_curve": [list(point) for point in outcome.validation],
         "prompts": list(outcome.prompts),
         "libraries": dict(outcome.libraries),
     }
@@ -180,8 +185,10 @@ async def picture(blobs: Blobs, project: str, name: str, data: bytes) -> FileRef
     return FileRef(path=name, digest=stored.digest, size=stored.size, media_type="image/png")
 
 
-async def _curve(blobs: Blobs, project: str, points: Sequence[Sequence[float]]) -> FileRef:
-    data = json.dumps({"loss": points}).encode()
+async def _curve(
+    blobs: Blobs, project: str, points: Sequence[Sequence[float]], validation: Sequence[tuple[int, float]]
+) -> FileRef:
+    data = json.dumps({"loss": points, **({"validation": validation} if validation else {})}).encode()
     stored = await put_blob(blobs, project, data)
     return FileRef(
         path="samples/loss_curve.json", digest=stored.digest, size=stored.size, media_type="application/json"

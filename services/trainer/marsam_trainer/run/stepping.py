@@ -15,6 +15,7 @@ from marsam.telemetry.logs import Log
 from marsam_trainer.run import checkpoint, codes, publish
 from marsam_trainer.run.drawing import Drawing, show
 from marsam_trainer.run.loop import Loop
+from marsam_trainer.run.validation import HeldOut
 from marsam_trainer.run.work import Stopped, Work
 
 NOT_FINITE_LIMIT = 3
@@ -33,13 +34,15 @@ def resume(work: Work, loop: Loop, mark: Checkpoint, state: Path) -> None:
     work.reporter.event("log", level="info", message=f"resumed at step {mark.step} of attempt {mark.attempt}")
 
 
-def take_steps(work: Work, loop: Loop, drawing: Drawing, scratch: Path) -> float:
+def take_steps(work: Work, loop: Loop, drawing: Drawing, held_out: HeldOut | None, scratch: Path) -> float:
     """Take every step that is left, and return the seconds that steps took. Raises `Stopped`, or when losses stay
     NaN."""
     spec, spent, saved = work.spec, 0.0, loop.position.step
     work.meter.set(metrics.CHECKPOINT_EVERY, spec.checkpoint_every)
     work.meter.begin(metrics.CHECKPOINTS)
     _mark(work, saved)
+    if not loop.position.step:
+        _validate(work, loop, held_out)
     while not loop.done:
         if work.stopping():
             if loop.position.step > saved:
@@ -67,12 +70,24 @@ def take_steps(work: Work, loop: Loop, drawing: Drawing, scratch: Path) -> float
                 remedy="lower the learning rate, or train in fp32; the last good checkpoint was kept",
             )
         # While losses are not finite there is nothing worth keeping: the checkpoint before is the good one.
+        if done % spec.checkpoint_every == 0 or loop.done:
+            _validate(work, loop, held_out)
         if done % spec.checkpoint_every == 0 and not loop.done and math.isfinite(loss):
             _save(work, loop, scratch)
             saved = done
         if spec.preview and done % spec.preview.every == 0 and not loop.done:
             show(work, drawing, done)
     return spent
+
+
+def _validate(work: Work, loop: Loop, held_out: HeldOut | None) -> None:
+    if held_out is None:
+        return
+    loss, step = loop.validate(held_out), loop.position.step
+    first = loop.position.validation[0][1]
+    beside = f", {first:.4f} before the first" if step else ""
+    message = f"loss on {len(held_out.samples)} pictures held out: {loss:.4f} after {step} steps{beside}"
+    work.reporter.event("log", level="info", message=message)
 
 
 def _mark(work: Work, step: int) -> None:

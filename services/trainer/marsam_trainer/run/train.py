@@ -4,7 +4,7 @@ import contextlib
 import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from marsam.diffusion.spec import Components, Family, Part, Precision
 from marsam.diffusion.weights.net import bytes_at_rest
 from marsam.store.cache import Cache
 from marsam_trainer.run import checkpoint, publish
-from marsam_trainer.run.data import Encoder, samples_of
+from marsam_trainer.run.data import Encoder, Sample, held_out_of, samples_of
 from marsam_trainer.run.drawing import Drawing
 from marsam_trainer.run.encoded import EncodedCache
 from marsam_trainer.run.feed import Feed, TrainingSet
@@ -27,6 +27,7 @@ from marsam_trainer.run.loop import Loop, Plan
 from marsam_trainer.run.recompute import checkpoint_blocks
 from marsam_trainer.run.reporter import device_memory
 from marsam_trainer.run.stepping import resume, take_steps
+from marsam_trainer.run.validation import MOST, HeldOut
 from marsam_trainer.run.work import Work
 
 SAMPLES = 4
@@ -83,7 +84,10 @@ def _train(work: Work, scratch: Path, lanes: Lanes, found: tuple[Checkpoint, Pat
         device=work.device,
         lanes=lanes,
     )
-    samples = _encode(work, encoder, cache, scratch / "pictures")
+    learnt = samples_of(work.version, spec.languages)
+    samples = _encode(work, encoder, cache, scratch / "pictures", learnt)
+    apart = held_out_of(work.version, spec.languages)[:MOST]
+    aside = _encode(work, encoder, cache, scratch / "pictures", apart) if apart else None
     work.bridge.call(cache.trim())
     prompts = list(spec.preview.prompts if spec.preview else _sample_prompts(work))
     texts = encoder.texts([*prompts, *[""] * len(prompts)])
@@ -116,7 +120,8 @@ def _train(work: Work, scratch: Path, lanes: Lanes, found: tuple[Checkpoint, Pat
         side=spec.resolution,
         seed=spec.seed,
     )
-    seconds = take_steps(work, loop, drawing, scratch)
+    held_out = _held_out(work, parts, aside) if aside is not None else None
+    seconds = take_steps(work, loop, drawing, held_out, scratch)
     work.reporter.phase("publishing")
     loop.settle()
     artifact = scratch / "artifact"
@@ -134,6 +139,7 @@ def _train(work: Work, scratch: Path, lanes: Lanes, found: tuple[Checkpoint, Pat
         samples=drawing.draw() or [],
         prompts=prompts,
         losses=loop.position.losses,
+        validation=loop.position.validation,
         metrics=_metrics(
             work, loop, share=share, seconds=seconds, first=first, began=began, artifact=artifact, paths=paths
         ),
@@ -152,10 +158,9 @@ def _denoiser(parts: Components) -> Any:
     return parts.denoiser
 
 
-def _encode(work: Work, encoder: Encoder, cache: Cache, pictures: Path) -> TrainingSet:
-    """Every picture and caption of the version, encoded; from the cache where it was before. `pictures` is a folder for
+def _encode(work: Work, encoder: Encoder, cache: Cache, pictures: Path, samples: Sequence[Sample]) -> TrainingSet:
+    """Every picture and caption of `samples`, encoded; from the cache where it was before. `pictures` is a folder for
     meanwhile."""
-    samples = samples_of(work.version, work.spec.languages)
     files: dict[str, Path] = {}
     for done, sample in enumerate(samples):
         work.caching(done, len(samples))
@@ -167,6 +172,11 @@ def _encode(work: Work, encoder: Encoder, cache: Cache, pictures: Path) -> Train
         return encoder.training_set(samples, files, work.spec.resolution, progress=work.caching)
     finally:
         shutil.rmtree(pictures)
+
+
+def _held_out(work: Work, parts: Components, aside: TrainingSet) -> HeldOut:
+    spec, side = work.spec, work.spec.resolution
+    return HeldOut(aside, schedule.of(parts.facts, side, side), seed=spec.seed, batch_size=spec.batch_size)
 
 
 def _sample_prompts(work: Work) -> list[str]:
@@ -225,9 +235,18 @@ def _metrics(
 ) -> dict[str, float]:
     losses = [loss for loss in loop.position.losses if math.isfinite(loss)]
     last = losses[-max(1, len(losses) // 10) :]
+    validation = {}
+    if loop.position.validation:
+        best = min(loop.position.validation, key=lambda point: point[1])
+        validation = {
+            "validation_loss_first": loop.position.validation[0][1],
+            "validation_loss": loop.position.validation[-1][1],
+            "validation_loss_best": best[1],
+            "validation_best_step": float(best[0]),
+        }
     # Of this attempt: another one's steps took another time.
     taken = loop.position.step - first
-    return {
+    return validation | {
         "steps": float(loop.position.step),
         "samples": float(len(loop.feed.samples)),
         "final_loss": sum(last) / len(last) if last else 0.0,
