@@ -14,6 +14,7 @@ from marsam.catalog.files import FileRef
 from marsam.catalog.models import AliasEntry, Model, ModelKind
 from marsam.catalog.runs import Preview, RunSpec
 from marsam.core.clock import parse_time
+from marsam.diffusion.reading import Reading
 from marsam.jobs.states import Transition
 from marsam_trainer.orders import Fault, Order
 from marsam_trainer.plans import Plan
@@ -182,6 +183,22 @@ def plan_message(plan: Plan) -> trainer_pb2.Plan:
         quantised_share=plan.quantised_share,
         seconds=plan.seconds,
         fits=plan.fits,
+    )
+
+
+def reading_message(reading: Reading) -> trainer_pb2.Reading:
+    """How a tokenizer reads a language."""
+    return trainer_pb2.Reading(
+        language=reading.language,
+        tokenizer=reading.tokenizer,
+        captions=reading.captions,
+        tokens_per_word=reading.tokens_per_word,
+        unknown_rate=reading.unknown,
+        truncation_rate=reading.lost,
+        truncated_captions=reading.cut,
+        round_trip_rate=reading.round_trip,
+        usable_tokens=reading.usable,
+        reaches_attention=reading.attends,
     )
 
 

@@ -1,5 +1,6 @@
 """Where orders become runs: checked, created once per request id, cancelled, resumed."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -14,6 +15,7 @@ from marsam.telemetry import Log
 from marsam_trainer.admission import OUTPUT, Admission
 from marsam_trainer.orders import Fault, Order, as_error, faults_of
 from marsam_trainer.plans import Plan, Planner
+from marsam_trainer.probes import Probe, Prober
 from marsam_trainer.reservations import Reservations
 from marsam_trainer.runs import Runs
 
@@ -22,11 +24,13 @@ _LOG = Log(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Examined:
-    """What is known of an order before it is placed. `plan` is None when there are faults, or nobody could tell."""
+    """What is known of an order before it is placed. `plan` is None when there are faults, or nobody could tell;
+    `probe` when there are others, or nobody could tell."""
 
     faults: list[Fault]
     spec: RunSpec | None
     plan: Plan | None
+    probe: Probe | None = None
 
 
 class Desk:
@@ -37,6 +41,7 @@ class Desk:
         runs: Runs,
         admission: Admission,
         planner: Planner,
+        prober: Prober,
         reservations: Reservations,
         *,
         wake: Callable[[], None],
@@ -45,6 +50,7 @@ class Desk:
         self._reservations = reservations
         self._admission = admission
         self._planner = planner
+        self._prober = prober
         self._wake = wake
 
     async def examine(self, order: Order, *, project: str) -> Examined:
@@ -52,13 +58,9 @@ class Desk:
         admitted = await self._admission.check(order, project=project, run=self._new_name(project))
         if admitted.spec is None:
             return Examined(faults=admitted.faults, spec=None, plan=None)
-        try:
-            plan = await self._planner.plan(admitted.spec)
-        except MarsamError as error:
-            # A run may be created even when nobody can foretell its cost.
-            _LOG.warning("plan.failed", reason=error.reason, message=error.message)
-            return Examined(faults=[], spec=admitted.spec, plan=None)
-        return Examined(faults=[*plan.faults, *plan.shortage()], spec=admitted.spec, plan=None if plan.faults else plan)
+        probe, plan = await asyncio.gather(self._probe(admitted.spec), self._plan(admitted.spec))
+        shown = None if plan is None or plan.faults else plan
+        return Examined(faults=_faults(probe, plan), spec=admitted.spec, plan=shown, probe=probe)
 
     async def create(self, order: Order, *, project: str, request_id: str) -> str:
         """Record a run and return its id. The same `request_id` again returns the same run, whatever has become of it.
@@ -80,8 +82,9 @@ class Desk:
             raise as_error(admitted.faults)
         spec = admitted.spec
         plan = self._planner.known(spec)
-        if plan is not None and (shortage := [*plan.faults, *plan.shortage()]):
-            raise as_error(shortage)
+        probe = await self._probe(spec, hurry=True)
+        if faults := _faults(probe, plan):
+            raise as_error(faults)
 
         def spec_for(run_id: str) -> bytes:
             name = format_name("run", project, run_id)
@@ -130,5 +133,28 @@ class Desk:
         await store.append(run_id, head, State.PENDING, reason="RESUMED", message=f"by {by}")
         self._wake()
 
+    async def _plan(self, spec: RunSpec) -> Plan | None:
+        """What the run would need; None when nobody could tell: it may be created all the same."""
+        try:
+            return await self._planner.plan(spec)
+        except MarsamError as error:
+            _LOG.warning("plan.failed", reason=error.reason, message=error.message)
+            return None
+
+    async def _probe(self, spec: RunSpec, *, hurry: bool = False) -> Probe | None:
+        """How the captions are read; None when nobody could tell: the run asks again before it trains."""
+        try:
+            return await self._prober.probe(spec, hurry=hurry)
+        except MarsamError as error:
+            _LOG.warning("probe.failed", reason=error.reason, message=error.message)
+        return None
+
     def _new_name(self, project: str) -> str:
         return format_name("run", project, new_ulid(self._runs.clock))
+
+
+def _faults(probe: Probe | None, plan: Plan | None) -> list[Fault]:
+    """What the run program said of an order, each thing once."""
+    read = probe.faults if probe is not None else ()
+    needed = (*plan.faults, *plan.shortage()) if plan is not None else ()
+    return list(dict.fromkeys([*read, *needed]))

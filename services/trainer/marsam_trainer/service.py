@@ -48,6 +48,9 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
         project = parse(request.parent, "project", field="parent").project
         examined = await self._desk.examine(convert.order_of(request.spec), project=project)
         response = trainer_pb2.ValidateRunResponse(faults=[convert.fault_message(fault) for fault in examined.faults])
+        if examined.probe is not None:
+            response.readings.extend(convert.reading_message(reading) for reading in examined.probe.readings)
+            response.warnings.extend(convert.fault_message(warning) for warning in examined.probe.warnings)
         if examined.plan is not None:
             response.plan.CopyFrom(convert.plan_message(examined.plan))
         if examined.spec is not None:

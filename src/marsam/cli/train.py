@@ -29,6 +29,9 @@ def train(
     learning_rate: Annotated[float | None, typer.Option("--lr", help="Learning rate.")] = None,
     resolution: Annotated[int | None, typer.Option(help="Side of a picture in pixels.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    language: Annotated[
+        list[str] | None, typer.Option(help="Use only captions in this language, such as en; may be repeated.")
+    ] = None,
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "",
     profile: Annotated[str, typer.Option(help="Kind of machine, on a cluster; its default one.")] = "",
     output: Annotated[str, typer.Option(help="Id of the model to publish.")] = "",
@@ -54,6 +57,7 @@ def train(
             learning_rate=learning_rate,
             resolution=resolution,
             seed=seed,
+            languages=language or (),
             precision=_PRECISIONS.get(precision, trainer_pb2.PRECISION_UNSPECIFIED),
             profile=profile,
             output_model_id=output,
@@ -128,6 +132,10 @@ def _print_plan(answer: trainer_pb2.ValidateRunResponse, *, as_json: bool) -> No
                 console.out().print(f"  {fault.remedy}", style="dim", markup=False)
         if answer.HasField("resolved"):
             console.out().print(summary(answer.resolved), markup=False)
+        for warning in answer.warnings:
+            console.out().print(f"~ {warning.field}: {warning.message}", style="yellow", markup=False)
+        if answer.readings:
+            _print_readings(answer.readings)
         if answer.HasField("plan"):
             plan = answer.plan
             console.print_table(
@@ -140,3 +148,20 @@ def _print_plan(answer: trainer_pb2.ValidateRunResponse, *, as_json: bool) -> No
                 console.out().print(f"about {console.span(plan.seconds)}", markup=False)
     if answer.faults:
         raise typer.Exit(3)
+
+
+def _print_readings(readings: Sequence[trainer_pb2.Reading]) -> None:
+    rows = [
+        (
+            reading.language,
+            reading.tokenizer if reading.reaches_attention else f"{reading.tokenizer} (pooled only)",
+            str(reading.captions),
+            f"{reading.tokens_per_word:.2f}",
+            f"{reading.unknown_rate:.1%}",
+            f"{reading.truncation_rate:.1%}",
+            f"{reading.round_trip_rate:.1%}",
+        )
+        for reading in readings
+    ]
+    columns = ("language", "tokenizer", "captions", "tokens/word", "unknown", "truncated", "round trip")
+    console.print_table(columns, rows, nothing="")

@@ -85,12 +85,19 @@ class FamilyFacts:
     """Folders that a caption's encoding depends on."""
     image_folders: tuple[str, ...] = ("vae",)
     """Folders that a picture's encoding depends on."""
+    readers: tuple[str, ...] = ()
+    """Folders of the tokenizers whose encoders reach the attention layers: a caption is read when one of them reads it.
+    All tokenizers when empty; families with an encoder that only gives a pooled vector leave that one's out."""
 
     def __post_init__(self) -> None:
         if self.default_targets not in self.targets:
             raise Invalid(
                 f"{self.name}: default targets {self.default_targets!r} are not a preset", field="default_targets"
             )
+
+    def tokenizers(self) -> tuple[str, ...]:
+        """Folders of all tokenizers."""
+        return tuple(folder for folder in self.text_folders if folder.startswith("tokenizer"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,6 +126,10 @@ class BaseFacts:
     embedded_guidance: bool = False
     default_steps: int = 20
     default_guidance: float = 5.0
+    caption_tokens: Mapping[str, int] = field(default_factory=dict)
+    """Tokens of a caption's own that the base takes, by the tokenizer's folder: where a template takes some of
+    `text_length`, or tokenizers are cut at different lengths. Otherwise `text_length` and the tokenizer's own limit
+    decide, its special tokens left out."""
 
     def check_size(self, width: int, height: int, *, field: str = "resolution") -> None:
         """Raise `Invalid` unless a picture of this size can be made."""

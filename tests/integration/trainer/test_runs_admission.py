@@ -110,6 +110,37 @@ async def test_a_run_may_be_created_when_nobody_can_tell_its_cost(shared: Servic
     assert "no such library" in shared.log.read_text()
 
 
+async def test_how_captions_are_read_is_told_once_for_a_base_and_its_captions(shared: Service) -> None:
+    found = await validate(shared, languages=["en"])
+    assert [(warning.field, warning.reason) for warning in found.warnings] == [("spec.languages", "CAPTIONS_TRUNCATED")]
+    (reading,) = found.readings
+    assert (reading.language, reading.tokenizer, reading.captions, reading.usable_tokens) == ("en", "tokenizer", 3, 75)
+    assert (reading.tokens_per_word, reading.truncation_rate, reading.truncated_captions) == (1.5, 0.25, 0.5)
+    assert (reading.unknown_rate, reading.round_trip_rate, reading.reaches_attention) == (0.0, 1.0, True)
+    assert (await validate(shared, languages=["en"], batch_size=9, method="full")).readings == found.readings
+    assert (shared.cache / "probes").read_text().splitlines().count("en") == 1
+
+
+async def test_captions_that_are_not_read_are_refused_by_create_too(shared: Service) -> None:
+    """Without that anybody asked before: create asks itself."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await shared.create(languages=["ar"], labels={"probe-refuses": "1"})
+    error = error_of(caught.value)
+    assert isinstance(error, Invalid)
+    assert (error.reason, error.field, error.remedy) == ("LANGUAGE_UNREADABLE", "spec.languages", "another")
+    found = await validate(shared, languages=["ar"])
+    assert [fault.reason for fault in found.faults] == ["LANGUAGE_UNREADABLE"]
+    assert len(found.readings) == 1
+
+
+@pytest.mark.parametrize(("label", "said"), [("probe-crash", "no such tokenizer"), ("probe-outage", "store is away")])
+async def test_a_probe_that_fails_forbids_nothing_and_is_not_remembered(shared: Service, label: str, said: str) -> None:
+    found = await validate(shared, languages=["ar", "en"], labels={label: "1"})
+    assert list(found.faults) == []
+    assert list(found.readings) == []
+    assert said in shared.log.read_text()
+
+
 async def test_rules_of_the_proto_are_told_by_field(shared: Service) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await validate(shared, method="", preview=trainer_pb2.PreviewSpec(prompts=["x"], every=0))

@@ -177,6 +177,30 @@ class Fault(_message.Message):
     remedy: str
     def __init__(self, field: _Optional[str] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., remedy: _Optional[str] = ...) -> None: ...
 
+class Reading(_message.Message):
+    __slots__ = ("language", "tokenizer", "captions", "tokens_per_word", "unknown_rate", "truncation_rate", "truncated_captions", "round_trip_rate", "usable_tokens", "reaches_attention")
+    LANGUAGE_FIELD_NUMBER: _ClassVar[int]
+    TOKENIZER_FIELD_NUMBER: _ClassVar[int]
+    CAPTIONS_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_PER_WORD_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_RATE_FIELD_NUMBER: _ClassVar[int]
+    TRUNCATION_RATE_FIELD_NUMBER: _ClassVar[int]
+    TRUNCATED_CAPTIONS_FIELD_NUMBER: _ClassVar[int]
+    ROUND_TRIP_RATE_FIELD_NUMBER: _ClassVar[int]
+    USABLE_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    REACHES_ATTENTION_FIELD_NUMBER: _ClassVar[int]
+    language: str
+    tokenizer: str
+    captions: int
+    tokens_per_word: float
+    unknown_rate: float
+    truncation_rate: float
+    truncated_captions: float
+    round_trip_rate: float
+    usable_tokens: int
+    reaches_attention: bool
+    def __init__(self, language: _Optional[str] = ..., tokenizer: _Optional[str] = ..., captions: _Optional[int] = ..., tokens_per_word: _Optional[float] = ..., unknown_rate: _Optional[float] = ..., truncation_rate: _Optional[float] = ..., truncated_captions: _Optional[float] = ..., round_trip_rate: _Optional[float] = ..., usable_tokens: _Optional[int] = ..., reaches_attention: _Optional[bool] = ...) -> None: ...
+
 class ParameterInfo(_message.Message):
     __slots__ = ("name", "description", "default_value")
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -246,14 +270,18 @@ class ValidateRunRequest(_message.Message):
     def __init__(self, parent: _Optional[str] = ..., spec: _Optional[_Union[RunSpec, _Mapping]] = ...) -> None: ...
 
 class ValidateRunResponse(_message.Message):
-    __slots__ = ("faults", "plan", "resolved")
+    __slots__ = ("faults", "plan", "resolved", "readings", "warnings")
     FAULTS_FIELD_NUMBER: _ClassVar[int]
     PLAN_FIELD_NUMBER: _ClassVar[int]
     RESOLVED_FIELD_NUMBER: _ClassVar[int]
+    READINGS_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
     faults: _containers.RepeatedCompositeFieldContainer[Fault]
     plan: Plan
     resolved: RunSpec
-    def __init__(self, faults: _Optional[_Iterable[_Union[Fault, _Mapping]]] = ..., plan: _Optional[_Union[Plan, _Mapping]] = ..., resolved: _Optional[_Union[RunSpec, _Mapping]] = ...) -> None: ...
+    readings: _containers.RepeatedCompositeFieldContainer[Reading]
+    warnings: _containers.RepeatedCompositeFieldContainer[Fault]
+    def __init__(self, faults: _Optional[_Iterable[_Union[Fault, _Mapping]]] = ..., plan: _Optional[_Union[Plan, _Mapping]] = ..., resolved: _Optional[_Union[RunSpec, _Mapping]] = ..., readings: _Optional[_Iterable[_Union[Reading, _Mapping]]] = ..., warnings: _Optional[_Iterable[_Union[Fault, _Mapping]]] = ...) -> None: ...
 
 class CreateRunRequest(_message.Message):
     __slots__ = ("parent", "spec", "request_id")
