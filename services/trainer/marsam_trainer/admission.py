@@ -3,9 +3,10 @@
 import asyncio
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from marsam.catalog.acceptance import Acceptance
 from marsam.catalog.aliases import resolve
 from marsam.catalog.datasets import DatasetVersion
 from marsam.catalog.models import Model
@@ -17,6 +18,7 @@ from marsam.core.names import parse
 from marsam.diffusion import registry
 from marsam.diffusion.spec import BaseFacts
 from marsam.store.content import read_blob
+from marsam_trainer import licences
 from marsam_trainer.orders import Fault, Order, default_steps, faults_of, range_faults
 from marsam_trainer.reservations import Reservations
 from marsam_trainer.runs import Runs
@@ -33,6 +35,7 @@ class Admitted:
     spec: RunSpec | None
     faults: list[Fault]
     model: Model | None = None
+    warnings: tuple[Fault, ...] = ()
 
 
 class Admission:
@@ -45,10 +48,12 @@ class Admission:
         self._reservations = reservations
         self._profiles = profiles
         self._blobs = runs.blobs
+        self._clock = runs.clock
         self._facts: dict[str, BaseFacts] = {}
 
-    async def check(self, order: Order, *, project: str, run: str) -> Admitted:
-        """Check everything about `order` for the run called `run`; a store that does not answer raises."""
+    async def check(self, order: Order, *, project: str, run: str, by: str) -> Admitted:
+        """Check everything about `order`, which `by` gives, for the run called `run`; a store that does not answer
+        raises."""
         faults = range_faults(order)
         (model, facts, base_faults), (version, data_faults) = await asyncio.gather(
             self._base(order, project), self._data(order, project)
@@ -63,10 +68,13 @@ class Admission:
             faults.append(_choice("precision", order.precision, _PRECISIONS))
         if order.profile and order.profile not in self._profiles:
             faults.append(_unknown_profile(order.profile, self._profiles))
+        accepted, licence_faults = self._licence(order, model, by=by) if model is not None else (None, [])
+        faults += licence_faults
+        warnings = _licence_unknown(model) if model is not None else ()
         if faults or model is None or facts is None or version is None:
-            return Admitted(spec=None, faults=_in_order(faults), model=model)
+            return Admitted(spec=None, faults=_in_order(faults), model=model, warnings=warnings)
         spec = _complete(order, run=run, output=output, model=model, facts=facts, version=version, params=params)
-        return Admitted(spec=spec, faults=[], model=model)
+        return Admitted(spec=replace(spec, accepted=accepted), faults=[], model=model, warnings=warnings)
 
     async def base_facts(self, model: Model) -> BaseFacts:
         """What the base `model` says of itself. Raises `Invalid` when its files are not its family's."""
@@ -101,6 +109,21 @@ class Admission:
             return model, await self.base_facts(model), faults
         except Invalid as error:
             return model, None, faults + faults_of(error, field="base")
+
+    def _licence(self, order: Order, model: Model, *, by: str) -> tuple[Acceptance | None, list[Fault]]:
+        """The acceptance that the run is made under, where the base's licence asks for one."""
+        try:
+            accepted = licences.accepted(
+                model.licence,
+                given=order.accept_licence,
+                known=model.accepted,
+                by=by,
+                at=self._clock.now,
+                field="accept_licence",
+            )
+        except Invalid as error:
+            return None, faults_of(error, field="accept_licence")
+        return accepted, []
 
     async def _data(self, order: Order, project: str) -> tuple[DatasetVersion | None, list[Fault]]:
         try:
@@ -140,6 +163,16 @@ class Admission:
         except (Exists, Precondition) as error:
             return faults_of(error, field=OUTPUT)
         return []
+
+
+def _licence_unknown(model: Model) -> tuple[Fault, ...]:
+    if not model.licence:
+        words = f"{model.name} states no licence"
+    elif licences.terms(model.licence) is licences.Terms.UNKNOWN:
+        words = f"the licence of {model.name}, {model.licence}, is none that is known here"
+    else:
+        return ()
+    return (Fault(field="base", reason="LICENCE_UNKNOWN", message=f"{words}: see yourself what it allows"),)
 
 
 def _method(order: Order, *, family: str | None) -> tuple[Mapping[str, Any], list[Fault]]:

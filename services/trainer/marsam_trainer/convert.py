@@ -10,6 +10,7 @@ from google.protobuf import json_format, struct_pb2, timestamp_pb2
 from marsam.api.common.v1 import common_pb2
 from marsam.api.model.v1 import model_pb2
 from marsam.api.trainer.v1 import trainer_pb2
+from marsam.catalog.acceptance import Acceptance
 from marsam.catalog.files import FileRef
 from marsam.catalog.models import AliasEntry, Model, ModelKind
 from marsam.catalog.runs import Preview, RunSpec
@@ -72,6 +73,7 @@ def order_of(spec: trainer_pb2.RunSpec) -> Order:
         base_digest=spec.base_digest,
         dataset_digest=spec.dataset_digest,
         profile=spec.profile,
+        accept_licence=spec.accept_licence,
     )
 
 
@@ -124,11 +126,17 @@ def spec_message(spec: RunSpec) -> trainer_pb2.RunSpec:
         dataset_digest=spec.dataset_digest,
         base_digest=spec.base_digest,
         profile=spec.profile,
+        accept_licence=spec.accepted.licence if spec.accepted is not None else "",
     )
     if spec.preview is not None:
         message.preview.prompts.extend(spec.preview.prompts)
         message.preview.every = spec.preview.every
     return message
+
+
+def acceptance_message(accepted: Acceptance) -> common_pb2.LicenceAcceptance:
+    """Who accepted a licence."""
+    return common_pb2.LicenceAcceptance(licence=accepted.licence, by=accepted.by, time=timestamp(accepted.at))
 
 
 def transition_message(entry: Transition) -> common_pb2.Transition:
@@ -159,6 +167,8 @@ def run_message(view: RunView, *, queue_position: int) -> trainer_pb2.Run:
         history=[transition_message(entry) for entry in view.history],
         queue_position=queue_position,
     )
+    if view.spec.accepted is not None:
+        message.licence_acceptance.CopyFrom(acceptance_message(view.spec.accepted))
     if view.progress:
         message.progress.CopyFrom(progress_message(view.progress))
     return message
@@ -257,6 +267,7 @@ def model_message(model: Model) -> model_pb2.Model:
         create_time=timestamp(model.create_time),
         display_name=model.display_name,
         size_bytes=model.size,
+        licence_acceptance=acceptance_message(model.accepted) if model.accepted is not None else None,
     )
 
 

@@ -5,15 +5,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from marsam.catalog.runs import RunSpec
-from marsam.core.errors import Exists, Invalid, MarsamError, Precondition
+from marsam.core.errors import Exists, MarsamError, Precondition
 from marsam.core.ids import new_ulid
 from marsam.core.names import format_name
-from marsam.core.records import canonical, dump, to_plain
+from marsam.core.records import dump
 from marsam.jobs.cancel import ask_to_cancel
 from marsam.jobs.states import State
 from marsam.telemetry import Log
 from marsam_trainer.admission import OUTPUT, Admission
-from marsam_trainer.orders import Fault, Order, as_error, faults_of
+from marsam_trainer.orders import Fault, Order, as_error, content_of, faults_of
 from marsam_trainer.plans import Plan, Planner
 from marsam_trainer.probes import Probe, Prober
 from marsam_trainer.reservations import Reservations
@@ -31,6 +31,7 @@ class Examined:
     spec: RunSpec | None
     plan: Plan | None
     probe: Probe | None = None
+    warnings: tuple[Fault, ...] = ()
 
 
 class Desk:
@@ -53,31 +54,29 @@ class Desk:
         self._prober = prober
         self._wake = wake
 
-    async def examine(self, order: Order, *, project: str) -> Examined:
+    async def examine(self, order: Order, *, project: str, by: str) -> Examined:
         """Every fault of an order at once, those of its memory included, and what it would cost. Records nothing."""
-        admitted = await self._admission.check(order, project=project, run=self._new_name(project))
+        admitted = await self._admission.check(order, project=project, run=self._new_name(project), by=by)
         if admitted.spec is None:
-            return Examined(faults=admitted.faults, spec=None, plan=None)
+            return Examined(faults=admitted.faults, spec=None, plan=None, warnings=admitted.warnings)
         probe, plan = await asyncio.gather(self._probe(admitted.spec), self._plan(admitted.spec))
         shown = None if plan is None or plan.faults else plan
-        return Examined(faults=_faults(probe, plan), spec=admitted.spec, plan=shown, probe=probe)
+        warnings = (*admitted.warnings, *(probe.warnings if probe is not None else ()))
+        return Examined(faults=_faults(probe, plan), spec=admitted.spec, plan=shown, probe=probe, warnings=warnings)
 
-    async def create(self, order: Order, *, project: str, request_id: str) -> str:
+    async def create(self, order: Order, *, project: str, request_id: str, by: str) -> str:
         """Record a run and return its id. The same `request_id` again returns the same run, whatever has become of it.
 
         The id of the model to be is the run's from here on. Raises Invalid with every fault, Exists
         (REQUEST_ID_REUSED).
         """
         store = self._runs.store(project)
-        try:
-            request = canonical(to_plain(order))
-        except Invalid:  # NaN and infinities: no run was ever made of such an order, and its faults are told below
-            request = b""
+        request = content_of(order)
         # Asked first: its model's id is taken by now.
         known = await store.known(request=request, request_id=request_id)
         if known is not None:
             return known
-        admitted = await self._admission.check(order, project=project, run=self._new_name(project))
+        admitted = await self._admission.check(order, project=project, run=self._new_name(project), by=by)
         if admitted.spec is None:
             raise as_error(admitted.faults)
         spec = admitted.spec

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from marsam.catalog.acceptance import Acceptance
 from marsam.core.errors import Invalid
 from marsam.core.ids import check_slug, digest_hex
 from marsam.core.names import parse
@@ -31,10 +32,12 @@ class RunSpec:
 
     `resolution` is the pictures' side in pixels, `learning_rate` the peak, `caption_dropout` the share of steps without
     caption, `languages` those whose captions are used (all when empty), `snr_gamma` and `ema_decay` off when None,
-    `profile` the kind of machine ('' for the trainer's default).
+    `profile` the kind of machine ('' for the trainer's default). `accepted` says who accepted the base's licence; like
+    all in `RECORDED` it changes nothing of what is trained.
     """
 
     SCHEMA: ClassVar[str] = "marsam.run_spec/1"
+    RECORDED: ClassVar[frozenset[str]] = frozenset({"accepted"})
 
     name: str
     base: str
@@ -60,6 +63,7 @@ class RunSpec:
     warmup_steps: int = 0
     labels: Mapping[str, str] = field(default_factory=dict)
     profile: str = ""
+    accepted: Acceptance | None = None
 
     def __post_init__(self) -> None:
         parse(self.name, "run")

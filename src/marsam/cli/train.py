@@ -30,11 +30,12 @@ def train(
     resolution: Annotated[int | None, typer.Option(help="Side of a picture in pixels.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     language: Annotated[
-        list[str] | None, typer.Option(help="Use only captions in this language, such as en; may be repeated.")
+        list[str] | None, typer.Option(metavar="CODE", help="Captions to use, such as en; all. Repeatable.")
     ] = None,
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "",
     profile: Annotated[str, typer.Option(help="Kind of machine, on a cluster; its default one.")] = "",
     output: Annotated[str, typer.Option(help="Id of the model to publish.")] = "",
+    accept_licence: Annotated[str, typer.Option(help="Licence of the base, which you accept.")] = "",
     parameters: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Parameter of the method, such as rank=8.")
     ] = None,
@@ -42,7 +43,7 @@ def train(
     detach: Annotated[bool, typer.Option("--detach", help="Do not watch.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Tune a base on a dataset version. What you leave out is the measured default."""
+    """Tune a base on a dataset version. What is left out is a measured default."""
 
     async def work(marsam: AsyncMarsam) -> Any:
         if precision and precision not in _PRECISIONS:
@@ -61,6 +62,7 @@ def train(
             precision=_PRECISIONS.get(precision, trainer_pb2.PRECISION_UNSPECIFIED),
             profile=profile,
             output_model_id=output,
+            accept_licence=accept_licence,
         )
         if dry_run:
             return await marsam.runs.validate(spec)

@@ -186,6 +186,8 @@ async def publish(blobs: object, spec: RunSpec) -> Model:
         method=spec.method,
         base=spec.base,
         base_digest=spec.base_digest,
+        licence=spec.accepted.licence if spec.accepted is not None else "",
+        accepted=spec.accepted,
         lineage=Lineage(
             run=spec.name, dataset_version=spec.dataset_version, dataset_digest=spec.dataset_digest, seed=spec.seed
         ),

@@ -95,6 +95,38 @@ async def test_one_fault(shared: Service, fields: dict[str, Any], field: str, re
     assert words in f"{found.faults[0].message} {found.faults[0].remedy}"
 
 
+RAIL = "projects/default/models/rail"
+
+
+async def test_a_run_on_a_base_that_restricts_is_made_under_an_acceptance(shared: Service) -> None:
+    (fault,) = (await validate(shared, base=RAIL)).faults
+    assert (fault.field, fault.reason) == ("spec.accept_licence", "LICENCE_NOT_ACCEPTED")
+    assert "openrail++" in fault.message
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await shared.create(base=RAIL)
+    assert error_of(caught.value).reason == "LICENCE_NOT_ACCEPTED"
+    (other,) = (await validate(shared, base=RAIL, accept_licence="mit")).faults
+    assert other.reason == "LICENCE_OTHER"
+    found = await validate(shared, base=RAIL, accept_licence="OpenRAIL++")
+    assert list(found.faults) == []
+    assert found.resolved.accept_licence == "openrail++"
+
+
+@pytest.mark.parametrize(("base", "faults"), [("of-local", []), ("of-mona", ["LICENCE_NOT_ACCEPTED"])])
+async def test_an_acceptance_at_the_import_counts_for_whoever_gave_it(
+    shared: Service, base: str, faults: list[str]
+) -> None:
+    found = await validate(shared, base=f"projects/default/models/{base}")
+    assert [fault.reason for fault in found.faults] == faults
+    assert bool(found.resolved.accept_licence) is not bool(faults)
+
+
+async def test_a_base_without_a_licence_is_told(shared: Service) -> None:
+    found = await validate(shared, base="projects/default/models/plain")
+    assert list(found.faults) == []
+    assert [warning.reason for warning in found.warnings] == ["LICENCE_UNKNOWN", "CAPTIONS_TRUNCATED"]
+
+
 async def test_an_alias_stands_for_its_base(shared: Service) -> None:
     await set_alias(open_store(str(shared.store)), "projects/default/aliases/best", BASE, clock=CLOCK, etag="")
     found = await validate(shared, base="projects/default/aliases/best")

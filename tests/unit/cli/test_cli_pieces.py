@@ -13,11 +13,13 @@ from typer.testing import CliRunner
 from marsam.api.common.v1 import common_pb2
 from marsam.api.dataset.v1 import dataset_pb2
 from marsam.api.generator.v1 import generator_pb2
+from marsam.api.model.v1 import model_pb2
 from marsam.api.trainer.v1 import trainer_pb2
 from marsam.cli import console, exits
 from marsam.cli.generate import _adapters, _save
 from marsam.cli.home import Home
 from marsam.cli.main import app
+from marsam.cli.models import _accepted
 from marsam.cli.plain import plain
 from marsam.cli.session import pairs
 from marsam.cli.train import _params, _print_plan
@@ -212,6 +214,12 @@ def test_a_dry_run_says_how_each_language_is_read(capsys: pytest.CaptureFixture[
     ]  # fmt: skip
     assert lines[2].split() == ["ar", "tokenizer", "12", "4.98", "0.0%", "12.5%", "100.0%"]
     assert "tokenizer_2 (pooled only)" in lines[3]
+
+
+def test_a_model_says_who_accepted_its_licence() -> None:
+    acceptance = common_pb2.LicenceAcceptance(licence="openrail++", by="mona", time=timestamp_pb2.Timestamp(seconds=1))
+    assert _accepted(model_pb2.Model(licence_acceptance=acceptance)).startswith("by mona, 19")
+    assert _accepted(model_pb2.Model(licence="mit")) == ""
 
 
 def test_the_page_on_the_command_line_lists_every_command_and_exit_code() -> None:

@@ -109,6 +109,7 @@ async def publish(
         metrics=outcome.metrics,
         samples=(*await _pictures(blobs, spec.project, outcome.samples), await _curve(blobs, spec.project, points)),
         licence=base.licence,
+        accepted=spec.accepted,
         labels=spec.labels,
     )
     try:

@@ -31,7 +31,7 @@ class PreviewSpec(_message.Message):
     def __init__(self, prompts: _Optional[_Iterable[str]] = ..., every: _Optional[int] = ...) -> None: ...
 
 class RunSpec(_message.Message):
-    __slots__ = ("base", "dataset_version", "method", "method_params", "steps", "batch_size", "learning_rate", "resolution", "seed", "precision", "caption_dropout", "languages", "checkpoint_every", "preview", "snr_gamma", "ema_decay", "warmup_steps", "output_model_id", "display_name", "labels", "dataset_digest", "base_digest", "profile")
+    __slots__ = ("base", "dataset_version", "method", "method_params", "steps", "batch_size", "learning_rate", "resolution", "seed", "precision", "caption_dropout", "languages", "checkpoint_every", "preview", "snr_gamma", "ema_decay", "warmup_steps", "output_model_id", "display_name", "labels", "dataset_digest", "base_digest", "profile", "accept_licence")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -62,6 +62,7 @@ class RunSpec(_message.Message):
     DATASET_DIGEST_FIELD_NUMBER: _ClassVar[int]
     BASE_DIGEST_FIELD_NUMBER: _ClassVar[int]
     PROFILE_FIELD_NUMBER: _ClassVar[int]
+    ACCEPT_LICENCE_FIELD_NUMBER: _ClassVar[int]
     base: str
     dataset_version: str
     method: str
@@ -85,7 +86,8 @@ class RunSpec(_message.Message):
     dataset_digest: str
     base_digest: str
     profile: str
-    def __init__(self, base: _Optional[str] = ..., dataset_version: _Optional[str] = ..., method: _Optional[str] = ..., method_params: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., steps: _Optional[int] = ..., batch_size: _Optional[int] = ..., learning_rate: _Optional[float] = ..., resolution: _Optional[int] = ..., seed: _Optional[int] = ..., precision: _Optional[_Union[Precision, str]] = ..., caption_dropout: _Optional[float] = ..., languages: _Optional[_Iterable[str]] = ..., checkpoint_every: _Optional[int] = ..., preview: _Optional[_Union[PreviewSpec, _Mapping]] = ..., snr_gamma: _Optional[float] = ..., ema_decay: _Optional[float] = ..., warmup_steps: _Optional[int] = ..., output_model_id: _Optional[str] = ..., display_name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., dataset_digest: _Optional[str] = ..., base_digest: _Optional[str] = ..., profile: _Optional[str] = ...) -> None: ...
+    accept_licence: str
+    def __init__(self, base: _Optional[str] = ..., dataset_version: _Optional[str] = ..., method: _Optional[str] = ..., method_params: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., steps: _Optional[int] = ..., batch_size: _Optional[int] = ..., learning_rate: _Optional[float] = ..., resolution: _Optional[int] = ..., seed: _Optional[int] = ..., precision: _Optional[_Union[Precision, str]] = ..., caption_dropout: _Optional[float] = ..., languages: _Optional[_Iterable[str]] = ..., checkpoint_every: _Optional[int] = ..., preview: _Optional[_Union[PreviewSpec, _Mapping]] = ..., snr_gamma: _Optional[float] = ..., ema_decay: _Optional[float] = ..., warmup_steps: _Optional[int] = ..., output_model_id: _Optional[str] = ..., display_name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., dataset_digest: _Optional[str] = ..., base_digest: _Optional[str] = ..., profile: _Optional[str] = ..., accept_licence: _Optional[str] = ...) -> None: ...
 
 class Progress(_message.Message):
     __slots__ = ("step", "steps", "loss", "images_per_second", "eta_seconds", "learning_rate", "phase", "memory_used_bytes", "memory_peak_bytes", "time")
@@ -112,7 +114,7 @@ class Progress(_message.Message):
     def __init__(self, step: _Optional[int] = ..., steps: _Optional[int] = ..., loss: _Optional[float] = ..., images_per_second: _Optional[float] = ..., eta_seconds: _Optional[float] = ..., learning_rate: _Optional[float] = ..., phase: _Optional[str] = ..., memory_used_bytes: _Optional[int] = ..., memory_peak_bytes: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Run(_message.Message):
-    __slots__ = ("name", "spec", "state", "attempt", "reason", "message", "create_time", "update_time", "progress", "model", "history", "queue_position")
+    __slots__ = ("name", "spec", "state", "attempt", "reason", "message", "create_time", "update_time", "progress", "model", "history", "queue_position", "licence_acceptance")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SPEC_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -125,6 +127,7 @@ class Run(_message.Message):
     MODEL_FIELD_NUMBER: _ClassVar[int]
     HISTORY_FIELD_NUMBER: _ClassVar[int]
     QUEUE_POSITION_FIELD_NUMBER: _ClassVar[int]
+    LICENCE_ACCEPTANCE_FIELD_NUMBER: _ClassVar[int]
     name: str
     spec: RunSpec
     state: _common_pb2.JobState
@@ -137,7 +140,8 @@ class Run(_message.Message):
     model: str
     history: _containers.RepeatedCompositeFieldContainer[_common_pb2.Transition]
     queue_position: int
-    def __init__(self, name: _Optional[str] = ..., spec: _Optional[_Union[RunSpec, _Mapping]] = ..., state: _Optional[_Union[_common_pb2.JobState, str]] = ..., attempt: _Optional[int] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., model: _Optional[str] = ..., history: _Optional[_Iterable[_Union[_common_pb2.Transition, _Mapping]]] = ..., queue_position: _Optional[int] = ...) -> None: ...
+    licence_acceptance: _common_pb2.LicenceAcceptance
+    def __init__(self, name: _Optional[str] = ..., spec: _Optional[_Union[RunSpec, _Mapping]] = ..., state: _Optional[_Union[_common_pb2.JobState, str]] = ..., attempt: _Optional[int] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., model: _Optional[str] = ..., history: _Optional[_Iterable[_Union[_common_pb2.Transition, _Mapping]]] = ..., queue_position: _Optional[int] = ..., licence_acceptance: _Optional[_Union[_common_pb2.LicenceAcceptance, _Mapping]] = ...) -> None: ...
 
 class MemoryTerm(_message.Message):
     __slots__ = ("term", "bytes")
