@@ -64,6 +64,8 @@ class Admission:
         faults += method_faults
         if facts is not None:
             faults += _resolution(order, facts)
+            if facts.distilled and not order.allow_distilled:
+                faults.append(_distilled(order))
         if order.precision is not None and order.precision not in _PRECISIONS:
             faults.append(_choice("precision", order.precision, _PRECISIONS))
         if order.profile and order.profile not in self._profiles:
@@ -165,6 +167,15 @@ class Admission:
         return []
 
 
+def _distilled(order: Order) -> Fault:
+    return Fault(
+        field="base",
+        reason="DISTILLED_BASE",
+        message=f"{order.base} was distilled to draw in a few steps; training on pictures undoes that",
+        remedy="train the base that it was distilled from, or say allow_distilled (--allow-distilled)",
+    )
+
+
 def _licence_unknown(model: Model) -> tuple[Fault, ...]:
     if not model.licence:
         words = f"{model.name} states no licence"
@@ -244,6 +255,7 @@ def _complete(
         warmup_steps=min(100, steps // 20) if order.warmup_steps is None else order.warmup_steps,
         labels=order.labels,
         profile=order.profile,
+        allow_distilled=order.allow_distilled,
     )
 
 

@@ -74,6 +74,7 @@ def order_of(spec: trainer_pb2.RunSpec) -> Order:
         dataset_digest=spec.dataset_digest,
         profile=spec.profile,
         accept_licence=spec.accept_licence,
+        allow_distilled=spec.allow_distilled,
     )
 
 
@@ -127,6 +128,7 @@ def spec_message(spec: RunSpec) -> trainer_pb2.RunSpec:
         base_digest=spec.base_digest,
         profile=spec.profile,
         accept_licence=spec.accepted.licence if spec.accepted is not None else "",
+        allow_distilled=spec.allow_distilled,
     )
     if spec.preview is not None:
         message.preview.prompts.extend(spec.preview.prompts)

@@ -9,7 +9,7 @@ from marsam.catalog.runs import Preview
 from marsam.core.errors import Invalid, MarsamError, Violation
 from marsam.core.records import canonical, to_plain
 
-_LATER = frozenset({"accept_licence"})
+_LATER = frozenset({"accept_licence", "allow_distilled"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +40,7 @@ class Order:
     dataset_digest: str = ""
     profile: str = ""
     accept_licence: str = ""
+    allow_distilled: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

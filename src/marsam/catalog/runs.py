@@ -32,12 +32,13 @@ class RunSpec:
 
     `resolution` is the pictures' side in pixels, `learning_rate` the peak, `caption_dropout` the share of steps without
     caption, `languages` those whose captions are used (all when empty), `snr_gamma` and `ema_decay` off when None,
-    `profile` the kind of machine ('' for the trainer's default). `accepted` says who accepted the base's licence; like
-    all in `RECORDED` it changes nothing of what is trained.
+    `profile` the kind of machine ('' for the trainer's default). `accepted` says who accepted the base's licence,
+    `allow_distilled` that a base made for few steps was meant; like all in `RECORDED` they change nothing of what is
+    trained.
     """
 
     SCHEMA: ClassVar[str] = "marsam.run_spec/1"
-    RECORDED: ClassVar[frozenset[str]] = frozenset({"accepted"})
+    RECORDED: ClassVar[frozenset[str]] = frozenset({"accepted", "allow_distilled"})
 
     name: str
     base: str
@@ -64,6 +65,7 @@ class RunSpec:
     labels: Mapping[str, str] = field(default_factory=dict)
     profile: str = ""
     accepted: Acceptance | None = None
+    allow_distilled: bool = False
 
     def __post_init__(self) -> None:
         parse(self.name, "run")

@@ -36,6 +36,9 @@ def train(
     profile: Annotated[str, typer.Option(help="Kind of machine, on a cluster; its default one.")] = "",
     output: Annotated[str, typer.Option(help="Id of the model to publish.")] = "",
     accept_licence: Annotated[str, typer.Option(help="Licence of the base, which you accept.")] = "",
+    allow_distilled: Annotated[
+        bool, typer.Option("--allow-distilled", help="Train a few-step base all the same.")
+    ] = False,
     parameters: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Parameter of the method, such as rank=8.")
     ] = None,
@@ -63,6 +66,7 @@ def train(
             profile=profile,
             output_model_id=output,
             accept_licence=accept_licence,
+            allow_distilled=allow_distilled,
         )
         if dry_run:
             return await marsam.runs.validate(spec)

@@ -108,7 +108,8 @@ class BaseFacts:
     `conditioning` gives the shape of each tensor of a `Conditioning`, without the batch, masks left out. `patch` is the
     side of the square of latent cells that the denoiser takes for one token. `flow` is None for bases that predict
     noise or its velocity. A base with `embedded_guidance` was distilled to take guidance as an input: it needs no
-    second prediction.
+    second prediction. A `distilled` base was made to draw in few steps and without guidance, which training on pictures
+    undoes.
     """
 
     family: str
@@ -124,6 +125,7 @@ class BaseFacts:
     patch: int = 1
     flow: "Flow | None" = None
     embedded_guidance: bool = False
+    distilled: bool = False
     default_steps: int = 20
     default_guidance: float = 5.0
     caption_tokens: Mapping[str, int] = field(default_factory=dict)

@@ -127,6 +127,20 @@ async def test_a_base_without_a_licence_is_told(shared: Service) -> None:
     assert [warning.reason for warning in found.warnings] == ["LICENCE_UNKNOWN", "CAPTIONS_TRUNCATED"]
 
 
+async def test_a_distilled_base_is_trained_only_when_that_is_meant(shared: Service) -> None:
+    fast = "projects/default/models/fast"
+    (fault,) = (await validate(shared, base=fast)).faults
+    assert (fault.field, fault.reason) == ("spec.base", "DISTILLED_BASE")
+    assert "--allow-distilled" in fault.remedy
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await shared.create(base=fast)
+    assert error_of(caught.value).reason == "DISTILLED_BASE"
+    found = await validate(shared, base=fast, allow_distilled=True)
+    assert list(found.faults) == []
+    assert found.resolved.allow_distilled
+    assert not (await validate(shared)).resolved.allow_distilled
+
+
 async def test_an_alias_stands_for_its_base(shared: Service) -> None:
     await set_alias(open_store(str(shared.store)), "projects/default/aliases/best", BASE, clock=CLOCK, etag="")
     found = await validate(shared, base="projects/default/aliases/best")

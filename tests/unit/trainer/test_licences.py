@@ -136,6 +136,7 @@ def test_what_does_not_restrict_needs_nothing() -> None:
 def test_an_order_that_accepts_nothing_is_the_one_it_was_before_there_was_such_a_field() -> None:
     order = Order(base="b", dataset_version="v", method="lora")
     assert b"accept_licence" not in content_of(order)
+    assert b"allow_distilled" not in content_of(order)
     assert b'"accept_licence":"mit"' in content_of(
         Order(base="b", dataset_version="v", method="lora", accept_licence="mit")
     )

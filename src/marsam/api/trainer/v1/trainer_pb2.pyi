@@ -31,7 +31,7 @@ class PreviewSpec(_message.Message):
     def __init__(self, prompts: _Optional[_Iterable[str]] = ..., every: _Optional[int] = ...) -> None: ...
 
 class RunSpec(_message.Message):
-    __slots__ = ("base", "dataset_version", "method", "method_params", "steps", "batch_size", "learning_rate", "resolution", "seed", "precision", "caption_dropout", "languages", "checkpoint_every", "preview", "snr_gamma", "ema_decay", "warmup_steps", "output_model_id", "display_name", "labels", "dataset_digest", "base_digest", "profile", "accept_licence")
+    __slots__ = ("base", "dataset_version", "method", "method_params", "steps", "batch_size", "learning_rate", "resolution", "seed", "precision", "caption_dropout", "languages", "checkpoint_every", "preview", "snr_gamma", "ema_decay", "warmup_steps", "output_model_id", "display_name", "labels", "dataset_digest", "base_digest", "profile", "accept_licence", "allow_distilled")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -63,6 +63,7 @@ class RunSpec(_message.Message):
     BASE_DIGEST_FIELD_NUMBER: _ClassVar[int]
     PROFILE_FIELD_NUMBER: _ClassVar[int]
     ACCEPT_LICENCE_FIELD_NUMBER: _ClassVar[int]
+    ALLOW_DISTILLED_FIELD_NUMBER: _ClassVar[int]
     base: str
     dataset_version: str
     method: str
@@ -87,7 +88,8 @@ class RunSpec(_message.Message):
     base_digest: str
     profile: str
     accept_licence: str
-    def __init__(self, base: _Optional[str] = ..., dataset_version: _Optional[str] = ..., method: _Optional[str] = ..., method_params: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., steps: _Optional[int] = ..., batch_size: _Optional[int] = ..., learning_rate: _Optional[float] = ..., resolution: _Optional[int] = ..., seed: _Optional[int] = ..., precision: _Optional[_Union[Precision, str]] = ..., caption_dropout: _Optional[float] = ..., languages: _Optional[_Iterable[str]] = ..., checkpoint_every: _Optional[int] = ..., preview: _Optional[_Union[PreviewSpec, _Mapping]] = ..., snr_gamma: _Optional[float] = ..., ema_decay: _Optional[float] = ..., warmup_steps: _Optional[int] = ..., output_model_id: _Optional[str] = ..., display_name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., dataset_digest: _Optional[str] = ..., base_digest: _Optional[str] = ..., profile: _Optional[str] = ..., accept_licence: _Optional[str] = ...) -> None: ...
+    allow_distilled: bool
+    def __init__(self, base: _Optional[str] = ..., dataset_version: _Optional[str] = ..., method: _Optional[str] = ..., method_params: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., steps: _Optional[int] = ..., batch_size: _Optional[int] = ..., learning_rate: _Optional[float] = ..., resolution: _Optional[int] = ..., seed: _Optional[int] = ..., precision: _Optional[_Union[Precision, str]] = ..., caption_dropout: _Optional[float] = ..., languages: _Optional[_Iterable[str]] = ..., checkpoint_every: _Optional[int] = ..., preview: _Optional[_Union[PreviewSpec, _Mapping]] = ..., snr_gamma: _Optional[float] = ..., ema_decay: _Optional[float] = ..., warmup_steps: _Optional[int] = ..., output_model_id: _Optional[str] = ..., display_name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., dataset_digest: _Optional[str] = ..., base_digest: _Optional[str] = ..., profile: _Optional[str] = ..., accept_licence: _Optional[str] = ..., allow_distilled: _Optional[bool] = ...) -> None: ...
 
 class Progress(_message.Message):
     __slots__ = ("step", "steps", "loss", "images_per_second", "eta_seconds", "learning_rate", "phase", "memory_used_bytes", "memory_peak_bytes", "time")
