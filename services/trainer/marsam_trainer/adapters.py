@@ -1,23 +1,25 @@
 """Low-rank adapters in the layouts people have them in, recognised by their keys and turned into PEFT's.
 
 PEFT's layout is the one Marsam stores: `adapter_model.safetensors` with `base_model.model.<module>.lora_{A,B}.weight`,
-and `adapter_config.json`. One-file adapters of diffusers hold the same tensors under other names; they are renamed by
-writing a new header before the same bytes. Kohya's names lose the dots of module paths, so they need the base's module
-list to be undone: refused with that reason.
+and `adapter_config.json`. One-file adapters (`marsam.diffusion.dialects`) hold the same tensors under other names: a
+new header is written before the same bytes. Kohya's names lose the dots of module paths; the base's own layers give
+them back. A scale that is kept in tensors goes into the configuration.
 """
 
 import json
 import re
-from collections.abc import Mapping
+import struct
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from marsam.core.errors import Invalid
+from marsam.diffusion.dialects import PEFT as PREFIX
+from marsam.diffusion.dialects import modules_by_flat_name
 from marsam_trainer.weights import Content, Header, Tensor, read_header
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
-PREFIX = "base_model.model."
 
 _HALF = re.compile(r"(?P<module>.+)\.(?:lora_(?P<new>[AB])|lora(?:_linear_layer)?[._](?P<old>down|up))\.weight")
 _CHUNK = 8 << 20
@@ -41,13 +43,14 @@ def read_adapter(
         raise _layout(f"an adapter is one .safetensors file, this has {len(weights)}")
     source = files[weights[0]]
     header = read_header(source, name=weights[0])
-    names = _names(header, part=part)
+    names, alphas = _names(header, part=part, denoiser=denoiser)
     rank = _rank(header, names, denoiser)
     if CONFIG in files:
-        if weights[0] != WEIGHTS or any(old != new for old, new in names.items()):
+        if weights[0] != WEIGHTS or alphas or any(old != new for old, new in names.items()):
             raise _layout(f"beside {CONFIG} belongs {WEIGHTS} with PEFT's own names")
         return _parameters(_config(files[CONFIG]), rank=rank, count=len(names) // 2), None
-    config = _made_up(header, names, rank=rank)
+    alpha = _alpha(source, header, alphas, names) if alphas else None
+    config = _made_up(header, names, rank=rank, alpha=alpha)
     scratch.mkdir(parents=True, exist_ok=True)
     (scratch / CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     write_renamed(source, names, into=scratch / WEIGHTS)
@@ -55,35 +58,76 @@ def read_adapter(
     return _parameters(config, rank=rank, count=len(names) // 2), rewritten
 
 
-def _names(header: Header, *, part: str) -> dict[str, str]:
-    """PEFT's name of every tensor. Refuses what is no low-rank pair, or changes more than the denoiser."""
+def _names(header: Header, *, part: str, denoiser: Mapping[str, Tensor]) -> tuple[dict[str, str], dict[str, str]]:
+    """PEFT's name of every half of a pair, and the module of every alpha. Refuses what is no low-rank pair, changes
+    more than the denoiser, or names layers that the base lacks: how many of how many, and the first."""
+    layers = modules_by_flat_name(key.removesuffix(".weight") for key in denoiser if key.endswith(".weight"))
     names: dict[str, str] = {}
+    alphas: dict[str, str] = {}
+    strangers = []
     for key, tensor in header.tensors.items():
-        if key.startswith(("lora_unet_", "lora_te", "diffusion_model.")):
-            raise Invalid(
-                f"the adapter has names of another program's modules ({key})",
-                field="files",
-                reason="DIALECT_UNSUPPORTED",
-                remedy="convert it with diffusers: pipe.load_lora_weights(F); pipe.save_lora_weights(FOLDER)",
-            )
         match = _HALF.fullmatch(key)
-        if match is None:
-            if key.endswith(".alpha") and tensor.shape in ((), (1,)):
-                raise _layout(f"the adapter keeps its scale in tensors ({key})")
+        alone = key.removesuffix(".alpha")
+        if match is None and (alone == key or tensor.shape not in ((), (1,))):
             raise _layout(f"the adapter holds {key!r}, which is no half of a low-rank pair")
-        module = match["module"].removeprefix(PREFIX)
-        if module.startswith(("text_encoder.", "text_encoder_2.", "text_model.")):
+        module = (match["module"] if match else alone).removeprefix(PREFIX)
+        if module.startswith(("text_encoder", "text_model.", "lora_te")):
             raise Invalid(
                 "the adapter also changes the text encoder; Marsam adapts the denoiser only",
                 field="files",
                 reason="ADAPTER_TEXT_ENCODER",
                 remedy="train one on the denoiser alone",
             )
-        half = match["new"] or {"down": "A", "up": "B"}[match["old"]]
-        names[key] = f"{PREFIX}{module.removeprefix(f'{part}.')}.lora_{half}.weight"
+        if module.startswith("lora_unet_"):
+            known = layers.get(module)
+        else:
+            known = module.removeprefix("diffusion_model.").removeprefix(f"{part}.")
+        if known is None:
+            strangers.append(key)
+        elif match is None:
+            alphas[key] = known
+        else:
+            half = match["new"] or {"down": "A", "up": "B"}[match["old"]]
+            names[key] = f"{PREFIX}{known}.lora_{half}.weight"
+    if strangers:
+        raise Invalid(
+            f"{len(strangers)} of the adapter's {len(header.tensors)} tensors are of layers that the base does not "
+            f"have, {strangers[0]} first",
+            field="files",
+            reason="ADAPTER_LAYERS_UNKNOWN",
+            remedy="name the base that it was trained on; convert a file with another program's layer names with "
+            "diffusers: pipe.load_lora_weights(F); pipe.save_lora_weights(FOLDER)",
+        )
     if not names:
         raise _layout("the file holds no tensor of an adapter")
-    return names
+    return names, alphas
+
+
+_FLOATS: Mapping[str, Callable[[bytes], float]] = {
+    "F64": lambda raw: float(struct.unpack("<d", raw)[0]),
+    "F32": lambda raw: float(struct.unpack("<f", raw)[0]),
+    "F16": lambda raw: float(struct.unpack("<e", raw)[0]),
+    "BF16": lambda raw: float(struct.unpack("<f", b"\0\0" + raw)[0]),
+}
+
+
+def _alpha(source: Path, header: Header, alphas: Mapping[str, str], names: Mapping[str, str]) -> float:
+    """The one alpha of all pairs. Every pair has one, and each is of a pair."""
+    modules = {name.removeprefix(PREFIX).rsplit(".lora_", 1)[0] for name in names.values()}
+    if set(alphas.values()) != modules:
+        raise _layout("some of its pairs have an alpha, and others have none")
+    values = set()
+    with source.open("rb") as stream:
+        begin = 8 + int.from_bytes(stream.read(8), "little")
+        for key in alphas:
+            tensor = header.tensors[key]
+            if tensor.dtype not in _FLOATS:
+                raise _layout(f"{key} is of type {tensor.dtype}")
+            stream.seek(begin + tensor.span[0])
+            values.add(_FLOATS[tensor.dtype](stream.read(tensor.span[1] - tensor.span[0])))
+    if len(values) > 1:
+        raise _layout(f"the adapter mixes alphas {sorted(values)[:5]}")
+    return values.pop()
 
 
 def _rank(header: Header, names: Mapping[str, str], denoiser: Mapping[str, Tensor]) -> int:
@@ -135,15 +179,19 @@ def _parameters(config: Mapping[str, Any], *, rank: int, count: int) -> dict[str
     }
 
 
-def _made_up(header: Header, names: Mapping[str, str], *, rank: int) -> dict[str, Any]:
-    """The configuration of a one-file adapter: what its metadata says, else diffusers' own reading (alpha = rank)."""
-    alpha = float(rank)
+def _made_up(header: Header, names: Mapping[str, str], *, rank: int, alpha: float | None) -> dict[str, Any]:
+    """The configuration of a one-file adapter: its own alpha, else what its metadata says, else diffusers' reading
+    (alpha = rank)."""
     try:
-        if "alpha" in header.metadata:
+        if alpha is not None:
+            pass
+        elif "alpha" in header.metadata:
             alpha = float(header.metadata["alpha"])
         elif "lora_adapter_metadata" in header.metadata:
             told = json.loads(header.metadata["lora_adapter_metadata"])
             alpha = float(next((value for key, value in told.items() if key.endswith("lora_alpha")), rank))
+        else:
+            alpha = float(rank)
     except (ValueError, AttributeError, TypeError) as error:
         raise _layout("its metadata does not say its alpha in numbers") from error
     modules = {name.removeprefix(PREFIX).rsplit(".lora_", 1)[0] for name in names.values()}
@@ -159,22 +207,41 @@ def _made_up(header: Header, names: Mapping[str, str], *, rank: int) -> dict[str
 
 
 def write_renamed(
-    source: Path, names: Mapping[str, str], *, into: Path, metadata: Mapping[str, str] | None = None
+    source: Path,
+    names: Mapping[str, str],
+    *,
+    into: Path,
+    metadata: Mapping[str, str] | None = None,
+    numbers: Mapping[str, float] | None = None,
 ) -> None:
-    """Write the safetensors file `source` to the new file `into` with its tensors renamed, their bytes untouched.
+    """Write those tensors of the safetensors file `source` that `names` gives a new name to the new file `into`, their
+    bytes untouched, and `numbers` behind them as fp32 scalars.
 
     `metadata` is added to what the header holds. Blocking.
     """
     with source.open("rb") as stream, into.open("xb") as target:
         length = int.from_bytes(stream.read(8), "little")
         old = json.loads(stream.read(length))
-        told = {**old.pop("__metadata__", {}), **(metadata or {}), "format": "pt"}
-        new = {"__metadata__": told, **{names[key]: entry for key, entry in old.items()}}
-        raw = json.dumps(new, separators=(",", ":")).encode()
+        entries: dict[str, Any] = {"__metadata__": {**old.pop("__metadata__", {}), **(metadata or {}), "format": "pt"}}
+        places, at = [], 0
+        for key, entry in sorted(old.items(), key=lambda item: item[1]["data_offsets"]):
+            if key in names:
+                begin, end = entry["data_offsets"]
+                entries[names[key]] = {**entry, "data_offsets": [at, at + end - begin]}
+                places.append((begin, end))
+                at += end - begin
+        for name in numbers or {}:
+            entries[name] = {"dtype": "F32", "shape": [], "data_offsets": [at, at + 4]}
+            at += 4
+        raw = json.dumps(entries, separators=(",", ":")).encode()
         raw += b" " * (-len(raw) % 8)  # the format aligns the buffer to 8 bytes
         target.write(len(raw).to_bytes(8, "little") + raw)
-        while chunk := stream.read(_CHUNK):
-            target.write(chunk)
+        for begin, end in places:
+            stream.seek(8 + length + begin)
+            for start in range(begin, end, _CHUNK):
+                target.write(stream.read(min(_CHUNK, end - start)))
+        for value in (numbers or {}).values():
+            target.write(struct.pack("<f", value))
 
 
 def _layout(message: str) -> Invalid:

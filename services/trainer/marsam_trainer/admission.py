@@ -4,14 +4,14 @@ import asyncio
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast, get_args
 
 from marsam.catalog.acceptance import Acceptance
 from marsam.catalog.aliases import resolve
 from marsam.catalog.datasets import DatasetVersion
 from marsam.catalog.models import Model
 from marsam.catalog.repository import load_version
-from marsam.catalog.runs import RunSpec
+from marsam.catalog.runs import Optimiser, RunSpec
 from marsam.core.errors import Exists, Invalid, Missing, Precondition, did_you_mean
 from marsam.core.memory import make_room
 from marsam.core.names import parse
@@ -24,6 +24,7 @@ from marsam_trainer.reservations import Reservations
 from marsam_trainer.runs import Runs
 
 _PRECISIONS = ("fp32", "bf16")
+_OPTIMISERS: tuple[str, ...] = get_args(Optimiser)
 _FACTS_KEPT = 64
 OUTPUT = "output_model_id"
 
@@ -68,6 +69,8 @@ class Admission:
                 faults.append(_distilled(order))
         if order.precision is not None and order.precision not in _PRECISIONS:
             faults.append(_choice("precision", order.precision, _PRECISIONS))
+        if order.optimiser and order.optimiser not in _OPTIMISERS:
+            faults.append(_choice("optimiser", order.optimiser, _OPTIMISERS))
         if order.profile and order.profile not in self._profiles:
             faults.append(_unknown_profile(order.profile, self._profiles))
         accepted, licence_faults = self._licence(order, model, by=by) if model is not None else (None, [])
@@ -256,6 +259,9 @@ def _complete(
         labels=order.labels,
         profile=order.profile,
         allow_distilled=order.allow_distilled,
+        optimiser=cast(Optimiser, order.optimiser or "adamw"),
+        accumulate=order.accumulate or 1,
+        gradient_checkpointing=bool(order.gradient_checkpointing),
     )
 
 

@@ -75,6 +75,9 @@ def order_of(spec: trainer_pb2.RunSpec) -> Order:
         profile=spec.profile,
         accept_licence=spec.accept_licence,
         allow_distilled=spec.allow_distilled,
+        optimiser=spec.optimiser,
+        accumulate=given("accumulate"),
+        gradient_checkpointing=given("gradient_checkpointing"),
     )
 
 
@@ -129,6 +132,9 @@ def spec_message(spec: RunSpec) -> trainer_pb2.RunSpec:
         profile=spec.profile,
         accept_licence=spec.accepted.licence if spec.accepted is not None else "",
         allow_distilled=spec.allow_distilled,
+        optimiser=spec.optimiser,
+        accumulate=spec.accumulate,
+        gradient_checkpointing=spec.gradient_checkpointing,
     )
     if spec.preview is not None:
         message.preview.prompts.extend(spec.preview.prompts)

@@ -9,7 +9,7 @@ from marsam.catalog.runs import Preview
 from marsam.core.errors import Invalid, MarsamError, Violation
 from marsam.core.records import canonical, to_plain
 
-_LATER = frozenset({"accept_licence", "allow_distilled"})
+_LATER = frozenset({"accept_licence", "allow_distilled", "optimiser", "accumulate", "gradient_checkpointing"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +41,9 @@ class Order:
     profile: str = ""
     accept_licence: str = ""
     allow_distilled: bool = False
+    optimiser: str = ""
+    accumulate: int | None = None
+    gradient_checkpointing: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +114,7 @@ def range_faults(order: Order) -> list[Fault]:
         ("snr_gamma", order.snr_gamma, "between 0 (off) and 1000", lambda v: 0 <= v <= 1000),
         ("ema_decay", order.ema_decay, "at least 0 (off) and below 1", lambda v: 0 <= v < 1),
         ("warmup_steps", order.warmup_steps, "0 or more", lambda v: v >= 0),
+        ("accumulate", order.accumulate, "between 1 and 4096", lambda v: 1 <= v <= 4096),
     )
     return [
         Fault(field=name, reason=f"{name.upper()}_OUT_OF_RANGE", message=f"{name} must be {rule}, got {value}")

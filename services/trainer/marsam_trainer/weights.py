@@ -59,10 +59,12 @@ MEDIA_TYPES: Mapping[Content, str] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tensor:
-    """One entry of a safetensors header: its dtype as spelled there, and its shape."""
+    """One entry of a safetensors header: its dtype as spelled there, its shape, and where in the buffer its bytes begin
+    and end."""
 
     dtype: str
     shape: tuple[int, ...]
+    span: tuple[int, int] = field(default=(0, 0), compare=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,13 +125,10 @@ def parse_header(raw: bytes, *, size: int, name: str) -> Header:
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise _broken(name, "its metadata is not a map of texts")
     tensors: dict[str, Tensor] = {}
-    spans: list[tuple[int, int]] = []
     for key, entry in entries.items():
-        tensor, span = _entry(key, entry, name=name)
-        tensors[key] = tensor
-        spans.append(span)
+        tensors[key] = _entry(key, entry, name=name)
     end = 0
-    for start, stop in sorted(spans):
+    for start, stop in sorted(tensor.span for tensor in tensors.values()):
         if start != end:
             raise _broken(name, "its tensors overlap or leave a hole")
         end = stop
@@ -138,7 +137,7 @@ def parse_header(raw: bytes, *, size: int, name: str) -> Header:
     return Header(tensors=tensors, metadata=metadata)
 
 
-def _entry(key: str, entry: object, *, name: str) -> tuple[Tensor, tuple[int, int]]:
+def _entry(key: str, entry: object, *, name: str) -> Tensor:
     if not isinstance(entry, dict):
         raise _broken(name, f"its entry {key!r} is malformed")
     try:
@@ -151,7 +150,7 @@ def _entry(key: str, entry: object, *, name: str) -> tuple[Tensor, tuple[int, in
         raise _broken(name, f"its entry {key!r} is malformed")
     if (stop - start) * 8 != prod(shape) * bits:
         raise _broken(name, f"the bytes of {key!r} do not fit its shape")
-    return Tensor(dtype=dtype, shape=tuple(shape)), (start, stop)
+    return Tensor(dtype=dtype, shape=tuple(shape), span=(start, stop))
 
 
 def _refuse_pickle(head: bytes, *, name: str, suffix: str) -> None:

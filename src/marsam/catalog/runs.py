@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from marsam.catalog.acceptance import Acceptance
 from marsam.core.errors import Invalid
@@ -10,6 +10,7 @@ from marsam.core.ids import check_slug, digest_hex
 from marsam.core.names import parse
 
 Precision = Literal["fp32", "bf16"]
+Optimiser = Literal["adamw", "adamw_unfused", "adamw_8bit", "adamw_8bit_paged"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,13 +33,17 @@ class RunSpec:
 
     `resolution` is the pictures' side in pixels, `learning_rate` the peak, `caption_dropout` the share of steps without
     caption, `languages` those whose captions are used (all when empty), `snr_gamma` and `ema_decay` off when None,
-    `profile` the kind of machine ('' for the trainer's default). `accepted` says who accepted the base's licence,
-    `allow_distilled` that a base made for few steps was meant; like all in `RECORDED` they change nothing of what is
-    trained.
+    `profile` the kind of machine ('' for the trainer's default). A step learns from `accumulate` times `batch_size`
+    pictures, of which `batch_size` are in memory at once. With `gradient_checkpointing` a step keeps only the borders
+    of the denoiser's blocks and computes the rest again on the way back. `accepted` says who accepted the base's
+    licence, `allow_distilled` that a base made for few steps was meant; like all in `RECORDED` they change nothing of
+    what is trained. Those in `LATER` came after the first runs were made; left at their defaults they are what runs did
+    before.
     """
 
     SCHEMA: ClassVar[str] = "marsam.run_spec/1"
     RECORDED: ClassVar[frozenset[str]] = frozenset({"accepted", "allow_distilled"})
+    LATER: ClassVar[frozenset[str]] = frozenset({"optimiser", "accumulate", "gradient_checkpointing"})
 
     name: str
     base: str
@@ -64,6 +69,9 @@ class RunSpec:
     warmup_steps: int = 0
     labels: Mapping[str, str] = field(default_factory=dict)
     profile: str = ""
+    optimiser: Optimiser = "adamw"
+    accumulate: int = 1
+    gradient_checkpointing: bool = False
     accepted: Acceptance | None = None
     allow_distilled: bool = False
 
@@ -93,9 +101,16 @@ class RunSpec:
             ("caption_dropout", "in [0, 1]", 0 <= self.caption_dropout <= 1),
             ("checkpoint_every", "≥ 1", self.checkpoint_every >= 1),
             ("warmup_steps", "≥ 0", self.warmup_steps >= 0),
+            ("optimiser", f"one of {', '.join(get_args(Optimiser))}", self.optimiser in get_args(Optimiser)),
+            ("accumulate", "≥ 1", self.accumulate >= 1),
             ("snr_gamma", "> 0", self.snr_gamma is None or self.snr_gamma > 0),
             ("ema_decay", "in (0, 1)", self.ema_decay is None or 0 < self.ema_decay < 1),
         ]
+
+    @property
+    def step_size(self) -> int:
+        """Pictures that a step learns from."""
+        return self.batch_size * self.accumulate
 
     @property
     def project(self) -> str:

@@ -143,7 +143,7 @@ def export(
     context: typer.Context,
     name: Name,
     into: Annotated[Path, typer.Argument(help="New folder.")],
-    dialect: Annotated[str, typer.Option(help="diffusers or peft; its own layout when left out.")] = "",
+    dialect: Annotated[str, typer.Option(help="diffusers, peft, kohya or comfyui; else its own.")] = "",
     as_json: Json = False,
 ) -> None:
     """Write a model's files into a new folder, every digest checked."""

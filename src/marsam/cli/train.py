@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
-from google.protobuf import struct_pb2
+from google.protobuf.descriptor import FieldDescriptor
 
 from marsam.api.dataset.v1 import dataset_pb2
 from marsam.api.trainer.v1 import trainer_pb2
@@ -40,7 +40,8 @@ def train(
         bool, typer.Option("--allow-distilled", help="Train a few-step base all the same.")
     ] = False,
     parameters: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Parameter of the method, such as rank=8.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="All else: rank=8, optimiser=adamw_8bit."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only check it; say what it would need.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Do not watch.")] = False,
@@ -55,7 +56,6 @@ def train(
             base=base,
             dataset_version=data,
             method=method,
-            method_params=_params(parameters or []),
             steps=steps,
             batch_size=batch_size,
             learning_rate=learning_rate,
@@ -68,6 +68,7 @@ def train(
             accept_licence=accept_licence,
             allow_distilled=allow_distilled,
         )
+        _set(spec, parameters or [])
         if dry_run:
             return await marsam.runs.validate(spec)
         created = await _create(marsam, spec)
@@ -114,18 +115,39 @@ async def _versions(marsam: AsyncMarsam, dataset: str) -> Sequence[dataset_pb2.V
     return [version for one in wanted for version in await marsam.datasets.versions(one)]
 
 
-def _params(texts: list[str]) -> struct_pb2.Struct:
-    """Method parameters: numbers and true/false by their look, anything else as text."""
-    struct = struct_pb2.Struct()
+def _set(spec: trainer_pb2.RunSpec, texts: list[str]) -> None:
+    """Put `KEY=VALUE` words where they belong: into the spec's own field of that name, else among the parameters of the
+    method. Numbers and true/false are told by their look, anything else is text."""
     for key, text in pairs(texts, option="--set").items():
-        value: float | bool | str = text
-        if text in ("true", "false"):
-            value = text == "true"
-        else:
-            with contextlib.suppress(ValueError):
-                value = float(text)
-        struct[key] = value
-    return struct
+        value = _value(text)
+        kind = _SETTABLE.get(key)
+        if kind is None:
+            spec.method_params[key] = value
+            continue
+        if kind == FieldDescriptor.TYPE_STRING:
+            value = text
+        whole = isinstance(value, float) and value.is_integer() and kind in _WHOLE
+        try:
+            setattr(spec, key, int(value) if whole else value)
+        except (TypeError, ValueError) as error:
+            raise Invalid(f"{key} cannot be '{text}'", field="--set", reason="OPTION_MALFORMED") from error
+
+
+def _value(text: str) -> float | bool | str:
+    if text in ("true", "false"):
+        return text == "true"
+    with contextlib.suppress(ValueError):
+        return float(text)
+    return text
+
+
+_WHOLE = (FieldDescriptor.TYPE_INT32, FieldDescriptor.TYPE_INT64)
+_SETTABLE = {
+    field.name: field.type
+    for field in trainer_pb2.RunSpec.DESCRIPTOR.fields
+    if not field.is_repeated and field.message_type is None and field.enum_type is None
+}
+"""Fields of a run that hold one number, word or yes."""
 
 
 def _print_plan(answer: trainer_pb2.ValidateRunResponse, *, as_json: bool) -> None:

@@ -9,6 +9,9 @@ from typing import Any
 from marsam.core.errors import Invalid
 from marsam.diffusion.spec import BaseFacts, FamilyFacts
 
+INDEX = "model_index.json"
+"""The file that names a base's parts."""
+
 Config = Mapping[str, Any]
 Fault = tuple[str, str]
 """What is wrong, and its reason."""
@@ -45,6 +48,19 @@ def class_fault(part: str, config: Config, wanted: str) -> list[Fault]:
     """The fault of a part that is of another class than `wanted`, if it is."""
     found = config.get("_class_name")
     return [] if found == wanted else [(f"{part} is a {found}, not a {wanted}", "BASE_FAMILY")]
+
+
+def text_fault(part: str, config: Config, wanted: str) -> list[Fault]:
+    """The fault of a text encoder of another `model_type` than `wanted`, if it is. Its class does not tell: the same
+    weights come with heads and without."""
+    found = config.get("model_type")
+    return [] if found == wanted else [(f"{part} is a {found}, not a {wanted}", "BASE_FAMILY")]
+
+
+def present(index: Config, part: str) -> bool:
+    """Whether a base has a part, by its index: one that is left out is named with nulls, or not at all."""
+    entry = index.get(part)
+    return isinstance(entry, list) and any(entry)
 
 
 def refuse(faults: list[Fault]) -> None:

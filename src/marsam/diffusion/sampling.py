@@ -113,7 +113,8 @@ def make_scheduler(facts: BaseFacts, name: str, steps: int, *, width: int, heigh
         scheduler = classes[name].from_config({**config, **own, "flow_shift": facts.flow.factor(tokens, steps)})
         scheduler.set_timesteps(steps)
         return scheduler
-    scheduler = classes[name].from_config(config)
+    # A base whose own scheduler is of another class calls its shift otherwise.
+    scheduler = classes[name].from_config({**config, "shift": facts.flow.shift})
     sigmas = [1.0 - k / steps for k in range(steps)] if facts.flow.even else None
     scheduler.set_timesteps(steps, sigmas=sigmas, mu=facts.flow.mu(tokens, steps) if facts.flow.mu else None)
     return scheduler
@@ -187,6 +188,22 @@ def join(conditionings: Sequence[Conditioning]) -> Conditioning:
     tokens that their masks leave out."""
     names = conditionings[0].tensors
     return Conditioning({name: _stacked([one.tensors[name] for one in conditionings]) for name in names})
+
+
+def filled(cond: Conditioning, multiple: int) -> Conditioning:
+    """The same with its tokens filled up to a multiple, masked: so that captions of like length have one shape. Those
+    without a mask have a length of their own already."""
+    mask = cond.tensors.get("mask")
+    if mask is None:
+        return cond
+    full = mask.shape[1]
+    most = -(-full // multiple) * multiple
+    return Conditioning(
+        {
+            name: _filled(value, most) if value.ndim > 1 and value.shape[1] == full else value
+            for name, value in cond.tensors.items()
+        }
+    )
 
 
 def _stacked(values: Sequence[torch.Tensor]) -> torch.Tensor:

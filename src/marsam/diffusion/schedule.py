@@ -111,6 +111,15 @@ def line_through(config: Mapping[str, Any]) -> Callable[[int, int], float]:
     return lambda tokens, steps: base + slope * (tokens - low)
 
 
+def flow(config: Mapping[str, Any], *, even: bool) -> Flow:
+    """What the configuration of a FlowMatchEulerDiscreteScheduler says of time: one shift, or one by the number of
+    tokens. `even` is the pipeline's doing (see `Flow`)."""
+    if not config.get("use_dynamic_shifting", False):
+        return Flow(shift=float(config.get("shift", 1.0)), even=even)
+    exponential = config.get("time_shift_type", "exponential") == "exponential"
+    return Flow(mu=line_through(config), exponential=exponential, even=even)
+
+
 def of(facts: "BaseFacts", width: int, height: int) -> Schedule:
     """The schedule that a base is trained with on pictures of a size in pixels."""
     if facts.flow is None:

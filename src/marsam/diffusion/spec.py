@@ -8,7 +8,7 @@ Time has one convention everywhere outside a family: `t` is a float64 tensor of 
 float64 so that a family recovers its own integer or fractional timestep exactly.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -65,8 +65,8 @@ class FamilyFacts:
     """What is true of every base of a family.
 
     `targets` maps a preset's name to the module-name suffixes an adapter is put on; `keep` lists name fragments of
-    Linear layers that are never quantised; `side_multiple`, `min_side` and `max_side` are in pixels and bound what
-    `BaseFacts` may narrow further.
+    Linear layers that are never quantised (`^` before one: only where the name begins with it); `side_multiple`,
+    `min_side` and `max_side` are in pixels and bound what `BaseFacts` may narrow further.
     """
 
     name: str
@@ -88,6 +88,8 @@ class FamilyFacts:
     readers: tuple[str, ...] = ()
     """Folders of the tokenizers whose encoders reach the attention layers: a caption is read when one of them reads it.
     All tokenizers when empty; families with an encoder that only gives a pooled vector leave that one's out."""
+    comfyui: bool = False
+    """Whether ComfyUI reads adapters of this transformer by diffusers' names of its layers."""
 
     def __post_init__(self) -> None:
         if self.default_targets not in self.targets:
@@ -100,6 +102,11 @@ class FamilyFacts:
         return tuple(folder for folder in self.text_folders if folder.startswith("tokenizer"))
 
 
+def kept(name: str, keep: Iterable[str]) -> bool:
+    """Whether a Linear layer of this name is never quantised (`FamilyFacts.keep`)."""
+    return any(name.startswith(part[1:]) if part.startswith("^") else part in name for part in keep)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BaseFacts:
     """What one base says of itself in its JSON files, read without torch.
@@ -109,7 +116,7 @@ class BaseFacts:
     side of the square of latent cells that the denoiser takes for one token. `flow` is None for bases that predict
     noise or its velocity. A base with `embedded_guidance` was distilled to take guidance as an input: it needs no
     second prediction. A `distilled` base was made to draw in few steps and without guidance, which training on pictures
-    undoes.
+    undoes. `zero_empty`: the empty caption is zeros, not what the encoders make of no words.
     """
 
     family: str
@@ -126,6 +133,7 @@ class BaseFacts:
     flow: "Flow | None" = None
     embedded_guidance: bool = False
     distilled: bool = False
+    zero_empty: bool = False
     default_steps: int = 20
     default_guidance: float = 5.0
     caption_tokens: Mapping[str, int] = field(default_factory=dict)
@@ -178,8 +186,8 @@ class Conditioning:
     Where captions differ in length there is a `mask` (B, L), True for tokens that count, and they come first.
 
     Two more do not come from a caption: `guidance` (B,) for bases with embedded guidance, and `frame` (B, 6), how the
-    picture was cut: height and width of the original, top and left of the cut, height and width of the cut, in pixels.
-    Families that do not know one ignore it.
+    picture was cut: height and width of the original, top and left of the cut in the scaled picture, height and width
+    of the cut, in pixels. Families that do not know one ignore it.
     """
 
     tensors: Mapping[str, "Tensor"] = field(default_factory=dict)

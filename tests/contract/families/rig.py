@@ -1,10 +1,10 @@
 """What the suite does with one family and one method, in a few words."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from marsam_trainer.run.feed import Feed, TrainingSet
@@ -12,7 +12,7 @@ from marsam_trainer.run.loop import Loop, Plan
 
 from marsam.diffusion import registry, schedule
 from marsam.diffusion.lanes.net import Lanes
-from marsam.diffusion.sampling import join
+from marsam.diffusion.sampling import Picture, Walk, join, sample
 from marsam.diffusion.spec import ALL_PARTS, Components, Conditioning, Family, Method, Part, Precision
 
 PROMPTS = ("a red kite", "طائرة ورقية حمراء", "a blue door")
@@ -115,8 +115,45 @@ def predict(family: Family, parts: Components, *, times: tuple[float, ...] = (0.
     )
     t = torch.tensor(times, dtype=torch.float64)
     parts.denoiser.eval()
+    # Frozen, as a generator holds it: torch folds a product with a strided input another way where the weight trains,
+    # and that rounds otherwise.
+    trains = [value for value in parts.denoiser.parameters() if value.requires_grad]
+    for value in trains:
+        value.requires_grad_(False)
     with torch.no_grad():
-        return family.predict(parts.denoiser, noisy, t, cond, train_steps=parts.facts.train_steps)
+        said = family.predict(parts.denoiser, noisy, t, cond, train_steps=parts.facts.train_steps)
+    for value in trains:
+        value.requires_grad_(True)
+    return said
+
+
+class _Undecoded:
+    """A family whose pictures are the latents that it would decode."""
+
+    def __init__(self, family: Family) -> None:
+        self._family = family
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._family, name)
+
+    def decode(self, parts: Components, latents: torch.Tensor) -> torch.Tensor:
+        return latents
+
+
+def latents(family: Family, parts: Components, pictures: Sequence[Picture]) -> torch.Tensor:
+    """The clean latents (N, C, h, w) that `sample` comes to."""
+    return sample(cast(Family, _Undecoded(family)), parts, pictures)
+
+
+def first_step(family: Family, parts: Components, picture: Picture) -> torch.Tensor:
+    """The latent (1, C, h, w) of a guided drawing after its first step."""
+    walk = Walk(parts.facts, picture)
+    texts = family.encode_text(parts, [picture.prompt, picture.negative])
+    noisy, t = walk.model_input().repeat(2, 1, 1, 1), torch.tensor([walk.t, walk.t], dtype=torch.float64)
+    with torch.no_grad():
+        said = family.predict(parts.denoiser, noisy, t, texts, train_steps=parts.facts.train_steps)
+    walk.advance(said[:1], said[1:])
+    return walk.latent
 
 
 def digest(tensors: Mapping[str, torch.Tensor]) -> str:

@@ -12,7 +12,7 @@ from marsam.core.errors import Corrupt, Invalid
 from marsam.diffusion import registry
 from marsam.diffusion.adapter import net as adapters
 from marsam.diffusion.nf4.net import quantised_share
-from marsam.diffusion.spec import Part, Quantisation
+from marsam.diffusion.spec import Part, Quantisation, kept
 from marsam.diffusion.weights.net import bytes_at_rest
 from tests.contract.families import rig as rigs
 
@@ -109,7 +109,7 @@ def test_bytes_of_nf4_are_what_the_plan_says(bases: dict[str, Path], double: boo
     sizes = [
         layer.weight.numel()
         for name, layer in whole.denoiser.named_modules()
-        if isinstance(layer, torch.nn.Linear) and not any(part in name for part in family.facts.keep)
+        if isinstance(layer, torch.nn.Linear) and not kept(name, family.facts.keep)
     ]
     every = sum(value.numel() for value in whole.denoiser.parameters())
     expected = bytes_at_rest(whole.denoiser) - 4 * sum(sizes) + sum(nf4_bytes(size, quantisation) for size in sizes)

@@ -13,11 +13,13 @@ from safetensors.numpy import save as save_safetensors
 
 from marsam.api.common.v1 import common_pb2
 from marsam.api.model.v1 import model_pb2
-from marsam.core.errors import Corrupt, Invalid, Missing, Unsupported
+from marsam.core.errors import Corrupt, Invalid, Missing
 from marsam.core.ids import digest_of
 from marsam.rpc.wire import error_of
 from tests.integration.trainer.harness import BASE, PARENT, Service, base_files
 from tests.integration.trainer.samples import CONFIG, PEFT, A, B, adapter_files, exported, header, refused
+
+PAIR = {f"{PEFT}.lora_A.weight": A, f"{PEFT}.lora_B.weight": B}
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -133,7 +135,12 @@ async def test_streams_that_begin_otherwise_than_with_a_header_are_refused(share
         ({f"{PEFT}.lora_A.weight": A, f"{PEFT}.lora_B.weight": np.zeros((8, 3), np.float32)}, "ADAPTER_LAYOUT"),
         ({f"{PEFT}.lora_A.weight": A[:, :5], f"{PEFT}.lora_B.weight": B}, "BASE_MISMATCH"),
         ({"base_model.model.nowhere.lora_A.weight": A, "base_model.model.nowhere.lora_B.weight": B}, "BASE_MISMATCH"),
-        ({"lora_unet_down_blocks_0.lora_down.weight": A}, "DIALECT_UNSUPPORTED"),
+        ({"lora_unet_down_blocks_0.lora_down.weight": A}, "ADAPTER_LAYERS_UNKNOWN"),
+        (
+            {**PAIR, "lora_unet_x.alpha": np.array(4, np.float32)},
+            "ADAPTER_LAYERS_UNKNOWN",
+        ),
+        ({**PAIR, "y.alpha": np.array(4, np.float32)}, "ADAPTER_LAYOUT"),
         ({"text_encoder.x.lora_A.weight": A, "text_encoder.x.lora_B.weight": B}, "ADAPTER_TEXT_ENCODER"),
         ({"w": A}, "ADAPTER_LAYOUT"),
     ],
@@ -155,7 +162,7 @@ async def test_an_adapter_needs_a_base_and_a_config_that_agrees(shared: Service)
 
 
 async def test_dialects(shared: Service) -> None:
-    for dialect, kind in (("kohya", Unsupported), ("diffuser", Invalid), ("peft", Invalid)):
+    for dialect, kind in (("kohya", Invalid), ("diffuser", Invalid), ("peft", Invalid)):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await exported(shared, BASE, dialect)
         error = error_of(caught.value)

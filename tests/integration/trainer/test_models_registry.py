@@ -95,6 +95,20 @@ async def test_a_one_file_adapter_of_diffusers_is_renamed(service: Service, styl
     assert again[f"unet.{LAYER}.lora_A.weight"].tolist() == A.tolist()
 
 
+async def test_an_adapter_in_kohyas_dialect_goes_out_and_comes_back(service: Service) -> None:
+    model = await service.send(header("adapter", "one", base=BASE), adapter_files())
+    out = await exported(service, model.name, "kohya")
+    flat = f"lora_unet_{LAYER.replace('.', '_')}"
+    tensors = load_safetensors(out["kohya.safetensors"])
+    assert set(tensors) == {f"{flat}.lora_down.weight", f"{flat}.lora_up.weight", f"{flat}.alpha"}
+    assert float(tensors[f"{flat}.alpha"]) == 4.0
+    back = await service.send(header("adapter", "two", base=BASE), out)
+    assert dict(back.params) == dict(model.params)
+    stored = await exported(service, back.name, "")
+    assert load_safetensors(stored["adapter_model.safetensors"])[f"{PEFT}.lora_B.weight"].tolist() == B.tolist()
+    assert json.loads(stored["adapter_config.json"])["lora_alpha"] == 4
+
+
 async def test_a_tuned_denoiser_is_stored_as_a_whole_base(service: Service) -> None:
     files = base_files()
     tuned = save_safetensors(

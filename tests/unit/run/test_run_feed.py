@@ -1,11 +1,16 @@
 """Batches are a pure function of (seed, step)."""
 
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from marsam_trainer.run import randomness
+from marsam_trainer.run.data import frame_of, read_picture
 from marsam_trainer.run.feed import EMPTY, Feed, TrainingSet
+from PIL import Image
 
 from marsam.core.errors import Invalid
 from marsam.diffusion import schedule
@@ -98,6 +103,48 @@ def test_a_part_is_some_of_the_rows() -> None:
     assert part.rows == batch.rows[1:3]
     assert torch.equal(part.noise, batch.noise[1:3])
     assert torch.equal(part.cond.tensors["hidden"], batch.cond.tensors["hidden"][1:3])
+
+
+def test_a_batch_says_how_its_pictures_were_cut_where_that_is_known() -> None:
+    assert "frame" not in _feed().batch(0).cond.tensors
+    samples = _set()
+    frames = torch.arange(60, dtype=torch.float32).view(10, 6)
+    told = Feed(replace(samples, frames=frames), _TABLE, seed=1, batch_size=4, caption_dropout=0.5)
+    plain = Feed(samples, _TABLE, seed=1, batch_size=4, caption_dropout=0.5)
+    for step in range(5):
+        batch, bare = told.batch(step), plain.batch(step)
+        assert torch.equal(batch.cond.tensors["frame"], frames[list(batch.rows)])
+        assert torch.equal(batch.part(slice(1, 3)).cond.tensors["frame"], frames[list(batch.rows[1:3])])
+        assert (batch.rows, batch.texts) == (bare.rows, bare.texts)
+        assert torch.equal(batch.noise, bare.noise)
+        assert torch.equal(batch.cond.tensors["hidden"], bare.cond.tensors["hidden"])
+
+
+@pytest.mark.parametrize(
+    ("size", "side", "frame"),
+    [
+        ((32, 32), 32, [32, 32, 0, 0, 32, 32]),
+        ((1500, 1000), 512, [1000, 1500, 0, 128, 512, 512]),
+        ((1000, 1500), 512, [1500, 1000, 128, 0, 512, 512]),
+        # 1023 · 512 / 700 = 748.25 px: cut down to 748, half of what is over on either side.
+        ((1023, 700), 512, [700, 1023, 0, 118, 512, 512]),
+    ],
+)
+def test_a_frame_tells_the_original_the_cut_and_what_is_left(
+    size: tuple[int, int], side: int, frame: list[float]
+) -> None:
+    assert frame_of(*size, side).tolist() == frame
+
+
+def test_a_frame_is_how_the_picture_was_cut(tmp_path: Path) -> None:
+    """Columns are numbered by their red: the first one that is left is the frame's, in pixels of the scaled picture."""
+    columns = np.zeros((50, 200, 3), dtype=np.uint8)
+    columns[:, :, 0] = np.arange(200)
+    Image.fromarray(columns).save(tmp_path / "wide.png")
+    height, width, top, left, side, _ = frame_of(200, 50, 25).tolist()
+    red = (read_picture(tmp_path / "wide.png", 25, name="wide") + 1) * 127.5
+    assert (height, width, top, side) == (50, 200, 0, 25)
+    assert float(red[0, 10, 0]) * 25 / 50 == pytest.approx(left, abs=1.0)
 
 
 def test_nothing_to_train_on_is_refused() -> None:

@@ -30,3 +30,4 @@ def test_a_checkpoint_from_before_is_still_of_its_order() -> None:
     accepted = Acceptance(licence="openrail++", by="mona", at=SystemClock().now())
     assert of(replace(SPEC, accepted=accepted, allow_distilled=True)) == BEFORE
     assert of(replace(SPEC, steps=2)) != BEFORE
+    assert of(replace(SPEC, accumulate=2)) != BEFORE

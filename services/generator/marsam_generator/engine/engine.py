@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import torch
 
 from marsam.core.errors import Internal
-from marsam.diffusion.sampling import Picture, join
+from marsam.diffusion.sampling import Picture, filled, join
 from marsam.diffusion.spec import Components, Conditioning, Family
 from marsam_generator.engine.bank import AdapterBank, PreparedAdapter
 from marsam_generator.engine.lanes import Lanes
@@ -25,6 +25,8 @@ from marsam_generator.engine.work import Denoised, Event, Failed, Order, Stepped
 BASE = "base"
 """The name of the base's own denoiser among an engine's denoisers."""
 PROMPTS_KEPT = 512
+TOKENS = 64
+"""Prompts of a base that masks are filled up to a multiple of this: pictures share ticks only when they are as long."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,7 +199,7 @@ class Engine:
         for text in dict.fromkeys(texts):
             if text not in self._prompts:
                 # Alone, so that a prompt's states do not depend on what happened to be asked together.
-                self._prompts[text] = self._family.encode_text(self.parts, [text])
+                self._prompts[text] = filled(self._family.encode_text(self.parts, [text]), TOKENS)
             self._prompts.move_to_end(text)
         found = [self._prompts[text] for text in texts]
         while len(self._prompts) > PROMPTS_KEPT:

@@ -34,12 +34,15 @@ CAPTIONS = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One picture of a version with the captions that a run may use. `key` is a digest of exactly that."""
+    """One picture of a version with the captions that a run may use. `key` is a digest of exactly that; `width` and
+    `height` are the picture's, in pixels."""
 
     key: str
     item: str
     file_name: str
     image: FileRef
+    width: int
+    height: int
     captions: tuple[str, ...]
 
 
@@ -73,6 +76,8 @@ def samples_of(version: DatasetVersion, languages: Sequence[str]) -> list[Sample
                 item=item.id,
                 file_name=item.file_name,
                 image=item.image,
+                width=item.width,
+                height=item.height,
                 captions=captions,
             )
         )
@@ -200,6 +205,7 @@ class Encoder:
             latents=latents,
             texts=self.texts(wordings, progress=progress),
             captions=tuple(tuple(place[caption] for caption in sample.captions) for sample in samples),
+            frames=torch.stack([frame_of(sample.width, sample.height, side) for sample in samples]),
         )
 
 
@@ -226,6 +232,14 @@ def read_picture(path: Path, side: int, *, name: str) -> torch.Tensor:
     left, top = (width - short) / 2, (height - short) / 2
     square = picture.resize((side, side), Image.Resampling.LANCZOS, box=(left, top, left + short, top + short))
     return torch.from_numpy(np.asarray(square, dtype=np.float32).copy()).permute(2, 0, 1) / 127.5 - 1.0
+
+
+def frame_of(width: int, height: int, side: int) -> torch.Tensor:
+    """(6,) float32, how `read_picture` cuts a picture of a size (see `Conditioning`): the cut's top and left are pixels
+    of the scaled picture, as diffusers' SDXL training script counts them."""
+    short = min(width, height)
+    top, left = (round((side * edge // short - side) / 2) for edge in (height, width))
+    return torch.tensor([height, width, top, left, side, side], dtype=torch.float32)
 
 
 def _groups(things: Sequence[T], size: int) -> Iterator[tuple[int, Sequence[T]]]:

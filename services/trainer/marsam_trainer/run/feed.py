@@ -22,13 +22,15 @@ class TrainingSet:
     """What a run trains on, encoded: N latents (N, C, h, w), M caption rows, and for each sample the rows of its
     captions.
 
-    Samples are in the order of their keys, which are digests of their content: equal material trains equally.
+    Samples are in the order of their keys, which are digests of their content: equal material trains equally. `frames`
+    (N, 6) says how each picture was cut (see `Conditioning`); None where nobody knows.
     """
 
     keys: tuple[str, ...]
     latents: torch.Tensor
     texts: Conditioning
     captions: tuple[tuple[int, ...], ...]
+    frames: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         if not self.keys:
@@ -40,6 +42,11 @@ class TrainingSet:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def conditioning(self, rows: Sequence[int], texts: Sequence[int]) -> Conditioning:
+        """What steers the denoiser for the samples `rows`, each with its row of `texts`."""
+        cond = self.texts.rows(texts)
+        return cond if self.frames is None else cond.plus(frame=self.frames[list(rows)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +106,7 @@ class Feed:
             t=torch.tensor(times, dtype=torch.float64),
             signal=signal.view(-1, 1, 1, 1),
             noise_level=noise_level.view(-1, 1, 1, 1),
-            cond=self.samples.texts.rows(texts),
+            cond=self.samples.conditioning(rows, texts),
             rows=rows,
             texts=texts,
         )

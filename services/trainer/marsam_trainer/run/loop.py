@@ -3,7 +3,7 @@
     noisy = signal · clean + noise_level · noise
     loss  = mean over rows of weight · ‖predict(noisy, t, caption) - target‖²
 
-What trains is always fp32. AdamW (arXiv 1711.05101), linear warm-up, cosine to zero, gradients clipped to norm 1.
+What trains is always fp32. AdamW (`optimisers`), linear warm-up, cosine to zero, gradients clipped to norm 1.
 """
 
 import math
@@ -14,22 +14,20 @@ from typing import Any, NamedTuple
 
 import torch
 
+from marsam.catalog.runs import Optimiser
 from marsam.core.errors import Invalid
 from marsam.diffusion.lanes.net import Lanes, cuts
 from marsam.diffusion.spec import Components, Family, Objective, Precision
-from marsam_trainer.run import randomness
+from marsam_trainer.run import optimisers, randomness
 from marsam_trainer.run.feed import Batch, Feed
 
-BETAS = (0.9, 0.999)
-EPS = 1e-8
-WEIGHT_DECAY = 1e-2
 CLIP_NORM = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """The numbers of a run: optimiser steps, peak learning rate, warm-up steps, min-SNR γ and EMA decay (None is
-    off)."""
+    off), and the optimiser. A step's batch is taken in `accumulate` parts one after the other."""
 
     steps: int
     learning_rate: float
@@ -37,6 +35,8 @@ class Plan:
     seed: int
     snr_gamma: float | None
     ema_decay: float | None
+    optimiser: Optimiser = "adamw"
+    accumulate: int = 1
 
     def rate(self, step: int) -> float:
         """The learning rate of step `step`, counted from 0."""
@@ -107,10 +107,7 @@ class Loop:
         self.position = Position()
         self.lanes = lanes
         self._reseed = reseed
-        fused = all(value.device.type in ("cpu", "cuda") for value in self.trained.values())
-        self.optimiser = torch.optim.AdamW(
-            self.trained.values(), lr=plan.learning_rate, betas=BETAS, eps=EPS, weight_decay=WEIGHT_DECAY, fused=fused
-        )
+        self.optimiser = optimisers.make(plan.optimiser, list(self.trained.values()), plan.learning_rate)
         self.average = {name: value.detach().clone() for name, value in self.trained.items()} if plan.ema_decay else {}
         self.norm = math.nan
         """The gradient's norm at the last step, before it was clipped."""
@@ -139,7 +136,7 @@ class Loop:
         self.norm = float(torch.nn.utils.clip_grad_norm_(self.trained.values(), CLIP_NORM))
         known = time.monotonic()
         if math.isfinite(value) and math.isfinite(self.norm):
-            self.optimiser.step()
+            optimisers.take_step(self.optimiser)
             self._follow()
         else:
             value = math.nan
@@ -156,11 +153,17 @@ class Loop:
 
     def _gradients(self, batch: Batch) -> tuple[float, float]:
         """Leave the gradient of the batch's loss on the parameters; return the loss and the seconds it took to know."""
-        pieces = [batch.part(rows) for rows in cuts(len(batch), self.lanes.count)]
-        run = [self._piece(piece, len(batch)) for piece in pieces] if self._reseed else None
-        found = run or self.lanes.map(lambda piece: self._piece(piece, len(batch)), pieces)
+        parts = [batch.part(rows) for rows in cuts(len(batch), self.plan.accumulate)]
+        taken = [self._part(part, len(batch)) for part in parts]
+        return sum(loss for loss, _ in taken), sum(forward for _, forward in taken)
+
+    def _part(self, part: Batch, of: int) -> tuple[float, float]:
+        """Add the gradient of what is in memory at once; its lanes side by side."""
+        pieces = [part.part(rows) for rows in cuts(len(part), self.lanes.count)]
+        run = [self._piece(piece, of) for piece in pieces] if self._reseed else None
+        found = run or self.lanes.map(lambda piece: self._piece(piece, of), pieces)
         for parameter, *gradients in zip(self.trained.values(), *(piece.gradients for piece in found), strict=True):
-            total = gradients[0]
+            total = gradients[0] if parameter.grad is None else parameter.grad.add_(gradients[0])
             for gradient in gradients[1:]:
                 total = total.add_(gradient)
             parameter.grad = total
@@ -192,8 +195,7 @@ class Loop:
         tensors = {"losses": torch.tensor(self.position.losses, dtype=torch.float64)}
         for name, value in self.trained.items():
             tensors[f"param/{name}"] = value.detach()
-            for key, part in self.optimiser.state.get(value, {}).items():
-                tensors[f"optimiser/{key}/{name}"] = part.detach()
+        tensors.update(optimisers.state(self.optimiser, self.trained))
         tensors.update({f"average/{name}": value for name, value in self.average.items()})
         return tensors
 
@@ -209,13 +211,6 @@ class Loop:
         self.position = Position(step=step, losses=tensors["losses"].tolist())
         for name, value in self.trained.items():
             value.copy_(tensors[f"param/{name}"])
-            kept = {key: tensors.get(f"optimiser/{key}/{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
-            if all(part is not None for part in kept.values()):
-                self.optimiser.state[value] = {key: _copy(part, value, key) for key, part in kept.items()}
+        optimisers.restore(self.optimiser, self.trained, tensors)
         for name, average in self.average.items():
             average.copy_(tensors[f"average/{name}"])
-
-
-def _copy(part: Any, like: torch.Tensor, key: str) -> torch.Tensor:
-    # The fused optimiser keeps its counter beside the parameters, the plain one on the CPU; both accept it beside them.
-    return part.to(like.device, copy=True) if key != "step" or like.device.type != "cpu" else part.clone()

@@ -2,8 +2,8 @@
 and every fault at once.
 
 Nothing is allocated: the denoiser is built on torch's meta device, the method is attached to it, and one forward is
-traced for the tensors that autograd would keep. The formulas are those of the optimiser in `loop` (AdamW: two
-moments) and of NF4 (`nf4_bytes`).
+traced for the tensors that autograd would keep. The formulas are those of `optimisers` (two moments) and of NF4
+(`nf4_bytes`).
 """
 
 import math
@@ -21,11 +21,13 @@ from marsam.catalog.runs import RunSpec
 from marsam.core.cores import computing_cores
 from marsam.core.errors import Invalid, MarsamError
 from marsam.diffusion import registry
-from marsam.diffusion.spec import BaseFacts, Conditioning, Family, FamilyFacts, Method, Quantisation
+from marsam.diffusion.spec import BaseFacts, Conditioning, Family, FamilyFacts, Method, Quantisation, kept
 from marsam.store.blobs import Blobs
 from marsam.store.cache import Cache
 from marsam_trainer.run.bridge import Bridge
 from marsam_trainer.run.data import samples_of
+from marsam_trainer.run.optimisers import state_bytes
+from marsam_trainer.run.recompute import checkpoint_blocks
 from marsam_trainer.run.reporter import device_memory
 from marsam_trainer.run.work import load_order
 
@@ -96,7 +98,8 @@ def _measure(
     quantisation = method.quantisation(params)
     quantised = _linear_sizes(denoiser, family.facts) if quantisation else []
     trained = method.attach(denoiser, family.facts, params, seed=spec.seed)
-    count = sum(value.numel() for value in trained.values())
+    sizes = [value.numel() for value in trained.values()]
+    count = sum(sizes)
     frozen = sum(value.numel() for value in denoiser.parameters() if not value.requires_grad) - sum(quantised)
     base = frozen * width + sum(nf4_bytes(size, quantisation) for size in quantised if quantisation)
     activations, flops = _trace(family, denoiser, facts, spec, width)
@@ -108,13 +111,14 @@ def _measure(
             "base weights": base,
             "trainable weights": count * 4 * (2 if spec.ema_decay else 1),
             "gradients": count * 4,
-            "optimiser": count * 8,
+            "optimiser": state_bytes(spec.optimiser, sizes),
             "activations": activations,
         },
         "trainable": count,
         "share": sum(quantised) / every,
         # Backward to the inputs costs one forward more, to the weights another for those that train.
-        "flops": flops * (2.0 + min(1.0, count / every)),
+        # A block that was not kept is computed twice.
+        "flops": spec.accumulate * flops * (2.0 + min(1.0, count / every) + float(spec.gradient_checkpointing)),
     }
 
 
@@ -123,7 +127,7 @@ def _linear_sizes(denoiser: Any, facts: FamilyFacts) -> list[int]:
     return [
         layer.weight.numel()
         for name, layer in denoiser.named_modules()
-        if type(layer) is torch.nn.Linear and not any(part in name for part in facts.keep)
+        if type(layer) is torch.nn.Linear and not kept(name, facts.keep)
     ]
 
 
@@ -139,8 +143,13 @@ def nf4_bytes(size: int, quantisation: Quantisation) -> int:
 
 def _trace(family: Family, denoiser: Any, facts: BaseFacts, spec: RunSpec, width: int) -> tuple[int, float]:
     """(bytes that autograd keeps, arithmetic operations) of one forward of the run's batch, traced on the meta
-    device."""
+    device.
+
+    Of blocks that are computed again only the largest one's insides are there at a time.
+    """
     dtype = torch.bfloat16 if width == 2 else torch.float32
+    # Cast first: on the meta device that gives every weight another storage, which would count as an activation.
+    denoiser = denoiser.to(dtype)
     weights = {value.untyped_storage()._cdata for value in denoiser.parameters()}
     kept: dict[int, int] = {}
 
@@ -159,10 +168,27 @@ def _trace(family: Family, denoiser: Any, facts: BaseFacts, spec: RunSpec, width
             for name, shape in facts.conditioning.items()
         }
     )
+    insides: list[int] = []
+
+    def measured(block: Any, *arguments: Any) -> Any:
+        outside, before = dict(kept), sum(kept.values())
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+            given = block(*arguments)
+        insides.append(sum(kept.values()) - before)
+        kept.clear()
+        kept.update(outside)
+        for value in (*arguments, given):
+            if isinstance(value, torch.Tensor):
+                keep(value)
+        return given
+
+    if spec.gradient_checkpointing:
+        checkpoint_blocks(denoiser, with_=measured)
+        denoiser.train()
     counter = FlopCounterMode(display=False)
     with counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
-        family.predict(denoiser.to(dtype), noisy, t, cond, train_steps=facts.train_steps)
-    return sum(kept.values()), float(counter.get_total_flops())
+        family.predict(denoiser, noisy, t, cond, train_steps=facts.train_steps)
+    return sum(kept.values()) + max(insides, default=0), float(counter.get_total_flops())
 
 
 def _machine_flops(device: str) -> float:

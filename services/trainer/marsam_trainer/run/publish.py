@@ -158,6 +158,9 @@ def _order(spec: RunSpec) -> dict[str, Any]:
         "snr_gamma",
         "ema_decay",
         "warmup_steps",
+        "optimiser",
+        "accumulate",
+        "gradient_checkpointing",
     )
     return {name: getattr(spec, name) for name in names} | {"languages": list(spec.languages)}
 

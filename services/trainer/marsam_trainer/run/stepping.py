@@ -2,6 +2,7 @@
 
 import math
 import time
+from dataclasses import fields
 from pathlib import Path
 
 from safetensors.torch import load_file
@@ -56,7 +57,7 @@ def take_steps(work: Work, loop: Loop, drawing: Drawing, scratch: Path) -> float
             done,
             loss=loss,
             norm=loop.norm,
-            images=spec.batch_size,
+            images=spec.step_size,
             seconds=seconds,
             spent=loop.spent,
             learning_rate=loop.plan.rate(done - 1),
@@ -108,7 +109,9 @@ def _save(work: Work, loop: Loop, scratch: Path) -> None:
 
 
 def _spec_digest(work: Work) -> str:
-    """Of all that may not change between attempts. What is only recorded is left out, so that a checkpoint from before
-    such a field was there is still of the same order."""
-    plain = to_plain(work.spec)
-    return digest_of(canonical({name: value for name, value in plain.items() if name not in RunSpec.RECORDED}))
+    """Of all that may not change between attempts. What is only recorded is left out, and what came later while it is
+    at its default, so that a checkpoint from before such a field was there is still of the same order."""
+    usual = {entry.name: entry.default for entry in fields(RunSpec) if entry.name in RunSpec.LATER}
+    plain = {name: value for name, value in to_plain(work.spec).items() if name not in RunSpec.RECORDED}
+    kept = {name: value for name, value in plain.items() if name not in usual or value != usual[name]}
+    return digest_of(canonical(kept))

@@ -24,6 +24,7 @@ from marsam_trainer.run.drawing import Drawing
 from marsam_trainer.run.encoded import EncodedCache
 from marsam_trainer.run.feed import Feed, TrainingSet
 from marsam_trainer.run.loop import Loop, Plan
+from marsam_trainer.run.recompute import checkpoint_blocks
 from marsam_trainer.run.reporter import device_memory
 from marsam_trainer.run.stepping import resume, take_steps
 from marsam_trainer.run.work import Work
@@ -104,6 +105,8 @@ def _train(work: Work, scratch: Path, lanes: Lanes, found: tuple[Checkpoint, Pat
     )
     share = quantised_share(parts.denoiser)
     trained = method.attach(_denoiser(parts), family.facts, params, seed=spec.seed)
+    if spec.gradient_checkpointing:
+        checkpoint_blocks(_denoiser(parts))
     loop = _loop(work, family, parts, trained, samples, lanes, dropout=float(params.get("dropout", 0.0)) > 0.0)
     if found is not None:
         resume(work, loop, *found)
@@ -195,7 +198,7 @@ def _loop(
         samples,
         schedule.of(parts.facts, side, side),
         seed=spec.seed,
-        batch_size=spec.batch_size,
+        batch_size=spec.step_size,
         caption_dropout=spec.caption_dropout,
     )
     plan = Plan(
@@ -205,6 +208,8 @@ def _loop(
         seed=spec.seed,
         snr_gamma=spec.snr_gamma,
         ema_decay=spec.ema_decay,
+        optimiser=spec.optimiser,
+        accumulate=spec.accumulate,
     )
     return Loop(
         family, parts, registry.objective(parts.facts.objective), trained, feed, plan, lanes=lanes, reseed=dropout
@@ -230,7 +235,7 @@ def _metrics(
         "steps": float(loop.position.step),
         "samples": float(len(loop.feed.samples)),
         "final_loss": sum(last) / len(last) if last else 0.0,
-        "images_per_second": work.spec.batch_size * taken / seconds if seconds else 0.0,
+        "images_per_second": work.spec.step_size * taken / seconds if seconds else 0.0,
         "train_seconds": seconds,
         "attempt_seconds": time.monotonic() - began,
         "peak_memory_bytes": float(device_memory(work.device).peak),

@@ -14,20 +14,16 @@ import bitsandbytes as bnb
 import torch
 from torch import nn
 
-from marsam.diffusion.spec import Precision, Quantisation
+from marsam.diffusion.spec import Precision, Quantisation, kept
 from marsam.diffusion.weights.net import DTYPES, Place
 
 
 def replace(module: Any, *, keep: Sequence[str], quantisation: Quantisation, precision: Precision) -> list[str]:
-    """Put a Linear4bit in the place of every `nn.Linear` whose name holds none of `keep`; return the names replaced.
+    """Put a Linear4bit in the place of every `nn.Linear` that is not among `keep`; return the names replaced.
 
     `module` must be on the meta device: weights that are already loaded would be lost.
     """
-    names = [
-        name
-        for name, layer in module.named_modules()
-        if type(layer) is nn.Linear and not any(part in name for part in keep)
-    ]
+    names = [name for name, layer in module.named_modules() if type(layer) is nn.Linear and not kept(name, keep)]
     for name in names:
         path, _, leaf = name.rpartition(".")
         owner = module.get_submodule(path)

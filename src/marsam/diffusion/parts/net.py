@@ -1,6 +1,6 @@
 """Loading the parts of a base from a diffusers folder: what every family does alike."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from marsam.core.errors import Corrupt, Missing
 from marsam.diffusion import registry
 from marsam.diffusion.basefiles import read_json
 from marsam.diffusion.nf4 import net as nf4
-from marsam.diffusion.spec import Components, FamilyFacts, Part, Precision, Quantisation
+from marsam.diffusion.spec import Components, Conditioning, FamilyFacts, Part, Precision, Quantisation
 from marsam.diffusion.weights.net import DTYPES, stream, weight_files
 
 
@@ -95,6 +95,26 @@ def image_coder(parts: Components) -> Any:
     return _need(parts.image_coder, Part.IMAGE)
 
 
+def tokens(tokenizer: Any, texts: Sequence[str], length: int) -> Any:
+    """Tokens of texts of which only the real ones count: at most `length`, filled up on the right to the longest."""
+    return tokenizer(
+        list(texts), padding=True, padding_side="right", max_length=length, truncation=True, return_tensors="pt"
+    )
+
+
+def masked(hidden: torch.Tensor, mask: torch.Tensor) -> Conditioning:
+    """`hidden` (B, L, W) and `mask` (B, L); what the mask leaves out is zero, so that nothing of it is kept."""
+    mask = mask.bool()
+    return Conditioning({"hidden": hidden.masked_fill(~mask.unsqueeze(-1), 0.0), "mask": mask})
+
+
+def unpadded(hidden: torch.Tensor, mask: torch.Tensor | None) -> list[torch.Tensor]:
+    """Row by row of `hidden` (B, L, W), the tokens that the mask lets count: all, if there is none."""
+    if mask is None:
+        return list(hidden)
+    return [row[:length] for row, length in zip(hidden, mask.sum(dim=1).tolist(), strict=True)]
+
+
 def _need(part: Any, name: Part) -> Any:
     if part is None:
         raise Missing(f"this needs the base's {name} part, which was not loaded", reason="PART_NOT_LOADED")
@@ -112,3 +132,15 @@ def unscaled_picture(coder: Any, latents: torch.Tensor) -> torch.Tensor:
     """The way back: pixels (B, 3, H, W), float32 in [-1, 1]."""
     latents = latents.to(torch.float32) / coder.config.scaling_factor + (coder.config.shift_factor or 0.0)
     return coder.decode(latents, return_dict=False)[0].clamp(-1.0, 1.0)
+
+
+def to_tokens(latents: torch.Tensor, patch: int) -> torch.Tensor:
+    """(B, C, h, w) → (B, h/patch · w/patch, C·patch²): squares of cells row by row, each with its channels outermost,
+    then its rows."""
+    return torch.nn.functional.pixel_unshuffle(latents, patch).flatten(2).transpose(1, 2)
+
+
+def from_tokens(tokens: torch.Tensor, shape: tuple[int, int], patch: int) -> torch.Tensor:
+    """The way back from `to_tokens`; `shape` is (h, w) in cells."""
+    squares = tokens.transpose(1, 2).unflatten(2, (shape[0] // patch, shape[1] // patch))
+    return torch.nn.functional.pixel_shuffle(squares, patch)

@@ -1,0 +1,31 @@
+"""Gradient checkpointing (arXiv 1604.06174): a block's insides are forgotten on the way out, and computed again on the
+way back."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch.utils.checkpoint import checkpoint
+
+from marsam.core.errors import Unsupported
+
+Recompute = Callable[..., Any]
+
+
+def checkpoint_blocks(denoiser: Any, *, with_: Recompute | None = None) -> None:
+    """Let every block of a denoiser be computed again on the way back. Raises `Unsupported` when its class cannot.
+
+    `with_` stands for the function that calls a block; it is given the block and its arguments.
+    """
+    if not getattr(denoiser, "_supports_gradient_checkpointing", False):
+        raise Unsupported(
+            f"a {type(denoiser).__name__} cannot compute its blocks again",
+            reason="CHECKPOINTING_UNSUPPORTED",
+            field="gradient_checkpointing",
+            remedy="leave gradient_checkpointing out",
+        )
+    denoiser.enable_gradient_checkpointing(with_ or again)
+
+
+def again(block: Any, *arguments: Any) -> Any:
+    """Call a block; its insides are not kept."""
+    return checkpoint(block, *arguments, use_reentrant=False)

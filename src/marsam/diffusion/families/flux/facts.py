@@ -1,0 +1,103 @@
+"""What is true of FLUX.1 bases (dev, schnell), and how a base's own JSON files are read. Imports no torch."""
+
+from collections.abc import Mapping
+
+from marsam.diffusion import basefiles
+from marsam.diffusion.schedule import Flow, line_through
+from marsam.diffusion.spec import BaseFacts, FamilyFacts
+
+# Both kinds of block name these alike; `add_*` and `to_add_out` are the caption's side of the blocks with two streams.
+_ATTENTION = (
+    *("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0"),
+    *("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out"),
+)
+_MLP = ("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2", "proj_mlp", "proj_out")
+
+PATCH = 2
+"""The transformer takes squares of 2×2 latent cells, packed into the channels of one token."""
+
+_LONGEST, _LONGEST_DISTILLED = 512, 256
+"""T5 tokens that the maker trained dev and schnell with (its own `load_t5`, and diffusers' FLUX page)."""
+
+FACTS = FamilyFacts(
+    name="flux",
+    title="FLUX.1 (transformer, CLIP and T5 text encoders)",
+    objectives=("flow",),
+    side_multiple=16,
+    min_side=32,
+    max_side=2048,
+    targets={"attention": _ATTENTION, "all": (*_ATTENTION, *_MLP)},
+    default_targets="all",
+    # Embedders, the way in and the way out, and the modulation of every block (its only Linear layers below a norm).
+    # Blocks with one stream have a `proj_out` too, which is large: only the last layer is kept.
+    keep=("time_text_embed", "context_embedder", "x_embedder", "norm", "^proj_out"),
+    config_files=(
+        "transformer/config.json",
+        "vae/config.json",
+        "text_encoder/config.json",
+        "text_encoder_2/config.json",
+        "scheduler/scheduler_config.json",
+        "tokenizer_2/tokenizer_config.json",
+    ),
+    denoiser_folder="transformer",
+    text_folders=("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"),
+)
+
+
+def read_base(configs: Mapping[str, basefiles.Config]) -> BaseFacts:
+    """Read a base's facts from its parsed JSON files, keyed by relative path (`FACTS.config_files`).
+
+    Raises `Invalid` with one violation per fault when this is no base of the family.
+    """
+    return basefiles.read(FACTS, configs, _read)
+
+
+def _read(
+    transformer: basefiles.Config,
+    vae: basefiles.Config,
+    clip: basefiles.Config,
+    t5: basefiles.Config,
+    scheduler: basefiles.Config,
+    tokenizer: basefiles.Config,
+) -> BaseFacts:
+    channels = int(vae.get("latent_channels", 4))
+    faults = basefiles.class_fault("transformer", transformer, "FluxTransformer2DModel")
+    faults += basefiles.class_fault("vae", vae, "AutoencoderKL")
+    faults += basefiles.class_fault("scheduler", scheduler, "FlowMatchEulerDiscreteScheduler")
+    if int(transformer.get("in_channels", 64)) != channels * PATCH**2:
+        faults.append(("the transformer's channels are not the VAE's (a Fill or control base?)", "BASE_CHANNELS"))
+    hidden, pooled = int(t5.get("d_model", 0)), int(clip.get("hidden_size", 0))
+    if hidden != int(transformer.get("joint_attention_dim", 4096)):
+        faults.append(("text_encoder_2 is not as wide as the transformer expects", "BASE_CHANNELS"))
+    if pooled != int(transformer.get("pooled_projection_dim", 768)):
+        faults.append(("text_encoder is not as wide as the transformer expects", "BASE_CHANNELS"))
+    basefiles.refuse(faults)
+    factor = basefiles.image_factor(vae)
+    embedded = bool(transformer.get("guidance_embeds", False))
+    dynamic = bool(scheduler.get("use_dynamic_shifting", False))
+    # schnell is the one that neither takes guidance nor shifts its times.
+    distilled = not embedded and not dynamic
+    length = basefiles.text_length(tokenizer, _LONGEST_DISTILLED if distilled else _LONGEST)
+    return BaseFacts(
+        family=FACTS.name,
+        objective="flow",
+        latent_channels=channels,
+        latent_factor=factor,
+        side_multiple=factor * PATCH,
+        default_side=int(vae.get("sample_size") or 1024),
+        text_length=length,
+        conditioning={"hidden": (length, hidden), "pooled": (pooled,)},
+        train_steps=int(scheduler.get("num_train_timesteps", 1000)),
+        scheduler=dict(scheduler),
+        patch=PATCH,
+        flow=Flow(
+            shift=float(scheduler.get("shift", 1.0)),
+            mu=line_through(scheduler) if dynamic else None,
+            exponential=scheduler.get("time_shift_type", "exponential") == "exponential",
+            even=True,
+        ),
+        embedded_guidance=embedded,
+        distilled=distilled,
+        default_steps=4 if distilled else 28,
+        default_guidance=1.0 if distilled else 3.5,
+    )

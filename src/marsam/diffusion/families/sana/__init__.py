@@ -1,0 +1,1 @@
+"""Sana: a linear-attention transformer over f32 latents with Gemma 2 as its text encoder."""

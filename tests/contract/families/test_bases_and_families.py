@@ -1,0 +1,65 @@
+"""A base belongs to one family, and a plan can be made for it without its weights."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from marsam_trainer.run import plan
+
+from marsam.catalog.runs import RunSpec
+from marsam.core.errors import Invalid
+from marsam.diffusion import registry
+from tests.contract.families import rig as rigs
+
+every_family = pytest.mark.parametrize("family", registry.families())
+
+
+def spec(method: str, batch: int, side: int) -> RunSpec:
+    """An order for a run, of which a plan takes the numbers."""
+    return RunSpec(
+        name="projects/plan/runs/01jdzq00000000000000000000",
+        base="projects/plan/models/base",
+        base_digest="sha256:" + 64 * "0",
+        dataset_version="projects/plan/datasets/data/versions/v1",
+        dataset_digest="sha256:" + 64 * "0",
+        method=method,
+        output_model_id="tuned",
+        steps=10,
+        batch_size=batch,
+        learning_rate=1e-4,
+        resolution=side,
+        seed=1,
+        precision="bf16",
+    )
+
+
+@every_family
+def test_a_base_is_of_one_family_alone(bases: dict[str, Path], family: str) -> None:
+    def takes(name: str) -> bool:
+        try:
+            return registry.read_base_folder(name, bases[family]).family == name
+        except Invalid as error:
+            assert error.field == "base"
+            return False
+
+    assert [name for name in registry.families() if takes(name)] == [family]
+
+
+@every_family
+@pytest.mark.parametrize("method", registry.methods())
+def test_a_plan_is_made_of_shapes_alone(bases: dict[str, Path], family: str, method: str) -> None:
+    net, how = registry.family(family), registry.method(method)
+    facts = registry.read_base_folder(family, bases[family])
+    params = registry.method_params(method, rigs.PARAMS[method], family=family)
+
+    def measured(batch: int) -> dict[str, Any]:
+        return plan._measure(net, how, params, bases[family], facts, spec(method, batch, facts.default_side))
+
+    one, two = measured(1), measured(2)
+    assert one["trainable"] > 0
+    assert two["flops"] == pytest.approx(2 * one["flops"])
+    assert two["terms"]["activations"] > one["terms"]["activations"] > 0
+    loaded = rigs.load(bases[family], family, method)
+    assert one["trainable"] == sum(value.numel() for value in loaded.trained.values())
+    assert not any(value.device == torch.device("meta") for value in loaded.denoiser.parameters())

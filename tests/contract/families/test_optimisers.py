@@ -1,0 +1,161 @@
+"""Every optimiser resumes in the same bits, keeps what the plan says, and refuses another one's state; steps taken in
+parts, and blocks computed again, give the gradients of the whole."""
+
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+from marsam_trainer.run import optimisers, plan, recompute
+from marsam_trainer.run.checkpoint import write_state
+from safetensors.torch import load_file
+
+from marsam.catalog.runs import Optimiser, RunSpec
+from marsam.core.errors import Invalid, Unsupported
+from marsam.core.ids import new_ulid
+from marsam.diffusion import registry
+from tests.contract.families import rig as rigs
+
+pytestmark = pytest.mark.slow
+KINDS: tuple[Optimiser, ...] = get_args(Optimiser)
+every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+@pytest.fixture(autouse=True)
+def _small_tensors_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    # At tiny sizes no tensor would be held in 8 bits otherwise.
+    monkeypatch.setattr(optimisers, "LEAST_8BIT", 64)
+
+
+def _loop(bases: dict[str, Path], method: str, **plan: Any) -> Any:
+    return rigs.loop(rigs.load(bases["sd1"], "sd1", method), **plan)
+
+
+@every_kind
+@pytest.mark.parametrize("method", registry.methods())
+def test_a_resumed_run_ends_in_the_same_bits(
+    bases: dict[str, Path], method: str, kind: Optimiser, tmp_path: Path
+) -> None:
+    whole = _loop(bases, method, optimiser=kind, ema_decay=0.9, steps=6)
+    while not whole.done:
+        whole.step()
+    first = _loop(bases, method, optimiser=kind, ema_decay=0.9, steps=6)
+    for _ in range(3):
+        first.step()
+    write_state(first.state(), tmp_path / "state.safetensors")
+    second = _loop(bases, method, optimiser=kind, ema_decay=0.9, steps=6)
+    second.restore(load_file(tmp_path / "state.safetensors"), 3)
+    while not second.done:
+        second.step()
+    assert second.position.losses == whole.position.losses
+    assert rigs.digest(second.state()) == rigs.digest(whole.state())
+
+
+@every_kind
+def test_its_state_takes_what_the_plan_says(bases: dict[str, Path], kind: Optimiser) -> None:
+    loop = _loop(bases, "lora", optimiser=kind)
+    loop.step()
+    moments = [
+        part
+        for name, part in optimisers.state(loop.optimiser, loop.trained).items()
+        if not name.startswith("optimiser/step/")
+    ]
+    eight = [part for part in moments if part.dtype == torch.uint8]
+    assert bool(eight) == kind.startswith("adamw_8bit")
+    sizes = [value.numel() for value in loop.trained.values()]
+    assert sum(part.nbytes for part in moments) == optimisers.state_bytes(kind, sizes)
+
+
+def test_the_fused_kernel_is_used_where_it_was_asked_for(bases: dict[str, Path]) -> None:
+    fused, plain = (_loop(bases, "lora", optimiser=kind, rate=1e-3) for kind in ("adamw", "adamw_unfused"))
+    assert fused.optimiser.param_groups[0]["fused"] is True
+    assert not plain.optimiser.param_groups[0]["fused"]
+    for _ in range(4):
+        assert fused.step() == pytest.approx(plain.step(), rel=1e-4)
+
+
+def test_eight_bits_learn_nearly_the_same(bases: dict[str, Path]) -> None:
+    exact, coarse = (_loop(bases, "full", optimiser=kind, rate=1e-3) for kind in ("adamw", "adamw_8bit"))
+    for _ in range(6):
+        assert coarse.step() == pytest.approx(exact.step(), rel=0.05)
+
+
+@pytest.mark.parametrize(("saved", "read"), [("adamw", "adamw_8bit"), ("adamw_8bit", "adamw")])
+def test_another_optimisers_state_is_refused(bases: dict[str, Path], saved: Optimiser, read: Optimiser) -> None:
+    one = _loop(bases, "lora", optimiser=saved)
+    one.step()
+    with pytest.raises(Invalid) as caught:
+        _loop(bases, "lora", optimiser=read).restore(one.state(), 1)
+    assert caught.value.reason == "CHECKPOINT_MISMATCH"
+
+
+def _gradients(loop: Any) -> tuple[float, dict[str, torch.Tensor]]:
+    loop.parts.denoiser.train()
+    loss, _ = loop._gradients(loop.feed.batch(0))
+    return loss, {name: value.grad.clone() for name, value in loop.trained.items()}
+
+
+@pytest.mark.parametrize("accumulate", [2, 3, 4])
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_a_step_in_parts_has_the_gradient_of_the_whole(bases: dict[str, Path], accumulate: int, lanes: int) -> None:
+    loss, whole = _gradients(_loop(bases, "lora"))
+    parted, parts = _gradients(_loop(bases, "lora", accumulate=accumulate, lanes=lanes))
+    assert parted == pytest.approx(loss, rel=1e-5)
+    for name, gradient in whole.items():
+        torch.testing.assert_close(parts[name], gradient, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("method", registry.methods())
+def test_blocks_computed_again_give_the_same_gradients_from_less_memory(bases: dict[str, Path], method: str) -> None:
+    plain, again = (_loop(bases, method) for _ in range(2))
+    recompute.checkpoint_blocks(again.parts.denoiser)
+    kept = [0, 0]
+    found = []
+    for place, loop in enumerate((plain, again)):
+
+        def keep(value: torch.Tensor, place: int = place) -> torch.Tensor:
+            kept[place] += value.nbytes
+            return value
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+            found.append(_gradients(loop))
+    assert found[0][0] == found[1][0]
+    assert all(torch.equal(found[0][1][name], found[1][1][name]) for name in found[0][1])
+    assert kept[1] < 0.7 * kept[0]
+
+
+def test_a_network_that_cannot_is_told() -> None:
+    with pytest.raises(Unsupported) as caught:
+        recompute.checkpoint_blocks(torch.nn.Linear(2, 2))
+    assert caught.value.reason == "CHECKPOINTING_UNSUPPORTED"
+
+
+def _order(**changes: Any) -> RunSpec:
+    digest = f"sha256:{'0' * 64}"
+    fields: dict[str, Any] = {
+        "name": f"projects/p/runs/{new_ulid()}", "base": "projects/p/models/b", "base_digest": digest,
+        "dataset_version": "projects/p/datasets/d/versions/1", "dataset_digest": digest, "method": "lora",
+        "output_model_id": "m", "steps": 1, "batch_size": 4, "learning_rate": 1e-3, "resolution": 32, "seed": 0,
+    }  # fmt: skip
+    return RunSpec(**{**fields, **changes})
+
+
+def test_the_plan_knows_what_less_memory_costs(bases: dict[str, Path], tmp_path: Path) -> None:
+    family, method = registry.family("sd1"), registry.method("lora")
+    facts = registry.read_base_folder("sd1", bases["sd1"])
+    params = registry.method_params("lora", {"rank": 4}, family="sd1")
+    plans = {
+        name: plan._measure(family, method, params, bases["sd1"], facts, _order(**changes))
+        for name, changes in {
+            "plain": {},
+            "again": {"gradient_checkpointing": True},
+            "eight": {"optimiser": "adamw_8bit"},
+            "twice": {"accumulate": 2},
+        }.items()
+    }
+    terms = {name: found["terms"] for name, found in plans.items()}
+    assert terms["again"]["activations"] < 0.7 * terms["plain"]["activations"]
+    assert plans["again"]["flops"] > plans["plain"]["flops"]
+    assert terms["eight"]["optimiser"] < 0.5 * terms["plain"]["optimiser"]
+    assert terms["twice"] == terms["plain"]
+    assert plans["twice"]["flops"] == 2 * plans["plain"]["flops"]
