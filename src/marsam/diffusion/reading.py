@@ -72,9 +72,11 @@ class Reading:
         return self.unknown <= UNKNOWN and self.lost <= LOST
 
 
-def usable(tokenizer: Tokenizer, text_length: int) -> int:
-    """Tokens of a caption's own that fit into `text_length`. A tokenizer without a limit says 10^30."""
-    return max(1, min(text_length, int(tokenizer.model_max_length)) - tokenizer.num_special_tokens_to_add())
+def usable(tokenizer: Tokenizer, text_length: int, *, preamble: str = "") -> int:
+    """Tokens of a caption's own that fit into `text_length` behind `preamble`. A tokenizer without a limit says
+    10^30."""
+    before = sum(map(len, _codes(tokenizer, [preamble] if preamble else [])))
+    return max(1, min(text_length, int(tokenizer.model_max_length)) - tokenizer.num_special_tokens_to_add() - before)
 
 
 def read(

@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 
 
 class Part(StrEnum):
-    """A separately loadable part of a base."""
+    """A separately loadable part of a base. `WORDS` are the tokenizers alone; `TEXT` has them and the encoders."""
 
     DENOISER = "denoiser"
     TEXT = "text"
+    WORDS = "words"
     IMAGE = "image"
 
 
@@ -137,9 +138,10 @@ class BaseFacts:
     default_steps: int = 20
     default_guidance: float = 5.0
     caption_tokens: Mapping[str, int] = field(default_factory=dict)
-    """Tokens of a caption's own that the base takes, by the tokenizer's folder: where a template takes some of
-    `text_length`, or tokenizers are cut at different lengths. Otherwise `text_length` and the tokenizer's own limit
-    decide, its special tokens left out."""
+    """Tokens of a caption's own that the base takes, by the tokenizer's folder, where tokenizers are cut at different
+    lengths. Otherwise `text_length` and the tokenizer's own limit decide, less special tokens and `preamble`."""
+    preamble: str = ""
+    """What a chat template puts before a caption, where its tokens count towards `text_length`."""
 
     def check_size(self, width: int, height: int, *, field: str = "resolution") -> None:
         """Raise `Invalid` unless a picture of this size can be made."""

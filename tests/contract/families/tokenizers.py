@@ -5,6 +5,8 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import CLIPTokenizer, PreTrainedTokenizerFast, T5TokenizerFast
 
+from tests.contract.families.bases import byte_letters
+
 ENGLISH = ("a", "man", "in", "lab", "red", "kite", "the", "blue", "door", "of", "with", "old")
 
 
@@ -29,10 +31,11 @@ def words_only(folder: Path) -> Path:
     return folder
 
 
-def clip(folder: Path) -> Path:
-    """The size of CLIP's limit around the bytes of `bases.write_tokenizer`."""
-    from tests.contract.families.bases import write_tokenizer
-
-    write_tokenizer(folder)
-    CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=77).save_pretrained(folder)
+def clip(folder: Path, *, letters: str = "") -> Path:
+    """A CLIP tokenizer of CLIP's length without merges: every byte a token, or only `letters`, all else unknown."""
+    known = [*letters] or byte_letters()
+    words = [*known, *(letter + "</w>" for letter in known), "<|startoftext|>", "<|endoftext|>"]
+    CLIPTokenizer(vocab={word: row for row, word in enumerate(words)}, merges=[], model_max_length=77).save_pretrained(
+        folder
+    )
     return folder

@@ -17,7 +17,7 @@ from marsam.api.trainer.v1 import trainer_pb2
 from marsam.core.errors import Invalid
 from marsam.rpc.wire import error_of
 from tests.contract.families.bases import build_sd1
-from tests.contract.families.tokenizers import t5_without_arabic
+from tests.contract.families.tokenizers import clip
 from tests.integration.run.store import make
 from tests.integration.trainer.harness import Service, state
 from tests.integration.trainer.samples import exported, header
@@ -84,7 +84,7 @@ async def test_import_train_watch_export_and_load(tmp_path: Path) -> None:
 async def test_captions_that_the_base_cannot_read_are_refused_whatever_its_family(tmp_path: Path) -> None:
     folder = build_sd1(tmp_path / "base", prediction="epsilon")
     shutil.rmtree(folder / "tokenizer")
-    t5_without_arabic(folder / "tokenizer")
+    clip(folder / "tokenizer", letters="abcdefghijklmnopqrstuvwxyz0123456789")
     shelf = await make(tmp_path / "store", folder)
     async with Service(tmp_path, run_command=PYTHON_RUN) as service:
         spec = trainer_pb2.RunSpec(

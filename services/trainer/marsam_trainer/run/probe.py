@@ -7,11 +7,11 @@ from typing import Any
 
 from marsam.catalog.datasets import DatasetVersion
 from marsam.catalog.runs import RunSpec
-from marsam.core.errors import Corrupt, Invalid, Violation
+from marsam.core.errors import Invalid, Violation
 from marsam.core.records import to_plain
 from marsam.diffusion import reading, registry
-from marsam.diffusion.reading import Reading
-from marsam.diffusion.spec import BaseFacts
+from marsam.diffusion.reading import Reading, Tokenizer
+from marsam.diffusion.spec import BaseFacts, FamilyFacts, Part
 from marsam.store.blobs import Blobs
 from marsam.store.cache import Cache
 from marsam_trainer.run.bridge import Bridge
@@ -29,7 +29,7 @@ def probe(bridge: Bridge, blobs: Blobs, spec: RunSpec, *, cache: Path) -> dict[s
     with tempfile.TemporaryDirectory(prefix="probe-") as folder:
         source = bridge.call(Cache(cache).lay_out(blobs, base.project, files, Path(folder)))
         facts = registry.read_base_folder(base.family, source)
-        readings = readings_of(source, facts, captions_of(version, spec.languages))
+        readings = _readings(source, facts, captions_of(version, spec.languages))
     return {
         "readings": [to_plain(entry) for entry in readings],
         "faults": [_told(violation, remedy) for violation, remedy in reading.faults(readings)],
@@ -39,7 +39,7 @@ def probe(bridge: Bridge, blobs: Blobs, spec: RunSpec, *, cache: Path) -> dict[s
 
 def check(source: Path, facts: BaseFacts, version: DatasetVersion, languages: Sequence[str]) -> list[str]:
     """What is worth saying of how the base in `source` reads a run's captions. Raises `Invalid` when it does not."""
-    readings = readings_of(source, facts, captions_of(version, languages))
+    readings = _readings(source, facts, captions_of(version, languages))
     found = reading.faults(readings)
     if found:
         violation, remedy = found[0]
@@ -63,39 +63,32 @@ def captions_of(version: DatasetVersion, languages: Sequence[str]) -> dict[str, 
     return dict(sorted(found.items()))
 
 
-def readings_of(source: Path, facts: BaseFacts, captions: Mapping[str, Sequence[str]]) -> list[Reading]:
-    """A reading for each language and each tokenizer of the base in `source`. Raises `Corrupt`."""
-    family = registry.family_facts(facts.family)
-    readers = family.readers or family.tokenizers()
-    tokenizers = {name: _tokenizer(source / name) for name in family.tokenizers()} if captions else {}
+def readings_of(
+    words: Mapping[str, Tokenizer], family: FamilyFacts, facts: BaseFacts, captions: Mapping[str, Sequence[str]]
+) -> list[Reading]:
+    """A reading for each language and each of the tokenizers, which are named by their folders."""
+    readers = family.readers or tuple(words)
     return [
         reading.read(
             tokenizer,
             texts,
             language=language,
             name=name,
-            usable=facts.caption_tokens.get(name) or reading.usable(tokenizer, facts.text_length),
+            usable=facts.caption_tokens.get(name)
+            or reading.usable(tokenizer, facts.text_length, preamble=facts.preamble),
             attends=name in readers,
         )
         for language, texts in captions.items()
-        for name, tokenizer in tokenizers.items()
+        for name, tokenizer in words.items()
     ]
 
 
-def _tokenizer(folder: Path) -> Any:
-    # Imported here: whoever has no captions to read needs none of it.
-    from transformers import AutoTokenizer
-
-    try:
-        # The class that the base's own file names; code in the base is never run.
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, TypeError, KeyError, ImportError) as error:
-        raise Corrupt(
-            f"{folder.name} cannot be loaded: {error}",
-            reason="TOKENIZER_UNREADABLE",
-            field="base",
-            remedy="compare the folder with the one that the pipeline's save_pretrained writes",
-        ) from error
+def _readings(source: Path, facts: BaseFacts, captions: Mapping[str, Sequence[str]]) -> list[Reading]:
+    """Of the base in `source`, whose tokenizers are loaded as its family does for training. Raises `Corrupt`."""
+    if not captions:
+        return []
+    parts = registry.family(facts.family).load(source, parts=frozenset({Part.WORDS}))
+    return readings_of(parts.text, registry.family_facts(facts.family), facts, captions)
 
 
 def _told(violation: Violation, remedy: str = "") -> dict[str, str]:
