@@ -18,6 +18,7 @@ from diffusers import (
 )
 
 from marsam.core.errors import Cancelled, Invalid, Precondition, unknown_name
+from marsam.diffusion.guidance import as_long_as, guide
 from marsam.diffusion.spec import BaseFacts, Components, Conditioning, Family
 
 _TABLES: Mapping[str, Any] = {"ddim": DDIMScheduler, "euler": EulerDiscreteScheduler}
@@ -125,19 +126,6 @@ def initial_noise(shape: Sequence[int], seed: int) -> torch.Tensor:
     return torch.randn((1, *shape), generator=torch.Generator("cpu").manual_seed(seed), dtype=torch.float32)
 
 
-def guide(
-    conditional: torch.Tensor, unconditional: torch.Tensor, guidance: float, *, rescale: float = 0.0
-) -> torch.Tensor:
-    """Classifier-free guidance (arXiv 2207.12598); `rescale` brings the spread back by that share (arXiv 2305.08891,
-    3.4)."""
-    guided = unconditional + guidance * (conditional - unconditional)
-    if rescale:
-        axes = tuple(range(1, guided.ndim))
-        spread = conditional.std(dim=axes, keepdim=True) / guided.std(dim=axes, keepdim=True)
-        guided = guided * (rescale * spread + (1.0 - rescale))
-    return guided
-
-
 class Walk:
     """One picture on its way from noise to a clean latent (1, C, h, w). Not shared between threads."""
 
@@ -146,6 +134,7 @@ class Walk:
         self.index = 0
         self._train_steps = facts.train_steps
         self._flow = facts.flow is not None
+        self._keep_length = facts.patch if facts.guidance_keeps_length else 0
         self._scheduler = make_scheduler(
             facts, picture.scheduler, picture.steps, width=picture.width, height=picture.height
         )
@@ -178,6 +167,8 @@ class Walk:
             if unconditional is None:
                 raise Precondition("a guided step needs the unconditional prediction", reason="GUIDANCE_MISSING")
             prediction = guide(conditional, unconditional, self.picture.guidance, rescale=self.picture.guidance_rescale)
+            if self._keep_length:
+                prediction = as_long_as(conditional, prediction, self._keep_length)
         step = self._scheduler.timesteps[self.index]
         self.latent = self._scheduler.step(prediction, step, self.latent, return_dict=False)[0]
         self.index += 1

@@ -66,7 +66,8 @@ class FamilyFacts:
     """What is true of every base of a family.
 
     `targets` maps a preset's name to the module-name suffixes an adapter is put on; `keep` lists name fragments of
-    Linear layers that are never quantised (`^` before one: only where the name begins with it); `side_multiple`,
+    Linear layers that are never quantised (`^` before one: only where the name begins with it); `idle` names modules
+    that no prediction depends on, so that they never train (block `-1` is the last of its list); `side_multiple`,
     `min_side` and `max_side` are in pixels and bound what `BaseFacts` may narrow further.
     """
 
@@ -91,6 +92,7 @@ class FamilyFacts:
     All tokenizers when empty; families with an encoder that only gives a pooled vector leave that one's out."""
     comfyui: bool = False
     """Whether ComfyUI reads adapters of this transformer by diffusers' names of its layers."""
+    idle: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.default_targets not in self.targets:
@@ -116,8 +118,9 @@ class BaseFacts:
     `conditioning` gives the shape of each tensor of a `Conditioning`, without the batch, masks left out. `patch` is the
     side of the square of latent cells that the denoiser takes for one token. `flow` is None for bases that predict
     noise or its velocity. A base with `embedded_guidance` was distilled to take guidance as an input: it needs no
-    second prediction. A `distilled` base was made to draw in few steps and without guidance, which training on pictures
-    undoes. `zero_empty`: the empty caption is zeros, not what the encoders make of no words.
+    second prediction. `guidance_keeps_length`: a guided prediction is made as long as the one for the prompt, token by
+    token (see `guidance.as_long_as`). A `distilled` base was made to draw in few steps and without guidance, which
+    training on pictures undoes. `zero_empty`: the empty caption is zeros, not what the encoders make of no words.
     """
 
     family: str
@@ -133,6 +136,7 @@ class BaseFacts:
     patch: int = 1
     flow: "Flow | None" = None
     embedded_guidance: bool = False
+    guidance_keeps_length: bool = False
     distilled: bool = False
     zero_empty: bool = False
     default_steps: int = 20

@@ -13,7 +13,7 @@ from marsam_trainer.run.loop import Loop, Plan
 from marsam.diffusion import registry, schedule
 from marsam.diffusion.lanes.net import Lanes
 from marsam.diffusion.sampling import Picture, Walk, join, sample
-from marsam.diffusion.spec import ALL_PARTS, Components, Conditioning, Family, Method, Part, Precision
+from marsam.diffusion.spec import ALL_PARTS, BaseFacts, Components, Conditioning, Family, Method, Part, Precision
 
 PROMPTS = ("a red kite", "طائرة ورقية حمراء", "a blue door")
 PARAMS: Mapping[str, Mapping[str, Any]] = {
@@ -40,8 +40,13 @@ class Rig:
 
     @property
     def side(self) -> int:
-        """The size of picture that the base was made for, in pixels."""
-        return self.parts.facts.default_side
+        """The size of picture that the suite works at, in pixels."""
+        return side(self.parts.facts)
+
+
+def side(facts: BaseFacts) -> int:
+    """The side that a base was made for, or 32 px where that is more: some families know only full sizes."""
+    return min(facts.default_side, 32)
 
 
 def load(
@@ -108,8 +113,8 @@ def loop(rig: Rig, *, steps: int = 8, rate: float = 1e-2, lanes: int = 1, batch:
 def predict(family: Family, parts: Components, *, times: tuple[float, ...] = (0.1, 0.5, 1.0)) -> torch.Tensor:
     """What a denoiser says of three fixed noisy latents."""
     generator = torch.Generator().manual_seed(5)
-    side = parts.facts.default_side
-    noisy = torch.randn((3, *parts.facts.latent_shape(side, side)), generator=generator)
+    pixels = side(parts.facts)
+    noisy = torch.randn((3, *parts.facts.latent_shape(pixels, pixels)), generator=generator)
     cond = Conditioning(
         {name: torch.randn((3, *shape), generator=generator) for name, shape in parts.facts.conditioning.items()}
     )

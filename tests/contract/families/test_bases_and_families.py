@@ -47,6 +47,19 @@ def test_a_base_is_of_one_family_alone(bases: dict[str, Path], family: str) -> N
 
 
 @every_family
+def test_what_is_declared_idle_is_all_that_no_prediction_depends_on(bases: dict[str, Path], family: str) -> None:
+    rig = rigs.load(bases[family], family, "full")
+    named = dict(rig.denoiser.named_parameters())
+    for value in named.values():
+        value.requires_grad_(True)
+    batch = rigs.loop(rig).feed.batch(0)
+    said = rig.family.predict(rig.denoiser, batch.clean, batch.t, batch.cond, train_steps=rig.parts.facts.train_steps)
+    found = torch.autograd.grad(said.square().sum(), tuple(named.values()), allow_unused=True)
+    unused = {name for name, gradient in zip(named, found, strict=True) if gradient is None or not gradient.any()}
+    assert unused == set(named) - set(rig.trained)
+
+
+@every_family
 @pytest.mark.parametrize("method", registry.methods())
 def test_a_plan_is_made_of_shapes_alone(bases: dict[str, Path], family: str, method: str) -> None:
     net, how = registry.family(family), registry.method(method)

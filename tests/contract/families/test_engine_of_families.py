@@ -48,10 +48,11 @@ async def test_what_is_drawn_together_is_what_each_would_be_alone(
     adapter = adapters.read(tmp_path)
     family = registry.family(name)
     facts = family.load(bases[name], parts=frozenset()).facts
+    side = rigs.side(facts)
     wanted = [
         for_base(
             Picture(
-                prompt=prompt, negative="grey", seed=row, width=facts.default_side, height=facts.default_side,
+                prompt=prompt, negative="grey", seed=row, width=side, height=side,
                 steps=3 + row, guidance=1.0 + row, scheduler=schedulers(facts)[row % len(schedulers(facts))],
             ),
             facts,

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import ZImagePipeline, ZImageTransformer2DModel
+from peft import PeftModel
 
 from marsam.core.errors import Invalid
 from marsam.diffusion import registry, schedule
@@ -161,6 +162,17 @@ def test_latents_are_shifted_then_scaled(family: Family, parts: Components, pipe
     # As diffusers' training script for Z-Image does.
     wanted = (mean - vae.config.shift_factor) * vae.config.scaling_factor
     torch.testing.assert_close(family.encode_image(parts, pixels), wanted, atol=1e-6, rtol=0)
+
+
+def test_an_adapter_loads_with_peft_alone(bases: dict[str, Path], tmp_path: Path) -> None:
+    rig = rigs.load(bases["z_image"], "z_image", "lora")
+    loop = rigs.loop(rig, steps=4)
+    while not loop.done:
+        loop.step()
+    rig.method.save(rig.denoiser, tmp_path, metadata={})
+    transformer = ZImageTransformer2DModel.from_pretrained(bases["z_image"] / "transformer").eval()
+    theirs = rigs.with_denoiser(rig.parts, PeftModel.from_pretrained(transformer, tmp_path).base_model.model)
+    assert torch.equal(rigs.predict(rig.family, theirs), rigs.predict(rig.family, rig.parts))
 
 
 Configs = dict[str, dict[str, Any]]

@@ -124,6 +124,9 @@ async def _live(folder: Path, kept: contextlib.ExitStack) -> World:
         await asyncio.to_thread(server.wait_until, f"sum(marsam_runs_ended_total) == {ENDED}")
         # Prometheus takes changed targets over every five seconds, and calls their series ended two scrapes later.
         await asyncio.to_thread(server.wait_until, 'absent(up{job="marsam-runs"})')
+        over = time.time()
+        await asyncio.to_thread(server.wait_until, f'min(timestamp(up{{job="marsam"}})) > {over}')
+        await asyncio.sleep(1)  # ranges are asked for by the second: the last second must see the last scrape
         expositions = {name: await _metrics(url) for name, url in services.items()} | {"run": exposition}
         return World(
             prometheus=server,

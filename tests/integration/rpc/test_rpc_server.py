@@ -4,6 +4,8 @@ import asyncio
 import hashlib
 import json
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +224,15 @@ async def test_while_draining_health_says_so_and_calls_are_still_taken() -> None
             assert (await client.get("/readyz")).status_code == 503
         served.lifecycle.stop()  # a second time: do not wait for load balancers
         await asyncio.wait_for(served.task, timeout=3)
+
+
+@pytest.mark.slow
+def test_a_server_that_is_hurried_ends_and_does_not_crash() -> None:
+    """In a process of its own: gRPC's server once took the whole of it along."""
+    command = [sys.executable, "-m", "tests.integration.rpc.hurried", "250"]
+    root = Path(__file__).parents[3]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 @pytest.mark.parametrize("setting", ["listen", "http_listen"])

@@ -119,6 +119,13 @@ def test_a_flows_shift_is_its_schedulers_own() -> None:
     torch.testing.assert_close(torch.tensor(ours), theirs.sigmas[:4])
     assert schedule.Flow(mu=lambda tokens, steps: 1.7, exponential=False).factor(1, 1) == 1.7
     assert schedule.Flow(shift=3.0).factor(1024, 4) == 3.0
+    read = schedule.flow(config, even=True)
+    assert read.even
+    assert read.factor(1024, 4) == flow.factor(1024, 4)
+    assert schedule.flow({**config, "time_shift_type": "linear"}, even=False).factor(256, 4) == pytest.approx(0.5)
+    assert schedule.flow({"shift": 6.0, "use_dynamic_shifting": False}, even=True) == schedule.Flow(
+        shift=6.0, even=True
+    )
 
 
 def test_an_unknown_schedule_is_refused() -> None:

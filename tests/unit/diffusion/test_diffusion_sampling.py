@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from marsam.core.errors import Invalid
+from marsam.diffusion.guidance import as_long_as, guide
 from marsam.diffusion.lanes.net import Lanes, cuts
-from marsam.diffusion.sampling import Picture, guide, initial_noise
+from marsam.diffusion.sampling import Picture, initial_noise
 
 
 def test_noise_is_a_function_of_its_seed() -> None:
@@ -35,6 +36,16 @@ def test_rescaled_guidance_has_the_conditionals_spread() -> None:
     conditional, unconditional = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8)
     guided = guide(conditional, unconditional, 7.5, rescale=1.0)
     torch.testing.assert_close(guided.std(dim=(1, 2, 3)), conditional.std(dim=(1, 2, 3)))
+
+
+def test_a_guided_prediction_is_made_as_long_as_the_conditional_token_by_token() -> None:
+    like, guided = (torch.randn(1, 3, 4, 6, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2))
+    found = as_long_as(like, guided, 2)
+    for top in (0, 2):
+        for left in (0, 2, 4):
+            token = (0, slice(None), slice(top, top + 2), slice(left, left + 2))
+            assert float(found[token].norm()) == pytest.approx(float(like[token].norm()))
+            torch.testing.assert_close(found[token] / found[token].norm(), guided[token] / guided[token].norm())
 
 
 @pytest.mark.parametrize(

@@ -153,6 +153,7 @@ class Loop:
 
     def _gradients(self, batch: Batch) -> tuple[float, float]:
         """Leave the gradient of the batch's loss on the parameters; return the loss and the seconds it took to know."""
+        self.optimiser.zero_grad(set_to_none=True)
         parts = [batch.part(rows) for rows in cuts(len(batch), self.plan.accumulate)]
         taken = [self._part(part, len(batch)) for part in parts]
         return sum(loss for loss, _ in taken), sum(forward for _, forward in taken)

@@ -100,7 +100,9 @@ def _measure(
     trained = method.attach(denoiser, family.facts, params, seed=spec.seed)
     sizes = [value.numel() for value in trained.values()]
     count = sum(sizes)
-    frozen = sum(value.numel() for value in denoiser.parameters() if not value.requires_grad) - sum(quantised)
+    # Buffers too: a table of positions can be hundreds of megabytes.
+    still = [value for value in (*denoiser.parameters(), *denoiser.buffers()) if not value.requires_grad]
+    frozen = sum(value.numel() for value in still) - sum(quantised)
     base = frozen * width + sum(nf4_bytes(size, quantisation) for size in quantised if quantisation)
     activations, flops = _trace(family, denoiser, facts, spec, width)
     if quantised:

@@ -28,13 +28,15 @@ _PREFIX = "base_model.model."
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LowRank:
-    """The shape of an adapter. `targets` are module-name suffixes; scale = α/r, or α/√r when `rank_stabilised`."""
+    """The shape of an adapter. `targets` are module-name suffixes, `left_out` modules that bear one all the same; scale
+    = α/r, or α/√r when `rank_stabilised`."""
 
     rank: int
     alpha: float
     targets: tuple[str, ...]
     dropout: float = 0.0
     rank_stabilised: bool = False
+    left_out: tuple[str, ...] = ()
 
     @property
     def scale(self) -> float:
@@ -80,15 +82,28 @@ def inject(denoiser: Any, shape: LowRank, *, seed: int, name: str = "default") -
     return trained
 
 
-def from_params(params: Mapping[str, Any], family: FamilyFacts) -> LowRank:
+def from_params(params: Mapping[str, Any], family: FamilyFacts, denoiser: Any) -> LowRank:
     """The shape that a method's checked parameters ask for; `targets` names a preset of the family."""
+    targets = family.targets[params["targets"]]
     return LowRank(
         rank=params["rank"],
         alpha=params["alpha"],
-        targets=family.targets[params["targets"]],
+        targets=targets,
+        left_out=tuple(module for module in idle(denoiser, family) if module.endswith(targets)),
         dropout=params["dropout"],
         rank_stabilised=params["rank_stabilised"],
     )
+
+
+def idle(denoiser: Any, family: FamilyFacts) -> tuple[str, ...]:
+    """The paths of the modules of this denoiser that no prediction depends on (`FamilyFacts.idle`), where it has
+    them."""
+    found = (
+        f"{blocks}.{len(denoiser.get_submodule(blocks)) - 1}.{module}"
+        for blocks, module in (name.split(".-1.") for name in family.idle)
+    )
+    modules = {name for name, _ in denoiser.named_modules()}
+    return tuple(name for name in found if name in modules)
 
 
 def save(denoiser: Any, folder: Path, *, metadata: Mapping[str, str], name: str = "default") -> tuple[str, ...]:
@@ -103,7 +118,8 @@ def save(denoiser: Any, folder: Path, *, metadata: Mapping[str, str], name: str 
     }
     header = {**metadata, "format": "pt", "rank": str(config["r"]), "alpha": str(config["lora_alpha"])}
     weights.save(tensors, folder / WEIGHTS, metadata=header)
-    config["target_modules"] = sorted(config["target_modules"])
+    for names in ("target_modules", "exclude_modules"):
+        config[names] = sorted(config[names]) if config[names] else None
     (folder / CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True, default=str) + "\n", encoding="utf-8")
     return (CONFIG, WEIGHTS)
 
@@ -118,6 +134,7 @@ def read(folder: Path) -> Adapter:
             alpha=float(config["lora_alpha"]),
             targets=tuple(config["target_modules"]),
             rank_stabilised=bool(config.get("use_rslora", False)),
+            left_out=tuple(config.get("exclude_modules") or ()),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Invalid(f"{CONFIG} does not describe a LoRA: {error}", reason="ADAPTER_CONFIG") from error
@@ -197,6 +214,7 @@ def _config(shape: LowRank) -> LoraConfig:
         r=fields["rank"],
         lora_alpha=fields["alpha"],
         target_modules=list(shape.targets),
+        exclude_modules=list(shape.left_out) or None,
         lora_dropout=fields["dropout"],
         use_rslora=fields["rank_stabilised"],
         bias="none",

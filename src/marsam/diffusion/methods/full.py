@@ -34,9 +34,13 @@ class FullTuning:
     def attach(
         self, denoiser: "Module", family: FamilyFacts, params: Mapping[str, Any], *, seed: int
     ) -> "dict[str, Parameter]":
+        from marsam.diffusion.adapter.net import idle
+
         # The master copy is fp32 whatever the base came in: bf16 steps of 1e-5 would round to nothing.
         denoiser.float().requires_grad_(True)
-        return dict(denoiser.named_parameters())
+        for module in idle(denoiser, family):
+            denoiser.get_submodule(module).requires_grad_(False)
+        return {name: value for name, value in denoiser.named_parameters() if value.requires_grad}
 
     def save(self, denoiser: "Module", folder: Path, *, metadata: Mapping[str, str]) -> tuple[str, ...]:
         from marsam.diffusion.weights.net import save

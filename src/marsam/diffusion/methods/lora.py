@@ -32,7 +32,7 @@ class LowRankAdaptation:
     ) -> "dict[str, Parameter]":
         from marsam.diffusion.adapter import net
 
-        return net.inject(denoiser, net.from_params(params, family), seed=seed)
+        return net.inject(denoiser, net.from_params(params, family, denoiser), seed=seed)
 
     def save(self, denoiser: "Module", folder: Path, *, metadata: Mapping[str, str]) -> tuple[str, ...]:
         from marsam.diffusion.adapter import net

@@ -120,6 +120,20 @@ def unpadded(hidden: torch.Tensor, mask: torch.Tensor | None) -> list[torch.Tens
     return [row[:length] for row, length in zip(hidden, mask.sum(dim=1).tolist(), strict=True)]
 
 
+def packed(latents: torch.Tensor, side: int) -> torch.Tensor:
+    """(B, C, h, w) → tokens (B, h·w / side², C · side²): each holds a square of cells, channel by channel."""
+    count, channels, height, width = latents.shape
+    squares = latents.reshape(count, channels, height // side, side, width // side, side)
+    return squares.permute(0, 2, 4, 1, 3, 5).reshape(count, -1, channels * side * side)
+
+
+def unpacked(tokens: torch.Tensor, side: int, height: int, width: int) -> torch.Tensor:
+    """The way back, to (B, C, height, width)."""
+    count = tokens.shape[0]
+    squares = tokens.reshape(count, height // side, width // side, -1, side, side)
+    return squares.permute(0, 3, 1, 4, 2, 5).reshape(count, -1, height, width)
+
+
 def _need(part: Any, name: Part) -> Any:
     if part is None:
         raise Missing(f"this needs the base's {name} part, which was not loaded", reason="PART_NOT_LOADED")

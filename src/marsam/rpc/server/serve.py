@@ -32,6 +32,7 @@ from marsam.telemetry import Log, Meter, http, metrics
 
 _LOG = Log("marsam.rpc.server")
 _LAG_PROBE_SECONDS = 0.5
+_FOR_EVER = 1e6
 _OPTIONS = [
     # Two servers on one port would each get half of the calls.
     ("grpc.so_reuseport", 0),
@@ -137,10 +138,13 @@ async def _drain(
     try:
         if settings.drain_seconds:
             await asyncio.wait({hurry}, timeout=settings.drain_seconds)
-        stopping = asyncio.create_task(server.stop(0 if hurry.done() else settings.grace_seconds), name="rpc.stop")
-        await asyncio.wait({hurry, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        # gRPC's own grace is never used. When it runs out while another call of `stop` cuts it short, gRPC destroys the
+        # server in one and touches it in the other, and the process is gone.
+        stopping = asyncio.create_task(server.stop(_FOR_EVER), name="rpc.stop")
+        waiting = {hurry, stopping}
+        await asyncio.wait(waiting, timeout=settings.grace_seconds, return_when=asyncio.FIRST_COMPLETED)
         if not stopping.done():
-            await server.stop(0)  # a shorter grace than the one under way takes its place
+            await server.stop(0)
         await stopping
     finally:
         hurry.cancel()

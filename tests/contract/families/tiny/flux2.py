@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux2Transformer2DModel
 from diffusers.pipelines.flux2.system_messages import SYSTEM_MESSAGE
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     Mistral3Config,
     Mistral3ForConditionalGeneration,
@@ -61,6 +61,8 @@ def write_mistral_tokenizer(folder: Path) -> int:
         vocab_size=380, special_tokens=marks, initial_alphabet=bases.byte_letters(), show_progress=False
     )
     inner.train_from_iterator([SYSTEM_MESSAGE] * 2, trainer)
+    # As the real one: it puts a beginning before every text, unless told that the text has its own.
+    inner.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", marks.index("<s>"))])
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=inner,
         bos_token="<s>",
@@ -104,7 +106,7 @@ def build(folder: Path, *, dev: bool = False, distilled: bool = False) -> Path:
     vocabulary = (write_mistral_tokenizer if dev else write_qwen_tokenizer)(folder / "tokenizer")
     encoder = (_mistral if dev else _qwen)(vocabulary)
     encoder.save_pretrained(folder / "text_encoder")
-    Flux2Transformer2DModel(
+    transformer = Flux2Transformer2DModel(
         in_channels=16,
         num_layers=1,
         num_single_layers=2,
@@ -114,7 +116,13 @@ def build(folder: Path, *, dev: bool = False, distilled: bool = False) -> Path:
         timestep_guidance_channels=32,
         axes_dims_rope=(4, 4, 4, 4),
         guidance_embeds=dev,
-    ).save_pretrained(folder / "transformer")
+    )
+    # Fresh modulation is so weak that the blocks hardly count, and with them text, time and adapters.
+    with torch.no_grad():
+        for name, value in transformer.named_parameters():
+            if "modulation" in name or "time_guidance_embed" in name:
+                value.mul_(2.0)
+    transformer.save_pretrained(folder / "transformer")
     coder = AutoencoderKLFlux2(
         block_out_channels=(8, 8, 8),
         down_block_types=("DownEncoderBlock2D",) * 3,
@@ -125,7 +133,7 @@ def build(folder: Path, *, dev: bool = False, distilled: bool = False) -> Path:
         batch_norm_eps=0.05,
     )
     coder.bn.running_mean.normal_(0.0, 0.5)
-    coder.bn.running_var.uniform_(0.05, 0.2)
+    coder.bn.running_var.uniform_(1.0, 4.0)
     coder.save_pretrained(folder / "vae")
     FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True).save_pretrained(folder / "scheduler")
     index: dict[str, Any] = {

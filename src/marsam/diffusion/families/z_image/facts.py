@@ -46,6 +46,8 @@ FACTS = FamilyFacts(
     ),
     denoiser_folder="transformer",
     text_folders=("text_encoder", "tokenizer"),
+    # Its table of adapters' names has these layers by diffusers' names (comfy/lora.py, model_lora_keys_unet).
+    comfyui=True,
 )
 
 
