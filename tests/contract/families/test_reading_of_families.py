@@ -6,6 +6,7 @@ import pytest
 from marsam_trainer.run.probe import readings_of
 
 from marsam.diffusion import reading, registry
+from marsam.diffusion.families.sd3.facts import T5_LENGTH
 from marsam.diffusion.spec import Part
 
 TEXTS = {"en": ["a man"], "ar": ["رجل"]}
@@ -43,6 +44,17 @@ def test_of_flux_only_t5_reads_for_the_attention_layers(bases: dict[str, Path]) 
     assert (found["ar", "tokenizer"].unknown, found["ar", "tokenizer"].attends) == (0.0, False)
     assert (found["ar", "tokenizer_2"].unknown, found["ar", "tokenizer_2"].attends) == (1.0, True)
     assert [v.reason for v, _ in reading.faults(found.values())] == ["LANGUAGE_UNREADABLE"]
+
+
+def test_of_sd3_one_encoder_is_enough(bases: dict[str, Path]) -> None:
+    net = registry.family("sd3")
+    words = net.load(bases["sd3"], parts=frozenset({Part.WORDS}))
+    found = {(one.language, one.tokenizer): one for one in readings_of(words.text, net.facts, words.facts, TEXTS)}
+    assert [found["ar", name].unknown for name in ("tokenizer", "tokenizer_2", "tokenizer_3")] == [0.0, 0.0, 1.0]
+    assert reading.faults(found.values()) == []
+    assert "only another encoder reads them" in " ".join(v.message for v in reading.warnings(found.values()))
+    long = words.text["tokenizer_3"](" ".join(["a"] * 999), truncation=True, max_length=T5_LENGTH).input_ids
+    assert found["ar", "tokenizer_3"].usable == len(long) - words.text["tokenizer_3"].num_special_tokens_to_add()
 
 
 @pytest.mark.parametrize("family", ["flux2", "z_image"])
