@@ -62,6 +62,7 @@ async def test_import_train_watch_export_and_load(tmp_path: Path) -> None:
             kinds.setdefault(kind, []).append(getattr(message, kind))
             if kind == "progress" and not scraped:
                 scraped = targets(service)
+        assert any("tokens a word" in line for line in kinds["log_line"])
         last = kinds["snapshot"][-1]
         assert state(last) == "SUCCEEDED", last
         assert last.progress.step == 12
