@@ -144,7 +144,7 @@ def test_a_preview_changes_nothing(bases: dict[str, Path], family: str, method: 
         while not loop.done:
             loop.step()
             if previews:
-                wanted = preview.pictures(["a red kite"], side=rig.side, seed=1)
+                wanted = preview.pictures(["a red kite"], rig.parts.facts, side=rig.side, seed=1)
                 drawn = preview.draw(rig.family, rig.parts, wanted, texts, lanes=loop.lanes, budget_s=60.0)
                 assert drawn is not None
                 assert drawn[0].startswith(b"\x89PNG")

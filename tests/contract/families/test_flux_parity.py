@@ -228,12 +228,12 @@ def test_its_base_is_no_other_familys_and_no_others_is_its(bases: dict[str, Path
             registry.read_base_folder("flux", bases[name])
 
 
-def test_only_the_layers_inside_the_blocks_are_quantised(bases: dict[str, Path]) -> None:
+def test_all_layers_inside_the_blocks_are_quantised(bases: dict[str, Path]) -> None:
     family = registry.family("flux")
     names = [n for n, m in family.empty_denoiser(bases["flux"]).named_modules() if type(m) is torch.nn.Linear]
     left = [name for name in names if kept(name, family.facts.keep)]
     assert {"proj_out", "x_embedder", "context_embedder", "norm_out.linear"} <= set(left)
-    assert "transformer_blocks.0.norm1_context.linear" in left
+    assert "transformer_blocks.0.norm1_context.linear" not in left
     assert "single_transformer_blocks.0.proj_out" not in left
     assert "transformer_blocks.0.attn.to_q" not in left
 

@@ -123,7 +123,7 @@ class Encoder:
     def texts(
         self, captions: Sequence[str], *, progress: Callable[[int, int], None] = lambda done, of: None
     ) -> Conditioning:
-        """Conditioning of each caption, on the CPU, in fp32."""
+        """Conditioning of each caption, on the CPU, in the encoder's precision."""
         digest = encoder_digest(self.base, Part.TEXT)
         found: dict[str, Mapping[str, torch.Tensor]] = {}
         for caption in captions:
@@ -135,8 +135,7 @@ class Encoder:
             progress(done, len(absent))
             pieces = [some[rows] for rows in cuts(len(some), self.lanes.count)]
             encode = partial(self.family.encode_text, self.part(Part.TEXT))
-            encoded = join(self.lanes.map(encode, pieces))
-            encoded = _kept(encoded)
+            encoded = join(self.lanes.map(encode, pieces)).to("cpu")
             for row, caption in enumerate(some):
                 one = trimmed(encoded.rows(slice(row, row + 1)))
                 entry = {name: value.clone() for name, value in one.tensors.items()}
@@ -207,16 +206,6 @@ class Encoder:
             captions=tuple(tuple(place[caption] for caption in sample.captions) for sample in samples),
             frames=torch.stack([frame_of(sample.width, sample.height, side) for sample in samples]),
         )
-
-
-def _kept(cond: Conditioning) -> Conditioning:
-    """On the CPU, numbers in fp32, masks as they are."""
-    return Conditioning(
-        {
-            name: value.to("cpu", torch.float32) if value.is_floating_point() else value.to("cpu")
-            for name, value in cond.tensors.items()
-        }
-    )
 
 
 def read_picture(path: Path, side: int, *, name: str) -> torch.Tensor:

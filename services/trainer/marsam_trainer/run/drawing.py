@@ -29,7 +29,7 @@ class Drawing:
 
     def draw(self) -> list[bytes] | None:
         """A PNG per prompt, or None; never raises."""
-        wanted = preview.pictures(self.prompts, side=self.side, seed=self.seed)
+        wanted = preview.pictures(self.prompts, self.parts.facts, side=self.side, seed=self.seed)
         try:
             coder = self.encoder.part(Part.IMAGE).image_coder
         except (MarsamError, OSError, MemoryError, RuntimeError) as error:

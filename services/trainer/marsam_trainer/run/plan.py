@@ -70,10 +70,9 @@ def plan(bridge: Bridge, blobs: Blobs, spec: RunSpec, *, cache: Path, device: st
         captions = {caption for sample in samples for caption in sample.captions}
         family, method = registry.family(base.family), registry.method(spec.method)
         found = _measure(family, method, params, source, facts, spec)
-    data = 4 * (
-        len(samples) * math.prod(facts.latent_shape(spec.resolution, spec.resolution))
-        + (len(captions) + 1) * sum(math.prod(shape) for shape in facts.conditioning.values())
-    )
+    latent = 4 * math.prod(facts.latent_shape(spec.resolution, spec.resolution))
+    caption = (2 if spec.precision == "bf16" else 4) * sum(math.prod(shape) for shape in facts.conditioning.values())
+    data = len(samples) * latent + (len(captions) + 1) * caption
     terms = {**found["terms"], "encoded data": data, "libraries": LIBRARIES[device.split(":")[0]]}
     total, available = sum(terms.values()), device_memory(device).total
     return {

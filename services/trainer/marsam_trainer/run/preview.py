@@ -12,7 +12,7 @@ from PIL import Image
 from marsam.core.errors import Cancelled
 from marsam.diffusion.lanes.net import Lanes, cuts
 from marsam.diffusion.sampling import Picture, sample
-from marsam.diffusion.spec import Components, Conditioning, Family
+from marsam.diffusion.spec import BaseFacts, Components, Conditioning, Family
 from marsam.telemetry.logs import Log
 
 STEPS = 15
@@ -20,10 +20,12 @@ GUIDANCE = 3.0
 _log = Log(__name__)
 
 
-def pictures(prompts: Sequence[str], *, side: int, seed: int) -> list[Picture]:
+def pictures(prompts: Sequence[str], facts: BaseFacts, *, side: int, seed: int) -> list[Picture]:
     """One picture per prompt. Seeds do not change over a run, so that what changes is the model."""
+    # A distilled base was made for few steps, and guidance spoils its pictures.
+    steps, guidance = (facts.default_steps, facts.default_guidance) if facts.distilled else (STEPS, GUIDANCE)
     return [
-        Picture(prompt=prompt, seed=seed + row, width=side, height=side, steps=STEPS, guidance=GUIDANCE)
+        Picture(prompt=prompt, seed=seed + row, width=side, height=side, steps=steps, guidance=guidance)
         for row, prompt in enumerate(prompts)
     ]
 

@@ -28,9 +28,9 @@ FACTS = FamilyFacts(
     max_side=2048,
     targets={"attention": _ATTENTION, "all": (*_ATTENTION, *_MLP)},
     default_targets="all",
-    # Embedders, the way in and the way out, and the modulation of every block (its only Linear layers below a norm).
-    # Blocks with one stream have a `proj_out` too, which is large: only the last layer is kept.
-    keep=("time_text_embed", "context_embedder", "x_embedder", "norm", "^proj_out"),
+    # Embedders, the way in and the way out. The modulations of the blocks are a quarter of all weights: not kept. Nor is
+    # the large `proj_out` of the blocks with one stream; only the last layer of that name.
+    keep=("time_text_embed", "context_embedder", "x_embedder", "norm_out", "^proj_out"),
     config_files=(
         "transformer/config.json",
         "vae/config.json",
@@ -40,6 +40,7 @@ FACTS = FamilyFacts(
         "tokenizer_2/tokenizer_config.json",
     ),
     denoiser_folder="transformer",
+    comfyui=True,
     text_folders=("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"),
     # CLIP gives a pooled vector only.
     readers=("tokenizer_2",),

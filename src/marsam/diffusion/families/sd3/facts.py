@@ -19,8 +19,8 @@ FACTS = FamilyFacts(
     # diffusers' training scripts take the joint attention alone; `all` takes 3.5-medium's second one too.
     targets={"attention": tuple(f"attn.{name}" for name in _JOINT), "all": (*_JOINT, *_MLP)},
     default_targets="all",
-    # Embedders, the way in and the way out, and the modulation of every block (its only Linear layers below a norm).
-    keep=("time_text_embed", "context_embedder", "norm", "proj_out"),
+    # Embedders, the way in and the way out. The modulations of the blocks are a third of all weights: not kept.
+    keep=("time_text_embed", "context_embedder", "norm_out", "proj_out"),
     config_files=(
         "transformer/config.json",
         "vae/config.json",
@@ -31,6 +31,7 @@ FACTS = FamilyFacts(
         basefiles.INDEX,
     ),
     denoiser_folder="transformer",
+    comfyui=True,
     # The index says whether there is a third encoder.
     text_folders=(
         *("text_encoder", "text_encoder_2", "text_encoder_3"),
