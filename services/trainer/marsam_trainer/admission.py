@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast, get_args
 
-from marsam.catalog.acceptance import Acceptance
 from marsam.catalog.aliases import resolve
 from marsam.catalog.datasets import DatasetVersion
 from marsam.catalog.models import Model
@@ -18,7 +17,7 @@ from marsam.core.names import parse
 from marsam.diffusion import registry
 from marsam.diffusion.spec import BaseFacts
 from marsam.store.content import read_blob
-from marsam_trainer import licences
+from marsam_trainer import base_terms
 from marsam_trainer.orders import Fault, Order, default_steps, faults_of, range_faults
 from marsam_trainer.reservations import Reservations
 from marsam_trainer.runs import Runs
@@ -66,16 +65,18 @@ class Admission:
         if facts is not None:
             faults += _resolution(order, facts)
             if facts.distilled and not order.allow_distilled:
-                faults.append(_distilled(order))
+                faults.append(base_terms.distilled(order))
         if order.precision is not None and order.precision not in _PRECISIONS:
             faults.append(_choice("precision", order.precision, _PRECISIONS))
         if order.optimiser and order.optimiser not in _OPTIMISERS:
             faults.append(_choice("optimiser", order.optimiser, _OPTIMISERS))
         if order.profile and order.profile not in self._profiles:
             faults.append(_unknown_profile(order.profile, self._profiles))
-        accepted, licence_faults = self._licence(order, model, by=by) if model is not None else (None, [])
+        accepted, licence_faults = (
+            base_terms.licence(order, model, by=by, at=self._clock.now) if model is not None else (None, [])
+        )
         faults += licence_faults
-        warnings = _licence_unknown(model) if model is not None else ()
+        warnings = base_terms.warnings(model) if model is not None else ()
         if faults or model is None or facts is None or version is None:
             return Admitted(spec=None, faults=_in_order(faults), model=model, warnings=warnings)
         spec = _complete(order, run=run, output=output, model=model, facts=facts, version=version, params=params)
@@ -115,21 +116,6 @@ class Admission:
         except Invalid as error:
             return model, None, faults + faults_of(error, field="base")
 
-    def _licence(self, order: Order, model: Model, *, by: str) -> tuple[Acceptance | None, list[Fault]]:
-        """The acceptance that the run is made under, where the base's licence asks for one."""
-        try:
-            accepted = licences.accepted(
-                model.licence,
-                given=order.accept_licence,
-                known=model.accepted,
-                by=by,
-                at=self._clock.now,
-                field="accept_licence",
-            )
-        except Invalid as error:
-            return None, faults_of(error, field="accept_licence")
-        return accepted, []
-
     async def _data(self, order: Order, project: str) -> tuple[DatasetVersion | None, list[Fault]]:
         try:
             version = await load_version(self._blobs, _within(order.dataset_version, project, field="dataset_version"))
@@ -168,25 +154,6 @@ class Admission:
         except (Exists, Precondition) as error:
             return faults_of(error, field=OUTPUT)
         return []
-
-
-def _distilled(order: Order) -> Fault:
-    return Fault(
-        field="base",
-        reason="DISTILLED_BASE",
-        message=f"{order.base} was distilled to draw in a few steps; training on pictures undoes that",
-        remedy="train the base that it was distilled from, or say allow_distilled (--allow-distilled)",
-    )
-
-
-def _licence_unknown(model: Model) -> tuple[Fault, ...]:
-    if not model.licence:
-        words = f"{model.name} states no licence"
-    elif licences.terms(model.licence) is licences.Terms.UNKNOWN:
-        words = f"the licence of {model.name}, {model.licence}, is none that is known here"
-    else:
-        return ()
-    return (Fault(field="base", reason="LICENCE_UNKNOWN", message=f"{words}: see yourself what it allows"),)
 
 
 def _method(order: Order, *, family: str | None) -> tuple[Mapping[str, Any], list[Fault]]:

@@ -28,8 +28,8 @@ FACTS = FamilyFacts(
     max_side=2048,
     targets={"attention": _ATTENTION, "all": (*_ATTENTION, *_MLP)},
     default_targets="all",
-    # Embedders, the way in and the way out. The modulations of the blocks are a quarter of all weights: not kept. Nor is
-    # the large `proj_out` of the blocks with one stream; only the last layer of that name.
+    # Embedders, the way in and the way out. The modulations of the blocks are a quarter of all weights: not kept. Nor
+    # is the large `proj_out` of the blocks with one stream; only the last layer of that name.
     keep=("time_text_embed", "context_embedder", "x_embedder", "norm_out", "^proj_out"),
     config_files=(
         "transformer/config.json",
