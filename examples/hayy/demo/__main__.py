@@ -28,6 +28,9 @@ def parse(arguments: list[str]) -> tuple[Options, str]:
         "--store", choices=("folder", "s3"), default="folder", help="s3: a SeaweedFS that it starts itself"
     )
     parser.add_argument("--base", default=str(BASE), help="folder, .safetensors file or hub id (default: Hayy's base)")
+    parser.add_argument(
+        "--accept-licence", default="", help="licence of that base, where it restricts and you accept it"
+    )
     parser.add_argument("--judge", type=Path, default=JUDGE, help="classifier folder (default: Hayy's judge)")
     parser.add_argument("--steps", type=int, help="optimiser steps of every run (default: the measured recipe)")
     parser.add_argument("--suite", type=Path, default=SUITE, help="prompts and expectations (default: Hayy's)")
@@ -35,6 +38,7 @@ def parse(arguments: list[str]) -> tuple[Options, str]:
     options = Options(
         home=chosen.home.absolute(),
         base=chosen.base,
+        accept_licence=chosen.accept_licence,
         judge=chosen.judge,
         variants=FULL if chosen.full else DEMO,
         steps=chosen.steps,

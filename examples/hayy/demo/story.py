@@ -69,6 +69,7 @@ class Options:
     variants: Sequence[Variant]
     steps: int | None
     suite: Path
+    accept_licence: str = ""
 
     @property
     def suffix(self) -> str:
@@ -78,7 +79,7 @@ class Options:
 
 async def tell(marsam: AsyncMarsam, options: Options, screen: Screen) -> Path:
     """The whole story; gives the path of the report."""
-    base = await import_base(marsam, options.base, screen)
+    base = await import_base(marsam, options.base, screen, accept_licence=options.accept_licence)
     judge = await import_model(marsam, options.judge, "hayy-judge", "judge", screen)
     versions = await curate(marsam, options, screen)
     models = [base.name]
@@ -89,21 +90,26 @@ async def tell(marsam: AsyncMarsam, options: Options, screen: Screen) -> Path:
     return await evaluate(marsam, suite.name, models, judge.name, options, screen)
 
 
-async def import_base(marsam: AsyncMarsam, base: str, screen: Screen) -> model_pb2.Model:
+async def import_base(marsam: AsyncMarsam, base: str, screen: Screen, *, accept_licence: str = "") -> model_pb2.Model:
     """The base to tune: a folder or one .safetensors file on this machine, else a hub id that the trainer fetches."""
     if Path(base).exists():
-        return await import_model(marsam, Path(base), f"base-{Path(base).stem.lower()}", "base", screen)
+        name = f"base-{Path(base).stem.lower()}"
+        return await import_model(marsam, Path(base), name, "base", screen, accept_licence=accept_licence)
     with screen.work(f"Fetching {base}"):
-        return await marsam.models.import_ref(base, base.rpartition("/")[2].lower(), request_id=_once("base", base))
+        name = base.rpartition("/")[2].lower()
+        once = _once("base", base)
+        return await marsam.models.import_ref(base, name, accept_licence=accept_licence, request_id=once)
 
 
-async def import_model(marsam: AsyncMarsam, source: Path, name: str, kind: str, screen: Screen) -> model_pb2.Model:
+async def import_model(
+    marsam: AsyncMarsam, source: Path, name: str, kind: str, screen: Screen, *, accept_licence: str = ""
+) -> model_pb2.Model:
     """Sends a model's folder into the registry, once by content."""
     content = _digest_of(source)
     with screen.transfer(f"Importing {kind} {source.name}") as report:
         return await marsam.models.import_folder(
             source, f"{name}-{content[:8]}", kind=kind, licence="Apache-2.0" if source.is_relative_to(HAYY) else "",
-            progress=report, request_id=_once("model", kind, content),
+            accept_licence=accept_licence, progress=report, request_id=_once("model", kind, content),
         )  # fmt: skip
 
 

@@ -27,6 +27,7 @@ from marsam_trainer.desk import Desk
 from marsam_trainer.ground import Ground, opened
 from marsam_trainer.models_service import ModelService, Parts
 from marsam_trainer.plans import Planner
+from marsam_trainer.probes import Prober
 from marsam_trainer.queue import Queue
 from marsam_trainer.reservations import Reservations
 from marsam_trainer.runs import Runs
@@ -60,7 +61,7 @@ async def _assembled(
     reservations = Reservations(runs)
     async with AsyncExitStack() as stack:
         ground = await stack.enter_async_context(opened(settings, owner=seat.owner, folder=seat.folder))
-        planner = Planner(settings, ground)
+        planner, prober = Planner(settings, ground), Prober(settings, ground)
         supervisor = Supervisor(
             blobs,
             KIND,
@@ -80,7 +81,7 @@ async def _assembled(
                 queue.wake()
 
             admission = Admission(runs, reservations, profiles=ground.profiles)
-            desk = Desk(runs, admission, planner, reservations, wake=wake)
+            desk = Desk(runs, admission, planner, prober, reservations, wake=wake)
             watcher = Watcher(runs, queue, draining=lifecycle.draining, poll_s=min(0.5, settings.poll_s))
             trainer = TrainerService(runs, desk, queue, watcher, ground)
             models = ModelService(
@@ -101,6 +102,7 @@ async def _assembled(
             )
         finally:
             await planner.close()
+            await prober.close()
             await supervisor.close(stop_programs=ground.stops)
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast, get_args
 
 from marsam.catalog.aliases import resolve
@@ -17,6 +17,7 @@ from marsam.core.names import parse
 from marsam.diffusion import registry
 from marsam.diffusion.spec import BaseFacts
 from marsam.store.content import read_blob
+from marsam_trainer import base_terms
 from marsam_trainer.orders import Fault, Order, default_steps, faults_of, range_faults
 from marsam_trainer.reservations import Reservations
 from marsam_trainer.runs import Runs
@@ -34,6 +35,7 @@ class Admitted:
     spec: RunSpec | None
     faults: list[Fault]
     model: Model | None = None
+    warnings: tuple[Fault, ...] = ()
 
 
 class Admission:
@@ -46,10 +48,12 @@ class Admission:
         self._reservations = reservations
         self._profiles = profiles
         self._blobs = runs.blobs
+        self._clock = runs.clock
         self._facts: dict[str, BaseFacts] = {}
 
-    async def check(self, order: Order, *, project: str, run: str) -> Admitted:
-        """Check everything about `order` for the run called `run`; a store that does not answer raises."""
+    async def check(self, order: Order, *, project: str, run: str, by: str) -> Admitted:
+        """Check everything about `order`, which `by` gives, for the run called `run`; a store that does not answer
+        raises."""
         faults = range_faults(order)
         (model, facts, base_faults), (version, data_faults) = await asyncio.gather(
             self._base(order, project), self._data(order, project)
@@ -60,16 +64,23 @@ class Admission:
         faults += method_faults
         if facts is not None:
             faults += _resolution(order, facts)
+            if facts.distilled and not order.allow_distilled:
+                faults.append(base_terms.distilled(order))
         if order.precision is not None and order.precision not in _PRECISIONS:
             faults.append(_choice("precision", order.precision, _PRECISIONS))
         if order.optimiser and order.optimiser not in _OPTIMISERS:
             faults.append(_choice("optimiser", order.optimiser, _OPTIMISERS))
         if order.profile and order.profile not in self._profiles:
             faults.append(_unknown_profile(order.profile, self._profiles))
+        accepted, licence_faults = (
+            base_terms.licence(order, model, by=by, at=self._clock.now) if model is not None else (None, [])
+        )
+        faults += licence_faults
+        warnings = base_terms.warnings(model) if model is not None else ()
         if faults or model is None or facts is None or version is None:
-            return Admitted(spec=None, faults=_in_order(faults), model=model)
+            return Admitted(spec=None, faults=_in_order(faults), model=model, warnings=warnings)
         spec = _complete(order, run=run, output=output, model=model, facts=facts, version=version, params=params)
-        return Admitted(spec=spec, faults=[], model=model)
+        return Admitted(spec=replace(spec, accepted=accepted), faults=[], model=model, warnings=warnings)
 
     async def base_facts(self, model: Model) -> BaseFacts:
         """What the base `model` says of itself. Raises `Invalid` when its files are not its family's."""
@@ -214,6 +225,7 @@ def _complete(
         warmup_steps=min(100, steps // 20) if order.warmup_steps is None else order.warmup_steps,
         labels=order.labels,
         profile=order.profile,
+        allow_distilled=order.allow_distilled,
         optimiser=cast(Optimiser, order.optimiser or "adamw"),
         accumulate=order.accumulate or 1,
         gradient_checkpointing=bool(order.gradient_checkpointing),

@@ -10,10 +10,12 @@ from google.protobuf import json_format, struct_pb2, timestamp_pb2
 from marsam.api.common.v1 import common_pb2
 from marsam.api.model.v1 import model_pb2
 from marsam.api.trainer.v1 import trainer_pb2
+from marsam.catalog.acceptance import Acceptance
 from marsam.catalog.files import FileRef
 from marsam.catalog.models import AliasEntry, Model, ModelKind
 from marsam.catalog.runs import Preview, RunSpec
 from marsam.core.clock import parse_time
+from marsam.diffusion.reading import Reading
 from marsam.jobs.states import Transition
 from marsam_trainer.orders import Fault, Order
 from marsam_trainer.plans import Plan
@@ -71,6 +73,8 @@ def order_of(spec: trainer_pb2.RunSpec) -> Order:
         base_digest=spec.base_digest,
         dataset_digest=spec.dataset_digest,
         profile=spec.profile,
+        accept_licence=spec.accept_licence,
+        allow_distilled=spec.allow_distilled,
         optimiser=spec.optimiser,
         accumulate=given("accumulate"),
         gradient_checkpointing=given("gradient_checkpointing"),
@@ -126,6 +130,8 @@ def spec_message(spec: RunSpec) -> trainer_pb2.RunSpec:
         dataset_digest=spec.dataset_digest,
         base_digest=spec.base_digest,
         profile=spec.profile,
+        accept_licence=spec.accepted.licence if spec.accepted is not None else "",
+        allow_distilled=spec.allow_distilled,
         optimiser=spec.optimiser,
         accumulate=spec.accumulate,
         gradient_checkpointing=spec.gradient_checkpointing,
@@ -134,6 +140,11 @@ def spec_message(spec: RunSpec) -> trainer_pb2.RunSpec:
         message.preview.prompts.extend(spec.preview.prompts)
         message.preview.every = spec.preview.every
     return message
+
+
+def acceptance_message(accepted: Acceptance) -> common_pb2.LicenceAcceptance:
+    """Who accepted a licence."""
+    return common_pb2.LicenceAcceptance(licence=accepted.licence, by=accepted.by, time=timestamp(accepted.at))
 
 
 def transition_message(entry: Transition) -> common_pb2.Transition:
@@ -164,6 +175,8 @@ def run_message(view: RunView, *, queue_position: int) -> trainer_pb2.Run:
         history=[transition_message(entry) for entry in view.history],
         queue_position=queue_position,
     )
+    if view.spec.accepted is not None:
+        message.licence_acceptance.CopyFrom(acceptance_message(view.spec.accepted))
     if view.progress:
         message.progress.CopyFrom(progress_message(view.progress))
     return message
@@ -188,6 +201,22 @@ def plan_message(plan: Plan) -> trainer_pb2.Plan:
         quantised_share=plan.quantised_share,
         seconds=plan.seconds,
         fits=plan.fits,
+    )
+
+
+def reading_message(reading: Reading) -> trainer_pb2.Reading:
+    """How a tokenizer reads a language."""
+    return trainer_pb2.Reading(
+        language=reading.language,
+        tokenizer=reading.tokenizer,
+        captions=reading.captions,
+        tokens_per_word=reading.tokens_per_word,
+        unknown_rate=reading.unknown,
+        truncation_rate=reading.lost,
+        truncated_captions=reading.cut,
+        round_trip_rate=reading.round_trip,
+        usable_tokens=reading.usable,
+        reaches_attention=reading.attends,
     )
 
 
@@ -246,6 +275,7 @@ def model_message(model: Model) -> model_pb2.Model:
         create_time=timestamp(model.create_time),
         display_name=model.display_name,
         size_bytes=model.size,
+        licence_acceptance=acceptance_message(model.accepted) if model.accepted is not None else None,
     )
 
 

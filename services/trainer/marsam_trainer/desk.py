@@ -1,19 +1,21 @@
 """Where orders become runs: checked, created once per request id, cancelled, resumed."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from marsam.catalog.runs import RunSpec
-from marsam.core.errors import Exists, Invalid, MarsamError, Precondition
+from marsam.core.errors import Exists, MarsamError, Precondition
 from marsam.core.ids import new_ulid
 from marsam.core.names import format_name
-from marsam.core.records import canonical, dump, to_plain
+from marsam.core.records import dump
 from marsam.jobs.cancel import ask_to_cancel
 from marsam.jobs.states import State
 from marsam.telemetry import Log
 from marsam_trainer.admission import OUTPUT, Admission
-from marsam_trainer.orders import Fault, Order, as_error, faults_of
+from marsam_trainer.orders import Fault, Order, as_error, content_of, faults_of
 from marsam_trainer.plans import Plan, Planner
+from marsam_trainer.probes import Probe, Prober
 from marsam_trainer.reservations import Reservations
 from marsam_trainer.runs import Runs
 
@@ -22,11 +24,14 @@ _LOG = Log(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Examined:
-    """What is known of an order before it is placed. `plan` is None when there are faults, or nobody could tell."""
+    """What is known of an order before it is placed. `plan` is None when there are faults, or nobody could tell;
+    `probe` when there are others, or nobody could tell."""
 
     faults: list[Fault]
     spec: RunSpec | None
     plan: Plan | None
+    probe: Probe | None = None
+    warnings: tuple[Fault, ...] = ()
 
 
 class Desk:
@@ -37,6 +42,7 @@ class Desk:
         runs: Runs,
         admission: Admission,
         planner: Planner,
+        prober: Prober,
         reservations: Reservations,
         *,
         wake: Callable[[], None],
@@ -45,43 +51,39 @@ class Desk:
         self._reservations = reservations
         self._admission = admission
         self._planner = planner
+        self._prober = prober
         self._wake = wake
 
-    async def examine(self, order: Order, *, project: str) -> Examined:
+    async def examine(self, order: Order, *, project: str, by: str) -> Examined:
         """Every fault of an order at once, those of its memory included, and what it would cost. Records nothing."""
-        admitted = await self._admission.check(order, project=project, run=self._new_name(project))
+        admitted = await self._admission.check(order, project=project, run=self._new_name(project), by=by)
         if admitted.spec is None:
-            return Examined(faults=admitted.faults, spec=None, plan=None)
-        try:
-            plan = await self._planner.plan(admitted.spec)
-        except MarsamError as error:
-            # A run may be created even when nobody can foretell its cost.
-            _LOG.warning("plan.failed", reason=error.reason, message=error.message)
-            return Examined(faults=[], spec=admitted.spec, plan=None)
-        return Examined(faults=[*plan.faults, *plan.shortage()], spec=admitted.spec, plan=None if plan.faults else plan)
+            return Examined(faults=admitted.faults, spec=None, plan=None, warnings=admitted.warnings)
+        probe, plan = await asyncio.gather(self._probe(admitted.spec), self._plan(admitted.spec))
+        shown = None if plan is None or plan.faults else plan
+        warnings = (*admitted.warnings, *(probe.warnings if probe is not None else ()))
+        return Examined(faults=_faults(probe, plan), spec=admitted.spec, plan=shown, probe=probe, warnings=warnings)
 
-    async def create(self, order: Order, *, project: str, request_id: str) -> str:
+    async def create(self, order: Order, *, project: str, request_id: str, by: str) -> str:
         """Record a run and return its id. The same `request_id` again returns the same run, whatever has become of it.
 
         The id of the model to be is the run's from here on. Raises Invalid with every fault, Exists
         (REQUEST_ID_REUSED).
         """
         store = self._runs.store(project)
-        try:
-            request = canonical(to_plain(order))
-        except Invalid:  # NaN and infinities: no run was ever made of such an order, and its faults are told below
-            request = b""
+        request = content_of(order)
         # Asked first: its model's id is taken by now.
         known = await store.known(request=request, request_id=request_id)
         if known is not None:
             return known
-        admitted = await self._admission.check(order, project=project, run=self._new_name(project))
+        admitted = await self._admission.check(order, project=project, run=self._new_name(project), by=by)
         if admitted.spec is None:
             raise as_error(admitted.faults)
         spec = admitted.spec
         plan = self._planner.known(spec)
-        if plan is not None and (shortage := [*plan.faults, *plan.shortage()]):
-            raise as_error(shortage)
+        probe = await self._probe(spec, hurry=True)
+        if faults := _faults(probe, plan):
+            raise as_error(faults)
 
         def spec_for(run_id: str) -> bytes:
             name = format_name("run", project, run_id)
@@ -130,5 +132,28 @@ class Desk:
         await store.append(run_id, head, State.PENDING, reason="RESUMED", message=f"by {by}")
         self._wake()
 
+    async def _plan(self, spec: RunSpec) -> Plan | None:
+        """What the run would need; None when nobody could tell: it may be created all the same."""
+        try:
+            return await self._planner.plan(spec)
+        except MarsamError as error:
+            _LOG.warning("plan.failed", reason=error.reason, message=error.message)
+            return None
+
+    async def _probe(self, spec: RunSpec, *, hurry: bool = False) -> Probe | None:
+        """How the captions are read; None when nobody could tell: the run asks again before it trains."""
+        try:
+            return await self._prober.probe(spec, hurry=hurry)
+        except MarsamError as error:
+            _LOG.warning("probe.failed", reason=error.reason, message=error.message)
+        return None
+
     def _new_name(self, project: str) -> str:
         return format_name("run", project, new_ulid(self._runs.clock))
+
+
+def _faults(probe: Probe | None, plan: Plan | None) -> list[Fault]:
+    """What the run program said of an order, each thing once."""
+    read = probe.faults if probe is not None else ()
+    needed = (*plan.faults, *plan.shortage()) if plan is not None else ()
+    return list(dict.fromkeys([*read, *needed]))

@@ -1,7 +1,8 @@
 """Bases from a model hub by `hub:org/name`, or from its local cache when the hub does not answer.
 
-Only what Marsam stores is fetched: JSON, text and safetensors of the pipeline's folders. Weights in another variant
-(fp16 beside fp32), whole-pipeline checkpoints, pickles and other runtimes' files stay where they are.
+Only what Marsam stores is fetched: JSON, text and safetensors of the pipeline's folders, its card and its licence.
+Weights in another variant (fp16 beside fp32), whole-pipeline checkpoints, pickles and other runtimes' files stay where
+they are.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from marsam.core.errors import Denied, Invalid, Missing, Unavailable
+from marsam_trainer.licences import is_about
 
 _REF = re.compile(r"hub:([A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*)")
 _SUFFIXES = frozenset({".json", ".txt", ".safetensors"})
@@ -39,9 +41,9 @@ def parse_ref(ref: str) -> str:
 
 def select(paths: Iterable[str]) -> list[str]:
     """Which of a repository's files make up the model, sorted."""
-    known = [path for path in paths if PurePosixPath(path).suffix in _SUFFIXES]
+    known = [path for path in paths if PurePosixPath(path).suffix in _SUFFIXES or is_about(path)]
     if "model_index.json" in known:
-        known = [path for path in known if "/" in path or path == "model_index.json"]
+        known = [path for path in known if "/" in path or path == "model_index.json" or is_about(path)]
     known = [p for p in known if not any(s.startswith(".") or s in _FOREIGN_FOLDERS for s in PurePosixPath(p).parts)]
     plain = {path for path in known if _VARIANT.fullmatch(path) is None}
     return sorted(path for path in known if not _superseded(path, plain))
@@ -56,20 +58,23 @@ def _superseded(path: str, plain: set[str]) -> bool:
     return f"{stem}.safetensors" in plain or f"{stem}.safetensors.index.json" in plain
 
 
-async def fetch(repository: str, *, cache: Path | None, offline: bool, timeout_s: float) -> Snapshot:
-    """Bring the model's files into the hub's local cache layout (`cache`, or HF_HOME's) and say where they are.
+async def fetch(
+    repository: str, *, cache: Path | None, offline: bool, timeout_s: float, about: bool = False
+) -> Snapshot:
+    """Bring the model's files, or those `about` it only, into the hub's local cache layout (`cache`, or HF_HOME's) and
+    say where they are.
 
     Raises Missing (HUB_UNKNOWN) for a repository that is neither on the hub nor in the cache, Denied (HUB_GATED),
     Unavailable (HUB_UNREACHABLE).
     """
     try:
         async with asyncio.timeout(timeout_s):
-            return await asyncio.to_thread(_fetch, repository, cache, offline)
+            return await asyncio.to_thread(_fetch, repository, cache, offline, about)
     except TimeoutError as error:
         raise Unavailable(f"the hub did not deliver {repository} within {timeout_s:g} s", reason="HUB_SLOW") from error
 
 
-def _fetch(repository: str, cache: Path | None, offline: bool) -> Snapshot:
+def _fetch(repository: str, cache: Path | None, offline: bool, about: bool) -> Snapshot:
     # Imported here: the library is 35 MB of memory that most trainers never need.
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
@@ -84,6 +89,10 @@ def _fetch(repository: str, cache: Path | None, offline: bool) -> Snapshot:
     try:
         if not offline:
             wanted = _remote_paths(repository)
+            if about and wanted is not None:
+                wanted = [path for path in wanted if is_about(path)]
+                if not wanted:  # nothing to fetch, so there would be no folder either
+                    return Snapshot(folder=Path(), paths=(), revision="")
         folder = Path(
             snapshot_download(repository, cache_dir=cache, local_files_only=wanted is None, allow_patterns=wanted)
         )
@@ -110,7 +119,8 @@ def _fetch(repository: str, cache: Path | None, offline: bool) -> Snapshot:
             f"the hub did not deliver {repository}: {type(error).__name__}", reason="HUB_UNREACHABLE"
         ) from error
     present = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return Snapshot(folder=folder, paths=tuple(select(present)), revision=folder.name)
+    paths = (path for path in select(present) if is_about(path) or not about)
+    return Snapshot(folder=folder, paths=tuple(paths), revision=folder.name)
 
 
 def _remote_paths(repository: str) -> list[str] | None:

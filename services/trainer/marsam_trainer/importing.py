@@ -1,10 +1,13 @@
 """From files to a model in the registry: checked by content, stored by digest, the manifest last."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
+from marsam.catalog.acceptance import Acceptance
 from marsam.catalog.aliases import resolve
 from marsam.catalog.files import FileRef
 from marsam.catalog.models import Lineage, Model, ModelKind
@@ -20,8 +23,8 @@ from marsam.store import keys
 from marsam.store.blobs import Blobs
 from marsam.store.content import put_blob
 from marsam.telemetry import Log
-from marsam_trainer import layouts
-from marsam_trainer.layouts import Base, Folder, Found
+from marsam_trainer import layouts, licences
+from marsam_trainer.layouts import INDEX, Base, Folder, Found
 from marsam_trainer.reservations import Reservations
 from marsam_trainer.uploads import Received
 from marsam_trainer.weights import MEDIA_TYPES, Tensor, header_length, inspect, parse_header
@@ -40,6 +43,7 @@ class ImportOrder:
     family: str = ""
     base: str = ""
     licence: str = ""
+    accept_licence: str = ""
     display_name: str = ""
     labels: dict[str, str] = field(default_factory=dict)
     request_id: str = ""
@@ -88,8 +92,10 @@ class Importer:
             return None
         return model if format_time(model.create_time) == at else None
 
-    async def take(self, order: ImportOrder, received: Sequence[Received], *, source: str, scratch: Path) -> Model:
-        """Check the files, store them, publish the model and return it.
+    async def take(
+        self, order: ImportOrder, received: Sequence[Received], *, source: str, scratch: Path, by: str
+    ) -> Model:
+        """Check the files, store them, publish the model and return it. `by` is who asks for it.
 
         The same request id with the same files returns the model that the first call made, for ever. Raises `Invalid`,
         Exists (MODEL_EXISTS, MODEL_ID_RESERVED, REQUEST_ID_REUSED), Precondition (MODEL_DELETED).
@@ -101,6 +107,10 @@ class Importer:
         base = await resolve(self._blobs, order.base) if order.base else None
         folder = await asyncio.to_thread(_inspect, received)
         found = await self._classify(order, folder, base, scratch)
+        index = folder.json(INDEX) if INDEX in folder.files else None
+        licence = await asyncio.to_thread(_licence, order, folder.files, index)
+        licence = licence or (base.licence if base else "")
+        self._accepted(order, licence, base, by=by, at=self._clock.now)
         create_time = format_time(self._clock.now())
         if order.request_id:
             # The time tells this order's model from another's under the same id, and lets an order that was cut off
@@ -130,13 +140,36 @@ class Importer:
             display_name=order.display_name,
             params=found.params,
             lineage=Lineage(source=source),
-            licence=order.licence or (base.licence if base else ""),
+            licence=licence,
+            accepted=self._accepted(order, licence, base, by=by, at=lambda: parse_time(create_time)),
             labels=order.labels,
         )
         await self._reservations.take(order.project, order.model_id, holder=order.name)
         await save_model(self._blobs, model)
         _LOG.info("model.imported", model=model.name, kind=model.kind, family=model.family, bytes=model.size)
         return model
+
+    async def check_licence(self, order: ImportOrder, files: Mapping[str, Path], *, by: str) -> None:
+        """Raise what `take` would raise of the licence, where a folder's few files about it are there before the rest.
+
+        Raises Invalid (LICENCE_CONTRADICTED, LICENCE_OTHER, LICENCE_NOT_ACCEPTED).
+        """
+        licence = await asyncio.to_thread(_licence, order, files, None)
+        if licence:
+            base = await resolve(self._blobs, order.base) if order.base else None
+            self._accepted(order, licence, base, by=by, at=self._clock.now)
+
+    def _accepted(
+        self, order: ImportOrder, licence: str, base: Model | None, *, by: str, at: Callable[[], datetime]
+    ) -> Acceptance | None:
+        return licences.accepted(
+            licence,
+            given=order.accept_licence,
+            known=base.accepted if base is not None else None,
+            by=by,
+            at=at,
+            field="header.accept_licence",
+        )
 
     async def _classify(self, order: ImportOrder, folder: Folder, base: Model | None, scratch: Path) -> Found:
         match order.kind:
@@ -193,7 +226,15 @@ class Importer:
 def _content(order: ImportOrder, received: Sequence[Received]) -> bytes:
     """What is asked, as a request id is compared by: files where the caller sent them, not where a ref led to them."""
     sent = [] if order.ref else [[entry.path, entry.digest] for entry in received]
-    return canonical([to_plain(order), sent])
+    plain = to_plain(order)
+    if not order.accept_licence:  # came to orders later: one from before is the same
+        del plain["accept_licence"]
+    return canonical([plain, sent])
+
+
+def _licence(order: ImportOrder, files: Mapping[str, Path], index: Mapping[str, Any] | None) -> str:
+    """What the caller says of the licence, or the folder. Blocking."""
+    return licences.of_folder(order.licence, licences.stated(files, index), field="header.licence")
 
 
 def _inspect(received: Sequence[Received]) -> Folder:

@@ -101,6 +101,8 @@ def _dataset(item: str) -> str:
 def _model_node(model: Model) -> Node:
     parents = tuple(name for name in (model.lineage.run, model.base) if name)
     summary = f"licence: {model.licence or 'not stated'}"
+    if model.accepted is not None:
+        summary += f", accepted by {model.accepted.by} on {model.accepted.at:%Y-%m-%d}"
     if model.lineage.source:
         summary += f"; from {model.lineage.source}"
     return Node(name=model.name, kind=model.kind, digest=model.digest, summary=summary, parents=parents)

@@ -62,17 +62,17 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         first = await anext(request_iterator, None)
         if first is None or not first.HasField("header"):
             raise Invalid("the first message must be the header", field="header", reason="STREAM_ORDER")
-        order = _order(first.header)
+        order, by = _order(first.header), current_principal().name
         async with self._scratch() as scratch:
             if order.ref:
                 if (known := await self._importer.known(order)) is not None:
                     return model_pb2.ImportModelResponse(model=convert.model_message(known))
-                received, source = await self._fetched(order)
+                received, source = await self._fetched(order, by=by)
                 if await anext(request_iterator, None) is not None:
                     raise Invalid("a ref was given, and files too", field="file", reason="STREAM_ORDER")
             else:
                 received, source = await self._received(request_iterator, scratch / "files"), "upload"
-            model = await self._importer.take(order, received, source=source, scratch=scratch / "made")
+            model = await self._importer.take(order, received, source=source, scratch=scratch / "made", by=by)
         return model_pb2.ImportModelResponse(model=convert.model_message(model))
 
     async def GetModel(self, request: model_pb2.GetModelRequest, context: Any) -> model_pb2.GetModelResponse:
@@ -198,14 +198,22 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         finally:
             await upload.close()
 
-    async def _fetched(self, order: ImportOrder) -> tuple[list[Received], str]:
+    async def _fetched(self, order: ImportOrder, *, by: str) -> tuple[list[Received], str]:
         settings = self._settings
-        snapshot = await hub.fetch(
-            hub.parse_ref(order.ref),
-            cache=settings.hub_cache,
-            offline=settings.hub_offline,
-            timeout_s=settings.hub_timeout_s,
-        )
+
+        async def fetch(*, about: bool) -> hub.Snapshot:
+            return await hub.fetch(
+                hub.parse_ref(order.ref),
+                cache=settings.hub_cache,
+                offline=settings.hub_offline,
+                timeout_s=settings.hub_timeout_s,
+                about=about,
+            )
+
+        # What asks to be accepted is asked before gigabytes are fetched.
+        few = await fetch(about=True)
+        await self._importer.check_licence(order, {path: few.folder / path for path in few.paths}, by=by)
+        snapshot = await fetch(about=False)
 
         def hashed() -> list[Received]:
             found = []
@@ -247,6 +255,7 @@ def _order(header: model_pb2.ImportModelHeader) -> ImportOrder:
         family=header.family,
         base=header.base,
         licence=header.licence,
+        accept_licence=header.accept_licence,
         display_name=header.display_name,
         labels=dict(header.labels),
         request_id=header.request_id,

@@ -7,6 +7,9 @@ from typing import Any
 
 from marsam.catalog.runs import Preview
 from marsam.core.errors import Invalid, MarsamError, Violation
+from marsam.core.records import canonical, to_plain
+
+_LATER = frozenset({"accept_licence", "allow_distilled", "optimiser", "accumulate", "gradient_checkpointing"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +39,8 @@ class Order:
     base_digest: str = ""
     dataset_digest: str = ""
     profile: str = ""
+    accept_licence: str = ""
+    allow_distilled: bool = False
     optimiser: str = ""
     accumulate: int | None = None
     gradient_checkpointing: bool | None = None
@@ -49,6 +54,18 @@ class Fault:
     reason: str
     message: str
     remedy: str = ""
+
+
+def content_of(order: Order) -> bytes:
+    """What is asked, as a request id is compared by; b"" for numbers that no run was ever made of.
+
+    What came to orders later is left out where it is not said, so that an order from before is the same.
+    """
+    plain = to_plain(order)
+    try:
+        return canonical({name: value for name, value in plain.items() if value or name not in _LATER})
+    except Invalid:  # NaN and infinities
+        return b""
 
 
 def faults_of(error: MarsamError, *, field: str) -> list[Fault]:

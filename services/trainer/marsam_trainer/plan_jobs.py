@@ -1,4 +1,4 @@
-"""A plan made where the run would be: a short program of the run's own profile, which sees that machine's memory."""
+"""A question answered where the run would be: a short program of the run's own profile, which sees that machine."""
 
 import asyncio
 import contextlib
@@ -20,22 +20,22 @@ from marsam_trainer.settings import TrainerSettings
 _LOG = Log(__name__)
 
 _LIMIT_MARGIN_S = 60
-"""How long after its last listener has gone a plan may still run, where nobody was left to end it."""
+"""How long after its last listener has gone such a program may still run, where nobody was left to end it."""
 
 _PAUSES_S = (0.0, 0.5, 2.0, 5.0)
 """Before each try to reach a program that is to be dropped."""
 
 
-async def plan_elsewhere(ground: Ground, settings: TrainerSettings, spec: RunSpec) -> dict[str, Any]:
-    """What the run program says of `spec` on a machine of its profile.
+async def ask_elsewhere(ground: Ground, settings: TrainerSettings, spec: RunSpec, *, command: str) -> dict[str, Any]:
+    """What the run program's `command` (`plan`, `probe`) says of `spec` on a machine of its profile.
 
     Raises Unavailable (PLAN_FAILED), Deadline (PLAN_SLOW) when that machine could not be had in time.
     """
     number = new_ulid(SystemClock())
-    log = settings.cache / "logs" / "plans" / f"{number}.log"
+    log = settings.cache / "logs" / f"{command}s" / f"{number}.log"
     program = Program(
         argv=(
-            *ground.command, "plan", "--store", settings.store, "--cache", ground.cache,
+            *ground.command, command, "--store", settings.store, "--cache", ground.cache,
             "--spec-json", dump(spec).decode(),
         ),
         log_path=log,
@@ -43,7 +43,7 @@ async def plan_elsewhere(ground: Ground, settings: TrainerSettings, spec: RunSpe
         profile=spec.profile,
         limit_s=math.ceil(settings.plan_timeout_s) + _LIMIT_MARGIN_S,
     )  # fmt: skip
-    key = f"{spec.project}.plans.{number}.1"
+    key = f"{spec.project}.{command}s.{number}.1"
     start = asyncio.create_task(_start(ground.launcher, program, key))
     try:
         handle = await asyncio.shield(start)
@@ -53,8 +53,8 @@ async def plan_elsewhere(ground: Ground, settings: TrainerSettings, spec: RunSpe
     except TimeoutError as error:
         waits = await ground.launcher.waiting(handle)
         why = f": {waits.message}" if waits is not None and waits.message else ""
-        message = f"no plan within {settings.plan_timeout_s:g} s{why}"
-        raise Deadline(message, reason="PLAN_SLOW", field="spec") from error
+        message = f"no {command} within {settings.plan_timeout_s:g} s{why}"
+        raise Deadline(message, reason=f"{command.upper()}_SLOW", field="spec") from error
     finally:
         # A start that was under way when this was cancelled makes its program all the same.
         (started,) = await asyncio.gather(start, return_exceptions=True)
@@ -62,7 +62,7 @@ async def plan_elsewhere(ground: Ground, settings: TrainerSettings, spec: RunSpe
             await _drop(ground.launcher, key)
         await asyncio.to_thread(log.unlink, missing_ok=True)
     if told is None:
-        raise Unavailable(f"the run program made no plan: {ended}", reason="PLAN_FAILED")
+        raise Unavailable(f"the run program made no {command}: {ended}", reason=f"{command.upper()}_FAILED")
     return told
 
 
@@ -97,7 +97,7 @@ async def _drop(launcher: Launcher, key: str) -> None:
 
 
 def _told(log: Path) -> dict[str, Any] | None:
-    """The plan among the program's output, whose log lines are JSON too. Blocking."""
+    """The answer among the program's output, whose log lines are JSON too. Blocking."""
     try:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -46,8 +46,13 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
         self, request: trainer_pb2.ValidateRunRequest, context: Any
     ) -> trainer_pb2.ValidateRunResponse:
         project = parse(request.parent, "project", field="parent").project
-        examined = await self._desk.examine(convert.order_of(request.spec), project=project)
+        examined = await self._desk.examine(
+            convert.order_of(request.spec), project=project, by=current_principal().name
+        )
         response = trainer_pb2.ValidateRunResponse(faults=[convert.fault_message(fault) for fault in examined.faults])
+        response.warnings.extend(convert.fault_message(warning) for warning in examined.warnings)
+        if examined.probe is not None:
+            response.readings.extend(convert.reading_message(reading) for reading in examined.probe.readings)
         if examined.plan is not None:
             response.plan.CopyFrom(convert.plan_message(examined.plan))
         if examined.spec is not None:
@@ -59,7 +64,8 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
     async def CreateRun(self, request: trainer_pb2.CreateRunRequest, context: Any) -> trainer_pb2.CreateRunResponse:
         project = parse(request.parent, "project", field="parent").project
         order = convert.order_of(request.spec)
-        run_id = await self._desk.create(order, project=project, request_id=request.request_id)
+        by = current_principal().name
+        run_id = await self._desk.create(order, project=project, request_id=request.request_id, by=by)
         return trainer_pb2.CreateRunResponse(run=await self._run(project, run_id))
 
     async def GetRun(self, request: trainer_pb2.GetRunRequest, context: Any) -> trainer_pb2.GetRunResponse:

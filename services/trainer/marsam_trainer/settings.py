@@ -68,7 +68,7 @@ class TrainerSettings(ServerSettings):
     """Seconds between two looks at a run."""
 
     plan_timeout_s: float = 120.0
-    """Seconds a memory plan may take."""
+    """Seconds a memory plan, and a look at how captions are read, may take."""
 
     max_import_bytes: int = 200 * 10**9
     """Largest model that is taken in."""

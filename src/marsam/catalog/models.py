@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, Literal
 
+from marsam.catalog.acceptance import Acceptance
 from marsam.catalog.files import FileRef, tree_digest
 from marsam.core.errors import Invalid
 from marsam.core.ids import digest_hex
@@ -32,6 +33,7 @@ class Model:
 
     `base` names the model this one was tuned from (None for a base or judge), `base_digest` pins it. `params` are those
     of the method (or of an imported thing, what is known), `metrics` plain numbers, `samples` pictures.
+    `accepted` says who accepted the licence, where it asks for that.
     """
 
     SCHEMA: ClassVar[str] = "marsam.model/1"
@@ -51,6 +53,7 @@ class Model:
     metrics: Mapping[str, float] = field(default_factory=dict)
     samples: tuple[FileRef, ...] = ()
     licence: str = ""
+    accepted: Acceptance | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

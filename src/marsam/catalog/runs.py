@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
 
+from marsam.catalog.acceptance import Acceptance
 from marsam.core.errors import Invalid
 from marsam.core.ids import check_slug, digest_hex
 from marsam.core.names import parse
@@ -34,10 +35,15 @@ class RunSpec:
     caption, `languages` those whose captions are used (all when empty), `snr_gamma` and `ema_decay` off when None,
     `profile` the kind of machine ('' for the trainer's default). A step learns from `accumulate` times `batch_size`
     pictures, of which `batch_size` are in memory at once. With `gradient_checkpointing` a step keeps only the borders
-    of the denoiser's blocks and computes the rest again on the way back.
+    of the denoiser's blocks and computes the rest again on the way back. `accepted` says who accepted the base's
+    licence, `allow_distilled` that a base made for few steps was meant; like all in `RECORDED` they change nothing of
+    what is trained. Those in `LATER` came after the first runs were made; left at their defaults they are what runs did
+    before.
     """
 
     SCHEMA: ClassVar[str] = "marsam.run_spec/1"
+    RECORDED: ClassVar[frozenset[str]] = frozenset({"accepted", "allow_distilled"})
+    LATER: ClassVar[frozenset[str]] = frozenset({"optimiser", "accumulate", "gradient_checkpointing"})
 
     name: str
     base: str
@@ -66,6 +72,8 @@ class RunSpec:
     optimiser: Optimiser = "adamw"
     accumulate: int = 1
     gradient_checkpointing: bool = False
+    accepted: Acceptance | None = None
+    allow_distilled: bool = False
 
     def __post_init__(self) -> None:
         parse(self.name, "run")

@@ -74,6 +74,7 @@ def show(
             ("base", model.base),
             ("digest", model.digest),
             ("licence", model.licence),
+            ("accepted", _accepted(model)),
             ("trained on", from_.dataset_version),
             ("by run", from_.run),
             ("seed", str(from_.seed) if from_.run else ""),
@@ -105,7 +106,8 @@ def import_(
     kind: Annotated[str, typer.Option(help="base, adapter, full or judge.")] = "base",
     base: Annotated[str, typer.Option(help="Base of an adapter or full model.")] = "",
     family: Annotated[str, typer.Option(help="Decided by content when left out.")] = "",
-    licence: Annotated[str, typer.Option(help="SPDX expression.")] = "",
+    licence: Annotated[str, typer.Option(help="SPDX expression; what the folder states when left out.")] = "",
+    accept_licence: Annotated[str, typer.Option(help="Id of a licence that restricts, which you accept.")] = "",
     as_json: Json = False,
 ) -> None:
     """Import a base, an adapter or a judge. What a file is, is decided by its content."""
@@ -113,7 +115,9 @@ def import_(
     async def work(marsam: AsyncMarsam) -> Any:
         if source.startswith("hub:"):
             console.note(f"the trainer fetches {source.removeprefix('hub:')}")
-            return await marsam.models.import_ref(source, name, kind=kind, base=base, family=family, licence=licence)
+            return await marsam.models.import_ref(
+                source, name, kind=kind, base=base, family=family, licence=licence, accept_licence=accept_licence
+            )
         with Bar("sending", quiet=as_json) as bar:
 
             def sent(transfer: Transfer) -> None:
@@ -121,15 +125,17 @@ def import_(
                 bar.show(transfer.bytes, transfer.bytes_total, facts)
 
             return await marsam.models.import_folder(
-                Path(source), name, kind=kind, base=base, family=family, licence=licence, progress=sent
-            )
+                Path(source), name, kind=kind, base=base, family=family, licence=licence,
+                accept_licence=accept_licence, progress=sent,
+            )  # fmt: skip
 
     model = run(context, work, as_json=as_json)
     if as_json:
         console.print_json(plain(model))
         return
     size = console.size(_size(model))
-    console.out().print(f"{kind_name(model.kind)} {short(model.name)}: {model.family}, {size}", markup=False)
+    facts = f"{model.family}, {size}, licence {model.licence or 'not stated'}"
+    console.out().print(f"{kind_name(model.kind)} {short(model.name)}: {facts}", markup=False)
 
 
 @app.command()
@@ -198,6 +204,12 @@ async def _get(marsam: AsyncMarsam, name: str) -> model_pb2.Model:
 
 def _size(model: model_pb2.Model) -> int:
     return model.size_bytes or sum(file.size_bytes for file in model.files)
+
+
+def _accepted(model: model_pb2.Model) -> str:
+    if not model.HasField("licence_acceptance"):
+        return ""
+    return f"by {model.licence_acceptance.by}, {console.when(model.licence_acceptance.time)}"
 
 
 def _measure(name: str, value: float) -> str:

@@ -29,9 +29,16 @@ def train(
     learning_rate: Annotated[float | None, typer.Option("--lr", help="Learning rate.")] = None,
     resolution: Annotated[int | None, typer.Option(help="Side of a picture in pixels.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    language: Annotated[
+        list[str] | None, typer.Option(metavar="CODE", help="Captions to use, such as en; all. Repeatable.")
+    ] = None,
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "",
     profile: Annotated[str, typer.Option(help="Kind of machine, on a cluster; its default one.")] = "",
     output: Annotated[str, typer.Option(help="Id of the model to publish.")] = "",
+    accept_licence: Annotated[str, typer.Option(help="Licence of the base, which you accept.")] = "",
+    allow_distilled: Annotated[
+        bool, typer.Option("--allow-distilled", help="Train a few-step base all the same.")
+    ] = False,
     parameters: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="All else: rank=8, optimiser=adamw_8bit."),
@@ -40,7 +47,7 @@ def train(
     detach: Annotated[bool, typer.Option("--detach", help="Do not watch.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Tune a base on a dataset version. What you leave out is the measured default."""
+    """Tune a base on a dataset version. What is left out is a measured default."""
 
     async def work(marsam: AsyncMarsam) -> Any:
         if precision and precision not in _PRECISIONS:
@@ -54,9 +61,12 @@ def train(
             learning_rate=learning_rate,
             resolution=resolution,
             seed=seed,
+            languages=language or (),
             precision=_PRECISIONS.get(precision, trainer_pb2.PRECISION_UNSPECIFIED),
             profile=profile,
             output_model_id=output,
+            accept_licence=accept_licence,
+            allow_distilled=allow_distilled,
         )
         _set(spec, parameters or [])
         if dry_run:
@@ -150,6 +160,10 @@ def _print_plan(answer: trainer_pb2.ValidateRunResponse, *, as_json: bool) -> No
                 console.out().print(f"  {fault.remedy}", style="dim", markup=False)
         if answer.HasField("resolved"):
             console.out().print(summary(answer.resolved), markup=False)
+        for warning in answer.warnings:
+            console.out().print(f"~ {warning.field}: {warning.message}", style="yellow", markup=False)
+        if answer.readings:
+            _print_readings(answer.readings)
         if answer.HasField("plan"):
             plan = answer.plan
             console.print_table(
@@ -162,3 +176,20 @@ def _print_plan(answer: trainer_pb2.ValidateRunResponse, *, as_json: bool) -> No
                 console.out().print(f"about {console.span(plan.seconds)}", markup=False)
     if answer.faults:
         raise typer.Exit(3)
+
+
+def _print_readings(readings: Sequence[trainer_pb2.Reading]) -> None:
+    rows = [
+        (
+            reading.language,
+            reading.tokenizer if reading.reaches_attention else f"{reading.tokenizer} (pooled only)",
+            str(reading.captions),
+            f"{reading.tokens_per_word:.2f}",
+            f"{reading.unknown_rate:.1%}",
+            f"{reading.truncation_rate:.1%}",
+            f"{reading.round_trip_rate:.1%}",
+        )
+        for reading in readings
+    ]
+    columns = ("language", "tokenizer", "captions", "tokens/word", "unknown", "truncated", "round trip")
+    console.print_table(columns, rows, nothing="")

@@ -42,6 +42,7 @@ class Models:
         family: str = "",
         base: str = "",
         licence: str = "",
+        accept_licence: str = "",
         display_name: str = "",
         labels: Mapping[str, str] | None = None,
         request_id: str | None = None,
@@ -50,10 +51,12 @@ class Models:
     ) -> model_pb2.Model:
         """Sends a folder in diffusers layout or one .safetensors file; what it is, is decided by content.
 
+        `licence` is what the folder states when empty; one that restricts must be named in `accept_licence` too.
+
         Raises Invalid for anything else, a pickle included, with the way to convert it.
         """
         found = await files.gather(Path(path))
-        header = self._header(model, kind, family, base, licence, display_name, labels, request_id)
+        header = self._header(model, kind, family, base, licence, accept_licence, display_name, labels, request_id)
 
         async def requests() -> AsyncIterator[model_pb2.ImportModelRequest]:
             yield model_pb2.ImportModelRequest(header=header)
@@ -71,13 +74,14 @@ class Models:
         family: str = "",
         base: str = "",
         licence: str = "",
+        accept_licence: str = "",
         display_name: str = "",
         labels: Mapping[str, str] | None = None,
         request_id: str | None = None,
         seconds: float | None = None,
     ) -> model_pb2.Model:
         """Lets the service fetch `org/name` from the hub."""
-        header = self._header(model, kind, family, base, licence, display_name, labels, request_id)
+        header = self._header(model, kind, family, base, licence, accept_licence, display_name, labels, request_id)
         header.ref = f"hub:{ref.removeprefix('hub:')}"
 
         async def requests() -> AsyncIterator[model_pb2.ImportModelRequest]:
@@ -137,6 +141,7 @@ class Models:
         family: str,
         base: str,
         licence: str,
+        accept_licence: str,
         display_name: str,
         labels: Mapping[str, str] | None,
         request_id: str | None,
@@ -151,6 +156,7 @@ class Models:
             family=family,
             base=self._name(base) if base else "",
             licence=licence,
+            accept_licence=accept_licence,
             display_name=display_name,
             labels=labels,
             request_id=request_id or new_ulid(),

@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 
 
 class Part(StrEnum):
-    """A separately loadable part of a base."""
+    """A separately loadable part of a base. `WORDS` are the tokenizers alone; `TEXT` has them and the encoders."""
 
     DENOISER = "denoiser"
     TEXT = "text"
+    WORDS = "words"
     IMAGE = "image"
 
 
@@ -86,6 +87,9 @@ class FamilyFacts:
     """Folders that a caption's encoding depends on."""
     image_folders: tuple[str, ...] = ("vae",)
     """Folders that a picture's encoding depends on."""
+    readers: tuple[str, ...] = ()
+    """Folders of the tokenizers whose encoders reach the attention layers: a caption is read when one of them reads it.
+    All tokenizers when empty; families with an encoder that only gives a pooled vector leave that one's out."""
     comfyui: bool = False
     """Whether ComfyUI reads adapters of this transformer by diffusers' names of its layers."""
     idle: tuple[str, ...] = ()
@@ -95,6 +99,10 @@ class FamilyFacts:
             raise Invalid(
                 f"{self.name}: default targets {self.default_targets!r} are not a preset", field="default_targets"
             )
+
+    def tokenizers(self) -> tuple[str, ...]:
+        """Folders of all tokenizers."""
+        return tuple(folder for folder in self.text_folders if folder.startswith("tokenizer"))
 
 
 def kept(name: str, keep: Iterable[str]) -> bool:
@@ -133,6 +141,11 @@ class BaseFacts:
     zero_empty: bool = False
     default_steps: int = 20
     default_guidance: float = 5.0
+    caption_tokens: Mapping[str, int] = field(default_factory=dict)
+    """Tokens of a caption's own that the base takes, by the tokenizer's folder, where tokenizers are cut at different
+    lengths. Otherwise `text_length` and the tokenizer's own limit decide, less special tokens and `preamble`."""
+    preamble: str = ""
+    """What a chat template puts before a caption, where its tokens count towards `text_length`."""
 
     def check_size(self, width: int, height: int, *, field: str = "resolution") -> None:
         """Raise `Invalid` unless a picture of this size can be made."""

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from marsam.catalog.acceptance import Acceptance
 from marsam.store.open import open_store
-from tests.integration.trainer.harness import Service, place_base, place_version
+from tests.integration.trainer.harness import CLOCK, PARENT, Service, place_base, place_version
 
 
 @pytest.fixture
@@ -28,6 +29,13 @@ async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serv
     blobs = open_store(str(made.store))
     await place_base(blobs)
     await place_base(blobs, "projects/default/models/judge", kind="judge")
+    await place_base(blobs, "projects/default/models/rail", licence="openrail++")
+    await place_base(blobs, "projects/default/models/plain", licence="")
+    scheduler = b'{"_class_name": "LCMScheduler", "prediction_type": "epsilon"}'
+    await place_base(blobs, f"{PARENT}/models/fast", changed={"scheduler/scheduler_config.json": scheduler})
+    for who in ("local", "mona"):
+        accepted = Acceptance(licence="openrail++", by=who, at=CLOCK.now())
+        await place_base(blobs, f"projects/default/models/of-{who}", licence="openrail++", accepted=accepted)
     await place_version(blobs)
     async with made:
         yield made

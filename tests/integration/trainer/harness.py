@@ -16,6 +16,7 @@ from safetensors.numpy import save as save_safetensors
 from marsam.api.common.v1 import common_pb2
 from marsam.api.model.v1 import model_pb2, model_pb2_grpc
 from marsam.api.trainer.v1 import trainer_pb2, trainer_pb2_grpc
+from marsam.catalog.acceptance import Acceptance
 from marsam.catalog.datasets import Caption, DatasetVersion, Item, Rights
 from marsam.catalog.files import FileRef
 from marsam.catalog.models import Model
@@ -69,13 +70,29 @@ def base_files() -> dict[str, bytes]:
     return files
 
 
-async def place_base(blobs: Blobs, name: str = BASE, *, kind: Any = "base") -> Model:
-    """Put the tiny base into the registry without the service."""
+async def place_base(
+    blobs: Blobs,
+    name: str = BASE,
+    *,
+    kind: Any = "base",
+    licence: str = "Apache-2.0",
+    accepted: Acceptance | None = None,
+    changed: Mapping[str, bytes] | None = None,
+) -> Model:
+    """Put the tiny base into the registry without the service; `changed` files replace its own."""
     refs = []
-    for path, data in base_files().items():
+    for path, data in (base_files() | dict(changed or {})).items():
         stored = await put_blob(blobs, "default", data)
         refs.append(FileRef(path=path, digest=stored.digest, size=stored.size))
-    model = Model(name=name, kind=kind, create_time=CLOCK.now(), files=tuple(refs), family="sd1", licence="Apache-2.0")
+    model = Model(
+        name=name,
+        kind=kind,
+        create_time=CLOCK.now(),
+        files=tuple(refs),
+        family="sd1",
+        licence=licence,
+        accepted=accepted,
+    )
     await save_model(blobs, model)
     return model
 

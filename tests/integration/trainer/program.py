@@ -40,9 +40,9 @@ def main() -> int:
     parser.add_argument("--beat-file")
     parser.add_argument("--spec-json")
     options = parser.parse_args()
-    if options.command == "plan":
+    if options.command in ("plan", "probe"):
         said = options.spec_json.encode() if options.spec_json else Path(options.spec).read_bytes()
-        return plan(load(RunSpec, said), Path(options.cache))
+        return (plan if options.command == "plan" else probe)(load(RunSpec, said), Path(options.cache))
     return asyncio.run(train(options.store, options.run, int(options.attempt), Path(options.cache)))
 
 
@@ -58,6 +58,32 @@ def plan(spec: RunSpec, cache: Path) -> int:
         "total_bytes": total, "available_bytes": 64_000, "trainable_parameters": 7, "quantised_share": 0.0,
         "seconds": 2.0 * spec.steps, "fits": total <= 64_000,
     }))  # fmt: skip
+    return 0
+
+
+def probe(spec: RunSpec, cache: Path) -> int:
+    """The same figures for all; the labels of the run that asks first say what is told of them."""
+    with (cache / "probes").open("a") as calls:
+        calls.write(" ".join(spec.languages) + "\n")
+    if "probe-crash" in spec.labels:
+        sys.stderr.write("ImportError: no such tokenizer\n")
+        return 70
+    if "probe-outage" in spec.labels:
+        print(json.dumps({"faults": [{"exit_code": 74, "reason": "STORE", "message": "the store is away"}]}))
+        return 74
+    fault = {
+        "field": "languages",
+        "reason": "LANGUAGE_UNREADABLE",
+        "message": "it cannot read 'ar'",
+        "remedy": "another",
+    }
+    reading = {
+        "language": "en", "tokenizer": "tokenizer", "captions": 3, "words": 9, "tokens_per_word": 1.5, "unknown": 0.0,
+        "lost": 0.25, "cut": 0.5, "round_trip": 1.0, "usable": 75, "attends": True,
+    }  # fmt: skip
+    warning = {"field": "languages", "reason": "CAPTIONS_TRUNCATED", "message": "half are cut", "remedy": ""}
+    refused = "probe-refuses" in spec.labels
+    print(json.dumps({"faults": [fault] * refused, "readings": [reading], "warnings": [warning]}))
     return 0
 
 
@@ -160,6 +186,8 @@ async def publish(blobs: object, spec: RunSpec) -> Model:
         method=spec.method,
         base=spec.base,
         base_digest=spec.base_digest,
+        licence=spec.accepted.licence if spec.accepted is not None else "",
+        accepted=spec.accepted,
         lineage=Lineage(
             run=spec.name, dataset_version=spec.dataset_version, dataset_digest=spec.dataset_digest, seed=spec.seed
         ),

@@ -11,12 +11,23 @@ from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
 from marsam.api.model.v1 import model_pb2
+from marsam.api.trainer.v1 import trainer_pb2
 from marsam.core.errors import Conflict, Exists, Missing, Precondition
 from marsam.core.ids import digest_of
+from marsam.core.tokens import hash_of, new_token
 from marsam.rpc.wire import error_of
 from marsam.store import keys
 from marsam.store.open import open_store
-from tests.integration.trainer.harness import BASE, LAYER, PARENT, VERSION, Service, base_files
+from tests.integration.trainer.harness import (
+    BASE,
+    LAYER,
+    PARENT,
+    VERSION,
+    Service,
+    base_files,
+    place_base,
+    place_version,
+)
 from tests.integration.trainer.samples import CONFIG, PEFT, A, B, adapter_files, exported, header, refused
 
 
@@ -203,11 +214,95 @@ async def test_lineage_goes_from_a_model_to_the_rights_of_every_picture_and_back
         assert [node.name for node in await trace(start)][1:] == [run.model]
 
 
+CARD = b"---\nlicense: other\nlicense_name: flux-1-dev-non-commercial-license\n---\n# M"
+DEV = "flux-1-dev-non-commercial-license"
+
+
+async def test_a_licence_that_restricts_must_be_accepted_and_that_is_remembered(service: Service) -> None:
+    files = base_files() | {"README.md": CARD}
+    error = await refused(service, header("base", "dev"), files)
+    assert (error.reason, error.field) == ("LICENCE_NOT_ACCEPTED", "header.accept_licence")
+    assert DEV in error.message
+    assert f"accept_licence: {DEV}" in error.remedy
+    assert (await refused(service, header("base", "dev", accept_licence="mit"), files)).reason == "LICENCE_OTHER"
+    told = await refused(service, header("base", "dev", licence="MIT"), files)
+    assert (told.reason, told.field) == ("LICENCE_CONTRADICTED", "header.licence")
+    head = header("base", "dev", accept_licence=DEV, request_id="r")
+    base = await service.send(head, files)
+    assert base.licence == base.licence_acceptance.licence == DEV
+    assert base.licence_acceptance.by == "local"
+    assert base.licence_acceptance.time == base.create_time
+    assert await service.send(head, files) == base
+    # Whoever accepted the base's licence need not do it again for what is made of it.
+    adapter = await service.send(header("adapter", "a", base=base.name), adapter_files())
+    assert (adapter.licence, adapter.licence_acceptance) == (DEV, base.licence_acceptance)
+    nodes = (await service.models.TraceLineage(model_pb2.TraceLineageRequest(name=adapter.name))).nodes
+    today = base.create_time.ToDatetime().strftime("%Y-%m-%d")
+    assert [node.summary for node in nodes] == [f"licence: {DEV}, accepted by local on {today}; from upload"] * 2
+
+
+async def test_an_acceptance_is_the_callers_own_and_reaches_what_is_trained(tmp_path: Path) -> None:
+    tokens = {name: new_token() for name in ("mona", "ali")}
+    listed = [
+        {"principal": name, "sha256": hash_of(token), "scopes": ["*"], "projects": ["*"]}
+        for name, token in tokens.items()
+    ]
+    (tmp_path / "tokens.json").write_text(json.dumps({"tokens": listed}))
+    (tmp_path / "tokens.json").chmod(0o600)
+    blobs = open_store(str(tmp_path / "store"))
+    await place_base(blobs, f"{PARENT}/models/dev", licence=DEV)
+    await place_version(blobs)
+    async with Service(tmp_path, token_file=tmp_path / "tokens.json") as service:
+        spec = service.ordered(base=f"{PARENT}/models/dev", accept_licence=DEV, output_model_id="tuned")
+        request = trainer_pb2.CreateRunRequest(parent=PARENT, spec=spec)
+
+        def caller(name: str) -> dict[str, Any]:
+            return {"metadata": (("authorization", f"Bearer {tokens[name]}"),), "timeout": 60}
+
+        run = (await service.trainer.CreateRun(request, **caller("mona"))).run
+        assert run.spec.accept_licence == run.licence_acceptance.licence == DEV
+        assert run.licence_acceptance.by == "mona"
+        async for message in service.trainer.WatchRun(trainer_pb2.WatchRunRequest(name=run.name), **caller("ali")):
+            last = message
+        name = last.snapshot.model
+        model = (await service.models.GetModel(model_pb2.GetModelRequest(name=name), **caller("ali"))).model
+        assert model.licence_acceptance == run.licence_acceptance
+        traced = await service.models.TraceLineage(model_pb2.TraceLineageRequest(name=name), **caller("ali"))
+        assert traced.nodes[0].summary.startswith(f"licence: {DEV}, accepted by mona on ")
+
+
+async def test_a_licence_that_does_not_restrict_is_recorded_and_no_more(service: Service) -> None:
+    base = await service.send(header("base", "free"), base_files() | {"LICENSE": b"MIT License"})
+    assert base.licence == "mit"
+    assert not base.HasField("licence_acceptance")
+
+
+async def test_a_licence_is_asked_for_before_gigabytes_are_fetched(tmp_path: Path) -> None:
+    revision = "0123456789abcdef0123456789abcdef01234567"
+    snapshot = tmp_path / "hub" / "models--quarter--dev" / "snapshots" / revision
+    for path, data in (base_files() | {"README.md": CARD}).items():
+        (snapshot / path).parent.mkdir(parents=True, exist_ok=True)
+        (snapshot / path).write_bytes(data)
+    (snapshot.parent.parent / "refs").mkdir()
+    (snapshot.parent.parent / "refs" / "main").write_text(revision)
+    weights = snapshot / "unet" / "diffusion_pytorch_model.safetensors"
+    kept = weights.read_bytes()
+    weights.write_bytes(b"not looked at so far")
+    async with Service(tmp_path, hub_cache=tmp_path / "hub") as service:
+        head = header("base", "dev", ref="hub:quarter/dev")
+        assert (await refused(service, head, {})).reason == "LICENCE_NOT_ACCEPTED"
+        weights.write_bytes(kept)
+        head.accept_licence = DEV
+        base = await service.send(head, {})
+        assert (base.licence, base.licence_acceptance.by) == (DEV, "local")
+        assert {file.path for file in base.files} == {*base_files(), "README.md"}
+
+
 async def test_a_base_comes_from_the_hubs_local_cache(tmp_path: Path) -> None:
     revision = "0123456789abcdef0123456789abcdef01234567"
     root = tmp_path / "hub" / "models--quarter--hayy"
     snapshot = root / "snapshots" / revision
-    extra = {"README.md": b"# hi", "v1.ckpt": b"\x80\x02", "unet/diffusion_pytorch_model.bin": b"\x80\x02",
+    extra = {"v1.txt": b"# hi", "v1.ckpt": b"\x80\x02", "unet/diffusion_pytorch_model.bin": b"\x80\x02",
              "unet/diffusion_pytorch_model.fp16.safetensors": b"broken", "sd.safetensors": b"broken"}  # fmt: skip
     for path, data in (base_files() | extra).items():
         blob = root / "blobs" / digest_of(data).removeprefix("sha256:")

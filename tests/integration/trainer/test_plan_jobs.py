@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from marsam_trainer.ground import Ground
-from marsam_trainer.plan_jobs import plan_elsewhere
+from marsam_trainer.plan_jobs import ask_elsewhere
 from marsam_trainer.settings import TrainerSettings
 
 from marsam.catalog.runs import RunSpec
@@ -42,7 +42,7 @@ async def test_a_plan_that_is_called_off_while_its_job_is_made_leaves_none(tmp_p
             )  # fmt: skip
             settings = TrainerSettings(store=str(tmp_path / "store"), cache=tmp_path / "cache")
             cluster.server.trouble("POST", "/jobs", slow)
-            plan = asyncio.create_task(plan_elsewhere(ground, settings, SPEC))
+            plan = asyncio.create_task(ask_elsewhere(ground, settings, SPEC, command="plan"))
             assert await asyncio.to_thread(asked.wait, 20)
             plan.cancel()
             await asyncio.sleep(0)

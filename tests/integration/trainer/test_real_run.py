@@ -1,18 +1,23 @@
 """The service with the real run program, a tiny base of real classes, real pictures: from import to a loaded export."""
 
 import json
+import shutil
 import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
 from marsam.api.model.v1 import model_pb2
 from marsam.api.trainer.v1 import trainer_pb2
+from marsam.core.errors import Invalid
+from marsam.rpc.wire import error_of
 from tests.contract.families.bases import build_sd1
+from tests.contract.families.tokenizers import clip
 from tests.integration.run.store import make
 from tests.integration.trainer.harness import Service, state
 from tests.integration.trainer.samples import exported, header
@@ -44,6 +49,10 @@ async def test_import_train_watch_export_and_load(tmp_path: Path) -> None:
         assert {"base weights", "optimiser", "activations"} <= {term.term for term in found.plan.memory}
         assert found.plan.fits
         assert found.plan.trainable_parameters > 0
+        assert {(one.language, one.tokenizer, one.unknown_rate) for one in found.readings} == {
+            ("en", "tokenizer", 0.0), ("ar", "tokenizer", 0.0),
+        }  # fmt: skip
+        assert {warning.reason for warning in found.warnings} == {"WORDS_SPLIT"}
         request = trainer_pb2.CreateRunRequest(parent=PARENT, spec=spec, request_id="one")
         run = (await service.trainer.CreateRun(request)).run
         kinds: dict[str, list[Any]] = {}
@@ -53,6 +62,7 @@ async def test_import_train_watch_export_and_load(tmp_path: Path) -> None:
             kinds.setdefault(kind, []).append(getattr(message, kind))
             if kind == "progress" and not scraped:
                 scraped = targets(service)
+        assert any("tokens a word" in line for line in kinds["log_line"])
         last = kinds["snapshot"][-1]
         assert state(last) == "SUCCEEDED", last
         assert last.progress.step == 12
@@ -70,6 +80,31 @@ async def test_import_train_watch_export_and_load(tmp_path: Path) -> None:
         out = await exported(service, model.name, "diffusers")
         peft = await exported(service, model.name, "peft")
     loads_in_diffusers(folder, out, peft, tmp_path)
+
+
+async def test_captions_that_the_base_cannot_read_are_refused_whatever_its_family(tmp_path: Path) -> None:
+    folder = build_sd1(tmp_path / "base", prediction="epsilon")
+    shutil.rmtree(folder / "tokenizer")
+    clip(folder / "tokenizer", letters="abcdefghijklmnopqrstuvwxyz0123456789")
+    shelf = await make(tmp_path / "store", folder)
+    async with Service(tmp_path, run_command=PYTHON_RUN) as service:
+        spec = trainer_pb2.RunSpec(
+            base=shelf.base.name, dataset_version=shelf.version.name, method="lora", steps=1, resolution=32
+        )
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await service.trainer.CreateRun(trainer_pb2.CreateRunRequest(parent=PARENT, spec=spec))
+        error = error_of(caught.value)
+        assert isinstance(error, Invalid)
+        assert (error.reason, error.field) == ("LANGUAGE_UNREADABLE", "spec.languages")
+        assert "'ar': tokenizer does not know 50 % of their words" in error.message
+        assert error.remedy == "leave it out (languages: en), or choose a base that reads it"
+        request = trainer_pb2.ValidateRunRequest(parent=PARENT, spec=spec)
+        found = await service.trainer.ValidateRun(request, timeout=120)
+        assert [fault.reason for fault in found.faults] == ["LANGUAGE_UNREADABLE"]
+        assert [(one.language, one.unknown_rate) for one in found.readings] == [("ar", 0.5), ("en", 0.0)]
+        request.spec.languages.append("en")
+        found = await service.trainer.ValidateRun(request, timeout=120)
+        assert (list(found.faults), [one.language for one in found.readings]) == ([], ["en"])
 
 
 def targets(service: Service) -> str:

@@ -99,6 +99,52 @@ async def test_one_fault(shared: Service, fields: dict[str, Any], field: str, re
     assert words in f"{found.faults[0].message} {found.faults[0].remedy}"
 
 
+RAIL = "projects/default/models/rail"
+
+
+async def test_a_run_on_a_base_that_restricts_is_made_under_an_acceptance(shared: Service) -> None:
+    (fault,) = (await validate(shared, base=RAIL)).faults
+    assert (fault.field, fault.reason) == ("spec.accept_licence", "LICENCE_NOT_ACCEPTED")
+    assert "openrail++" in fault.message
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await shared.create(base=RAIL)
+    assert error_of(caught.value).reason == "LICENCE_NOT_ACCEPTED"
+    (other,) = (await validate(shared, base=RAIL, accept_licence="mit")).faults
+    assert other.reason == "LICENCE_OTHER"
+    found = await validate(shared, base=RAIL, accept_licence="OpenRAIL++")
+    assert list(found.faults) == []
+    assert found.resolved.accept_licence == "openrail++"
+
+
+@pytest.mark.parametrize(("base", "faults"), [("of-local", []), ("of-mona", ["LICENCE_NOT_ACCEPTED"])])
+async def test_an_acceptance_at_the_import_counts_for_whoever_gave_it(
+    shared: Service, base: str, faults: list[str]
+) -> None:
+    found = await validate(shared, base=f"projects/default/models/{base}")
+    assert [fault.reason for fault in found.faults] == faults
+    assert bool(found.resolved.accept_licence) is not bool(faults)
+
+
+async def test_a_base_without_a_licence_is_told(shared: Service) -> None:
+    found = await validate(shared, base="projects/default/models/plain")
+    assert list(found.faults) == []
+    assert [warning.reason for warning in found.warnings] == ["LICENCE_UNKNOWN", "CAPTIONS_TRUNCATED"]
+
+
+async def test_a_distilled_base_is_trained_only_when_that_is_meant(shared: Service) -> None:
+    fast = "projects/default/models/fast"
+    (fault,) = (await validate(shared, base=fast)).faults
+    assert (fault.field, fault.reason) == ("spec.base", "DISTILLED_BASE")
+    assert "--allow-distilled" in fault.remedy
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await shared.create(base=fast)
+    assert error_of(caught.value).reason == "DISTILLED_BASE"
+    found = await validate(shared, base=fast, allow_distilled=True)
+    assert list(found.faults) == []
+    assert found.resolved.allow_distilled
+    assert not (await validate(shared)).resolved.allow_distilled
+
+
 async def test_an_alias_stands_for_its_base(shared: Service) -> None:
     await set_alias(open_store(str(shared.store)), "projects/default/aliases/best", BASE, clock=CLOCK, etag="")
     found = await validate(shared, base="projects/default/aliases/best")
@@ -114,6 +160,37 @@ async def test_a_run_may_be_created_when_nobody_can_tell_its_cost(shared: Servic
     assert "no such library" in shared.log.read_text()
 
 
+async def test_how_captions_are_read_is_told_once_for_a_base_and_its_captions(shared: Service) -> None:
+    found = await validate(shared, languages=["en"])
+    assert [(warning.field, warning.reason) for warning in found.warnings] == [("spec.languages", "CAPTIONS_TRUNCATED")]
+    (reading,) = found.readings
+    assert (reading.language, reading.tokenizer, reading.captions, reading.usable_tokens) == ("en", "tokenizer", 3, 75)
+    assert (reading.tokens_per_word, reading.truncation_rate, reading.truncated_captions) == (1.5, 0.25, 0.5)
+    assert (reading.unknown_rate, reading.round_trip_rate, reading.reaches_attention) == (0.0, 1.0, True)
+    assert (await validate(shared, languages=["en"], batch_size=9, method="full")).readings == found.readings
+    assert (shared.cache / "probes").read_text().splitlines().count("en") == 1
+
+
+async def test_captions_that_are_not_read_are_refused_by_create_too(shared: Service) -> None:
+    """Without that anybody asked before: create asks itself."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await shared.create(languages=["ar"], labels={"probe-refuses": "1"})
+    error = error_of(caught.value)
+    assert isinstance(error, Invalid)
+    assert (error.reason, error.field, error.remedy) == ("LANGUAGE_UNREADABLE", "spec.languages", "another")
+    found = await validate(shared, languages=["ar"])
+    assert [fault.reason for fault in found.faults] == ["LANGUAGE_UNREADABLE"]
+    assert len(found.readings) == 1
+
+
+@pytest.mark.parametrize(("label", "said"), [("probe-crash", "no such tokenizer"), ("probe-outage", "store is away")])
+async def test_a_probe_that_fails_forbids_nothing_and_is_not_remembered(shared: Service, label: str, said: str) -> None:
+    found = await validate(shared, languages=["ar", "en"], labels={label: "1"})
+    assert list(found.faults) == []
+    assert list(found.readings) == []
+    assert said in shared.log.read_text()
+
+
 async def test_rules_of_the_proto_are_told_by_field(shared: Service) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await validate(shared, method="", preview=trainer_pb2.PreviewSpec(prompts=["x"], every=0))
@@ -124,9 +201,7 @@ async def test_rules_of_the_proto_are_told_by_field(shared: Service) -> None:
 
 async def test_capabilities_name_families_methods_and_their_parameters(shared: Service) -> None:
     found = await shared.trainer.ListCapabilities(trainer_pb2.ListCapabilitiesRequest())
-    assert [(family.name, list(family.methods)) for family in found.families][:1] == [
-        ("sd1", ["full", "lora", "qlora"])
-    ]
+    assert ("sd1", ["full", "lora", "qlora"]) in [(family.name, list(family.methods)) for family in found.families]
     lora = next(method for method in found.methods if method.name == "lora")
     assert ("rank", "16") in [(parameter.name, parameter.default_value) for parameter in lora.parameters]
 

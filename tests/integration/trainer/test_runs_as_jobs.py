@@ -311,16 +311,21 @@ async def test_an_unknown_profile_is_refused_with_the_nearest(jobs: JobService) 
 
 
 async def test_a_plan_is_made_where_the_run_would_be(jobs: JobService) -> None:
-    """By a Job of the run's profile, which is gone afterwards; the same question is not asked twice."""
+    """By a Job of the run's profile, which is gone afterwards; the same question is not asked twice. How captions are
+    read is another question, and another Job."""
     asked = [len(jobs.cluster.server.seen)]
-    request = trainer_pb2.ValidateRunRequest(parent=PARENT, spec=jobs.ordered(batch_size=7, steps=9))
+    request = trainer_pb2.ValidateRunRequest(parent=PARENT, spec=jobs.ordered(batch_size=7, steps=9, languages=["en"]))
     found = await jobs.trainer.ValidateRun(request, timeout=60)
+    assert [reading.language for reading in found.readings] == ["en"]
     assert (found.plan.total_bytes, found.plan.seconds, list(found.faults)) == (7000, 18.0, [])
-    assert [m for m, p, _ in jobs.cluster.server.seen[asked[0] :] if m == "POST" and p.endswith("/jobs")] == ["POST"]
-    assert not plans(jobs)
+    assert [m for m, p, _ in jobs.cluster.server.seen[asked[0] :] if m == "POST" and p.endswith("/jobs")] == [
+        "POST"
+    ] * 2
+    names = [job["metadata"]["name"] for job in jobs.cluster.jobs]
+    assert not [name for name in names if "plans" in name or "probes" in name]
     asked = [len(jobs.cluster.server.seen)]
     again = await jobs.trainer.ValidateRun(request, timeout=60)
-    assert again.plan == found.plan
+    assert (again.plan, again.readings) == (found.plan, found.readings)
     assert not [m for m, p, _ in jobs.cluster.server.seen[asked[0] :] if m == "POST" and p.endswith("/jobs")]
     request.spec.batch_size = 65
     short = await jobs.trainer.ValidateRun(request, timeout=60)

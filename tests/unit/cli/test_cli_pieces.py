@@ -13,14 +13,16 @@ from typer.testing import CliRunner
 from marsam.api.common.v1 import common_pb2
 from marsam.api.dataset.v1 import dataset_pb2
 from marsam.api.generator.v1 import generator_pb2
+from marsam.api.model.v1 import model_pb2
 from marsam.api.trainer.v1 import trainer_pb2
 from marsam.cli import console, exits
 from marsam.cli.generate import _adapters, _save
 from marsam.cli.home import Home
 from marsam.cli.main import app
+from marsam.cli.models import _accepted
 from marsam.cli.plain import plain
 from marsam.cli.session import pairs
-from marsam.cli.train import _set
+from marsam.cli.train import _print_plan, _set
 from marsam.client import Image
 from marsam.core import errors
 from marsam.core.errors import Exhausted, Invalid, MarsamError, Precondition
@@ -206,6 +208,29 @@ def test_a_home_is_for_one(tmp_path: Path) -> None:
     os.close(lock)
     os.close(home.lock(note=notes.append))
     assert notes == []
+
+
+def test_a_dry_run_says_how_each_language_is_read(capsys: pytest.CaptureFixture[str]) -> None:
+    reading = trainer_pb2.Reading(
+        language="ar", tokenizer="tokenizer", captions=12, tokens_per_word=4.98, unknown_rate=0.0,
+        truncation_rate=0.125, round_trip_rate=1.0, reaches_attention=True,
+    )  # fmt: skip
+    pooled = trainer_pb2.Reading(language="ar", tokenizer="tokenizer_2", captions=12, tokens_per_word=2)
+    warning = trainer_pb2.Fault(field="spec.languages", message="'ar' in tokenizer: 5.0 tokens a word")
+    _print_plan(trainer_pb2.ValidateRunResponse(readings=[reading, pooled], warnings=[warning]), as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "~ spec.languages: 'ar' in tokenizer: 5.0 tokens a word"
+    assert lines[1].split() == [
+        "language", "tokenizer", "captions", "tokens/word", "unknown", "truncated", "round", "trip"
+    ]  # fmt: skip
+    assert lines[2].split() == ["ar", "tokenizer", "12", "4.98", "0.0%", "12.5%", "100.0%"]
+    assert "tokenizer_2 (pooled only)" in lines[3]
+
+
+def test_a_model_says_who_accepted_its_licence() -> None:
+    acceptance = common_pb2.LicenceAcceptance(licence="openrail++", by="mona", time=timestamp_pb2.Timestamp(seconds=1))
+    assert _accepted(model_pb2.Model(licence_acceptance=acceptance)).startswith("by mona, 19")
+    assert _accepted(model_pb2.Model(licence="mit")) == ""
 
 
 def test_the_page_on_the_command_line_lists_every_command_and_exit_code() -> None:

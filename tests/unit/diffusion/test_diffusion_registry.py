@@ -144,3 +144,12 @@ def test_a_missing_file_is_named() -> None:
     del configs["vae/config.json"]
     with pytest.raises(Invalid, match=r"vae/config\.json"):
         registry.read_base("sd1", configs)
+
+
+def test_a_consistency_model_is_distilled() -> None:
+    configs = _configs()
+    assert not registry.read_base("sd1", configs).distilled
+    assert registry.read_base("sd1", _configs(time_cond_proj_dim=256)).distilled
+    scheduler = configs["scheduler/scheduler_config.json"]
+    quick = {**configs, "scheduler/scheduler_config.json": {**scheduler, "_class_name": "LCMScheduler"}}
+    assert registry.read_base("sd1", quick).distilled

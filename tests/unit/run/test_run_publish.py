@@ -1,10 +1,12 @@
 """Publishing: once per run, however often its last attempt is made."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from marsam_trainer.run.publish import Outcome, publish
 
+from marsam.catalog.acceptance import Acceptance
 from marsam.catalog.datasets import DatasetVersion
 from marsam.catalog.files import FileRef
 from marsam.catalog.models import Model
@@ -50,6 +52,13 @@ async def test_an_attempt_takes_what_the_one_before_published_whatever_its_bytes
     assert await published(blobs, tmp_path, order, 2, b"rounded otherwise") == first
     result = await blobs.get(keys.attempt_file("p", "runs", order.id, 2, "result.json"))
     assert canonical({"digest": first.digest})[1:-1] in result and b'"attempts":1.0' in result
+
+
+async def test_who_accepted_the_licence_goes_with_the_model(tmp_path: Path) -> None:
+    accepted = Acceptance(licence="openrail++", by="mona", at=CLOCK.now())
+    order = replace(spec(new_ulid()), accepted=accepted)
+    model = await published(FolderBlobs(tmp_path / "store"), tmp_path, order, 1, b"weights")
+    assert model.accepted == accepted
 
 
 async def test_another_runs_model_is_never_taken(tmp_path: Path) -> None:

@@ -57,7 +57,8 @@ def test_default_steps_grow_with_the_set_between_bounds() -> None:
 
 def test_of_a_hub_repository_only_what_makes_the_model_is_taken() -> None:
     paths = [
-        ".gitattributes", "README.md", "model_index.json", "v1-5-pruned.safetensors", "v1-5-pruned.ckpt",
+        ".gitattributes", "README.md", "docs/README.md", "sample.txt",
+        "model_index.json", "v1-5-pruned.safetensors", "v1-5-pruned.ckpt",
         "unet/config.json", "unet/diffusion_pytorch_model.bin", "unet/diffusion_pytorch_model.safetensors",
         "unet/diffusion_pytorch_model.fp16.safetensors", "unet/diffusion_pytorch_model.non_ema.safetensors",
         "text_encoder/model.fp16.safetensors", "text_encoder/config.json", "tokenizer/merges.txt",
@@ -65,6 +66,7 @@ def test_of_a_hub_repository_only_what_makes_the_model_is_taken() -> None:
         "transformer/d.fp16-00001-of-00002.safetensors", "vae/model.onnx", "onnx/unet/config.json",
     ]  # fmt: skip
     assert select(paths) == [
+        "README.md",
         "model_index.json", "text_encoder/config.json", "text_encoder/model.fp16.safetensors", "tokenizer/merges.txt",
         "transformer/d-00001-of-00002.safetensors", "transformer/d.safetensors.index.json", "unet/config.json",
         "unet/diffusion_pytorch_model.safetensors",

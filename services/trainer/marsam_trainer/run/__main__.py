@@ -1,5 +1,5 @@
-"""`python -m marsam_trainer.run train | plan`: one attempt of a run, or what a run would take. Exit codes are in
-`codes`."""
+"""`python -m marsam_trainer.run train | plan | probe`: one attempt of a run, what a run would take, or how its captions
+are read. Exit codes are in `codes`."""
 
 import argparse
 import contextlib
@@ -44,10 +44,12 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     train.add_argument("--beat-file", type=Path, default=None, help="file that is touched while the program is well")
     train.add_argument("--cache-bytes", type=int, default=None, help="most bytes of copies to keep; unbounded")
     plan = commands.add_parser("plan", help="print what a run would take, as JSON")
-    spec = plan.add_mutually_exclusive_group(required=True)
-    spec.add_argument("--spec", type=Path, help="file with a run spec")
-    spec.add_argument("--spec-json", help="the run spec itself")
-    for command in (train, plan):
+    probe = commands.add_parser("probe", help="print how the base reads a run's captions, as JSON")
+    for command in (plan, probe):
+        spec = command.add_mutually_exclusive_group(required=True)
+        spec.add_argument("--spec", type=Path, help="file with a run spec")
+        spec.add_argument("--spec-json", help="the run spec itself")
+    for command in (train, plan, probe):
         command.add_argument("--store", required=True, help="URL of the object store")
         command.add_argument("--cache", required=True, type=Path, help="folder for local copies")
         command.add_argument("--device", default="", help="cpu or cuda:N; the first GPU there is when left out")
@@ -88,8 +90,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from marsam.diffusion.weights.net import quieten
 
     quieten()
-    if options.command == "plan":
-        return _plan(options)
+    if options.command in ("plan", "probe"):
+        return _answer(options)
     bind(run=options.run, attempt=options.attempt)
     with Beat(options.beat_file), Bridge() as bridge:
         return _train(options, bridge, stop)
@@ -220,14 +222,21 @@ def _failure(error: Exception, code: int) -> dict[str, object]:
     }
 
 
-def _plan(options: argparse.Namespace) -> int:
-    from marsam_trainer.run.plan import plan
-
+def _answer(options: argparse.Namespace) -> int:
+    """Print what was asked of a spec as one line of JSON; what went wrong is in its `faults`."""
     try:
         with Bridge() as bridge:
             text = options.spec.read_bytes() if options.spec is not None else options.spec_json.encode()
             spec = load(RunSpec, text, what=str(options.spec or "--spec-json"))
-            found = plan(bridge, open_store(options.store), spec, cache=options.cache, device=options.device)
+            blobs = open_store(options.store)
+            if options.command == "plan":
+                from marsam_trainer.run.plan import plan
+
+                found = plan(bridge, blobs, spec, cache=options.cache, device=options.device)
+            else:
+                from marsam_trainer.run.probe import probe
+
+                found = probe(bridge, blobs, spec, cache=options.cache)
     except (MarsamError, OSError) as error:
         code = codes.code_of(error)
         sys.stdout.write(json.dumps({"faults": [_failure(error, code)]}) + "\n")

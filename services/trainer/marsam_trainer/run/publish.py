@@ -113,6 +113,7 @@ async def publish(
             await _curve(blobs, spec.project, points, outcome.validation),
         ),
         licence=base.licence,
+        accepted=spec.accepted,
         labels=spec.labels,
     )
     try:

@@ -2,14 +2,16 @@
 
 import math
 import time
+from dataclasses import fields
 from pathlib import Path
 
 from safetensors.torch import load_file
 
 from marsam.catalog.checkpoints import Checkpoint
+from marsam.catalog.runs import RunSpec
 from marsam.core.errors import Invalid, Precondition
 from marsam.core.ids import digest_of
-from marsam.core.records import dump
+from marsam.core.records import canonical, to_plain
 from marsam.telemetry import metrics
 from marsam.telemetry.logs import Log
 from marsam_trainer.run import checkpoint, codes, publish
@@ -122,4 +124,9 @@ def _save(work: Work, loop: Loop, scratch: Path) -> None:
 
 
 def _spec_digest(work: Work) -> str:
-    return digest_of(dump(work.spec))
+    """Of all that may not change between attempts. What is only recorded is left out, and what came later while it is
+    at its default, so that a checkpoint from before such a field was there is still of the same order."""
+    usual = {entry.name: entry.default for entry in fields(RunSpec) if entry.name in RunSpec.LATER}
+    plain = {name: value for name, value in to_plain(work.spec).items() if name not in RunSpec.RECORDED}
+    kept = {name: value for name, value in plain.items() if name not in usual or value != usual[name]}
+    return digest_of(canonical(kept))

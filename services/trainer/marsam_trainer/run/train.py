@@ -18,7 +18,7 @@ from marsam.diffusion.nf4.net import quantised_share
 from marsam.diffusion.spec import Components, Family, Part, Precision
 from marsam.diffusion.weights.net import bytes_at_rest
 from marsam.store.cache import Cache
-from marsam_trainer.run import checkpoint, publish
+from marsam_trainer.run import checkpoint, probe, publish
 from marsam_trainer.run.data import Encoder, Sample, held_out_of, samples_of
 from marsam_trainer.run.drawing import Drawing
 from marsam_trainer.run.encoded import EncodedCache
@@ -75,6 +75,10 @@ def _train(work: Work, scratch: Path, lanes: Lanes, found: tuple[Checkpoint, Pat
     source = work.bridge.call(cache.lay_out(work.jobs.blobs, spec.project, base.files, scratch / "base"))
     facts = registry.read_base_folder(base.family, source)
     facts.check_size(spec.resolution, spec.resolution)
+    if found is None:
+        # Again, because a run may be recorded where nobody could ask in time.
+        for remark in probe.check(source, facts, work.version, spec.languages):
+            work.reporter.event("log", level="warning", message=remark)
     encoder = Encoder(
         family=family,
         base=base,

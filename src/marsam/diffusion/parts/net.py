@@ -44,8 +44,9 @@ def assemble(
         files = weight_files(source / facts.denoiser_folder)
         stream(loaded, files, precision=precision, device=device, place=place)
         loaded = loaded.eval()
-    if Part.TEXT in parts:
-        words = {name: _text(cls, source / name, precision, device) for name, cls in text.items()}
+    if Part.TEXT in parts or Part.WORDS in parts:
+        wanted = {name: cls for name, cls in text.items() if Part.TEXT in parts or _is_tokenizer(cls)}
+        words = {name: _text(cls, source / name, precision, device) for name, cls in wanted.items()}
     if Part.IMAGE in parts:
         # The image coder stays fp32: SD VAEs overflow in half precision, and black pictures are the result.
         coder = ready(image_coder, source / facts.image_folders[0], Precision.FP32, device)
@@ -77,12 +78,16 @@ def ready(cls: Any, folder: Path, precision: Precision, device: str) -> Any:
 
 
 def _text(cls: Any, folder: Path, precision: Precision, device: str) -> Any:
-    if not issubclass(cls, PreTrainedTokenizerBase):
+    if not _is_tokenizer(cls):
         return ready(cls, folder, precision, device)
     try:
         return cls.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise Corrupt(f"{folder.name} cannot be loaded: {error}", reason="TOKENIZER_UNREADABLE") from error
+
+
+def _is_tokenizer(cls: Any) -> bool:
+    return issubclass(cls, PreTrainedTokenizerBase)
 
 
 def text_part(parts: Components, name: str) -> Any:

@@ -27,7 +27,7 @@ from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!marsam/api/common/v1/common.proto\x12\x14marsam.api.common.v1\x1a\x1b\x62uf/validate/validate.proto\x1a google/protobuf/descriptor.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa9\x01\n\nTransition\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12-\n\x05state\x18\x02 \x01(\x0e\x32\x1e.marsam.api.common.v1.JobState\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12(\n\x04time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"[\n\x07\x46ileRef\x12\x18\n\x04path\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x12\n\nmedia_type\x18\x04 \x01(\t\"r\n\x06Rights\x12\x19\n\x07licence\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x18\n\x06holder\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x18\n\x06source\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12\x19\n\x07\x63onsent\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\"@\n\x07\x43\x61ption\x12\x1b\n\x08language\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x02\x18#\x12\x18\n\x04text\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80 \"t\n\nFileHeader\x12\x18\n\x04path\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\x12\x1b\n\nsize_bytes\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12/\n\x06\x64igest\x18\x03 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^(sha256:[0-9a-f]{64})?$*\xcd\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11JOB_STATE_PENDING\x10\x01\x12\x16\n\x12JOB_STATE_STARTING\x10\x02\x12\x15\n\x11JOB_STATE_RUNNING\x10\x03\x12\x18\n\x14JOB_STATE_CANCELLING\x10\x04\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x05\x12\x14\n\x10JOB_STATE_FAILED\x10\x06\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x07:/\n\x05scope\x12\x1e.google.protobuf.MethodOptions\x18\xb5\x87\x03 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!marsam/api/common/v1/common.proto\x12\x14marsam.api.common.v1\x1a\x1b\x62uf/validate/validate.proto\x1a google/protobuf/descriptor.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa9\x01\n\nTransition\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12-\n\x05state\x18\x02 \x01(\x0e\x32\x1e.marsam.api.common.v1.JobState\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12(\n\x04time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"[\n\x07\x46ileRef\x12\x18\n\x04path\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x12\n\nmedia_type\x18\x04 \x01(\t\"r\n\x06Rights\x12\x19\n\x07licence\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x18\n\x06holder\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x18\n\x06source\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12\x19\n\x07\x63onsent\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\"Z\n\x11LicenceAcceptance\x12\x0f\n\x07licence\x18\x01 \x01(\t\x12\n\n\x02\x62y\x18\x02 \x01(\t\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"@\n\x07\x43\x61ption\x12\x1b\n\x08language\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x02\x18#\x12\x18\n\x04text\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80 \"t\n\nFileHeader\x12\x18\n\x04path\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\x12\x1b\n\nsize_bytes\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12/\n\x06\x64igest\x18\x03 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^(sha256:[0-9a-f]{64})?$*\xcd\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11JOB_STATE_PENDING\x10\x01\x12\x16\n\x12JOB_STATE_STARTING\x10\x02\x12\x15\n\x11JOB_STATE_RUNNING\x10\x03\x12\x18\n\x14JOB_STATE_CANCELLING\x10\x04\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x05\x12\x14\n\x10JOB_STATE_FAILED\x10\x06\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x07:/\n\x05scope\x12\x1e.google.protobuf.MethodOptions\x18\xb5\x87\x03 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -54,16 +54,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FILEHEADER'].fields_by_name['size_bytes']._serialized_options = b'\272H\004\"\002(\000'
   _globals['_FILEHEADER'].fields_by_name['digest']._loaded_options = None
   _globals['_FILEHEADER'].fields_by_name['digest']._serialized_options = b'\272H\034r\0322\030^(sha256:[0-9a-f]{64})?$'
-  _globals['_JOBSTATE']._serialized_start=721
-  _globals['_JOBSTATE']._serialized_end=926
+  _globals['_JOBSTATE']._serialized_start=813
+  _globals['_JOBSTATE']._serialized_end=1018
   _globals['_TRANSITION']._serialized_start=156
   _globals['_TRANSITION']._serialized_end=325
   _globals['_FILEREF']._serialized_start=327
   _globals['_FILEREF']._serialized_end=418
   _globals['_RIGHTS']._serialized_start=420
   _globals['_RIGHTS']._serialized_end=534
-  _globals['_CAPTION']._serialized_start=536
-  _globals['_CAPTION']._serialized_end=600
-  _globals['_FILEHEADER']._serialized_start=602
-  _globals['_FILEHEADER']._serialized_end=718
+  _globals['_LICENCEACCEPTANCE']._serialized_start=536
+  _globals['_LICENCEACCEPTANCE']._serialized_end=626
+  _globals['_CAPTION']._serialized_start=628
+  _globals['_CAPTION']._serialized_end=692
+  _globals['_FILEHEADER']._serialized_start=694
+  _globals['_FILEHEADER']._serialized_end=810
 # @@protoc_insertion_point(module_scope)

@@ -72,6 +72,16 @@ class Rights(_message.Message):
     consent: str
     def __init__(self, licence: _Optional[str] = ..., holder: _Optional[str] = ..., source: _Optional[str] = ..., consent: _Optional[str] = ...) -> None: ...
 
+class LicenceAcceptance(_message.Message):
+    __slots__ = ("licence", "by", "time")
+    LICENCE_FIELD_NUMBER: _ClassVar[int]
+    BY_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    licence: str
+    by: str
+    time: _timestamp_pb2.Timestamp
+    def __init__(self, licence: _Optional[str] = ..., by: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
 class Caption(_message.Message):
     __slots__ = ("language", "text")
     LANGUAGE_FIELD_NUMBER: _ClassVar[int]

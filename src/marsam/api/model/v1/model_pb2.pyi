@@ -43,7 +43,7 @@ class Lineage(_message.Message):
     def __init__(self, dataset_version: _Optional[str] = ..., dataset_digest: _Optional[str] = ..., run: _Optional[str] = ..., seed: _Optional[int] = ..., code_version: _Optional[str] = ..., quantisation: _Optional[str] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "kind", "family", "method", "base", "base_digest", "digest", "files", "params", "lineage", "metrics", "samples", "licence", "labels", "create_time", "display_name", "size_bytes")
+    __slots__ = ("name", "kind", "family", "method", "base", "base_digest", "digest", "files", "params", "lineage", "metrics", "samples", "licence", "labels", "create_time", "display_name", "size_bytes", "licence_acceptance")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -75,6 +75,7 @@ class Model(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     DISPLAY_NAME_FIELD_NUMBER: _ClassVar[int]
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    LICENCE_ACCEPTANCE_FIELD_NUMBER: _ClassVar[int]
     name: str
     kind: ModelKind
     family: str
@@ -92,10 +93,11 @@ class Model(_message.Message):
     create_time: _timestamp_pb2.Timestamp
     display_name: str
     size_bytes: int
-    def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[ModelKind, str]] = ..., family: _Optional[str] = ..., method: _Optional[str] = ..., base: _Optional[str] = ..., base_digest: _Optional[str] = ..., digest: _Optional[str] = ..., files: _Optional[_Iterable[_Union[_common_pb2.FileRef, _Mapping]]] = ..., params: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., lineage: _Optional[_Union[Lineage, _Mapping]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., samples: _Optional[_Iterable[_Union[_common_pb2.FileRef, _Mapping]]] = ..., licence: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., display_name: _Optional[str] = ..., size_bytes: _Optional[int] = ...) -> None: ...
+    licence_acceptance: _common_pb2.LicenceAcceptance
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[ModelKind, str]] = ..., family: _Optional[str] = ..., method: _Optional[str] = ..., base: _Optional[str] = ..., base_digest: _Optional[str] = ..., digest: _Optional[str] = ..., files: _Optional[_Iterable[_Union[_common_pb2.FileRef, _Mapping]]] = ..., params: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., lineage: _Optional[_Union[Lineage, _Mapping]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., samples: _Optional[_Iterable[_Union[_common_pb2.FileRef, _Mapping]]] = ..., licence: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., display_name: _Optional[str] = ..., size_bytes: _Optional[int] = ..., licence_acceptance: _Optional[_Union[_common_pb2.LicenceAcceptance, _Mapping]] = ...) -> None: ...
 
 class ImportModelHeader(_message.Message):
-    __slots__ = ("parent", "model_id", "kind", "family", "base", "licence", "display_name", "labels", "request_id", "ref")
+    __slots__ = ("parent", "model_id", "kind", "family", "base", "licence", "display_name", "labels", "request_id", "ref", "accept_licence")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -113,6 +115,7 @@ class ImportModelHeader(_message.Message):
     LABELS_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     REF_FIELD_NUMBER: _ClassVar[int]
+    ACCEPT_LICENCE_FIELD_NUMBER: _ClassVar[int]
     parent: str
     model_id: str
     kind: ModelKind
@@ -123,7 +126,8 @@ class ImportModelHeader(_message.Message):
     labels: _containers.ScalarMap[str, str]
     request_id: str
     ref: str
-    def __init__(self, parent: _Optional[str] = ..., model_id: _Optional[str] = ..., kind: _Optional[_Union[ModelKind, str]] = ..., family: _Optional[str] = ..., base: _Optional[str] = ..., licence: _Optional[str] = ..., display_name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., request_id: _Optional[str] = ..., ref: _Optional[str] = ...) -> None: ...
+    accept_licence: str
+    def __init__(self, parent: _Optional[str] = ..., model_id: _Optional[str] = ..., kind: _Optional[_Union[ModelKind, str]] = ..., family: _Optional[str] = ..., base: _Optional[str] = ..., licence: _Optional[str] = ..., display_name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., request_id: _Optional[str] = ..., ref: _Optional[str] = ..., accept_licence: _Optional[str] = ...) -> None: ...
 
 class ImportModelRequest(_message.Message):
     __slots__ = ("header", "file", "chunk")

@@ -31,7 +31,7 @@ class PreviewSpec(_message.Message):
     def __init__(self, prompts: _Optional[_Iterable[str]] = ..., every: _Optional[int] = ...) -> None: ...
 
 class RunSpec(_message.Message):
-    __slots__ = ("base", "dataset_version", "method", "method_params", "steps", "batch_size", "learning_rate", "resolution", "seed", "precision", "caption_dropout", "languages", "checkpoint_every", "preview", "snr_gamma", "ema_decay", "warmup_steps", "output_model_id", "display_name", "labels", "dataset_digest", "base_digest", "profile", "optimiser", "accumulate", "gradient_checkpointing")
+    __slots__ = ("base", "dataset_version", "method", "method_params", "steps", "batch_size", "learning_rate", "resolution", "seed", "precision", "caption_dropout", "languages", "checkpoint_every", "preview", "snr_gamma", "ema_decay", "warmup_steps", "output_model_id", "display_name", "labels", "dataset_digest", "base_digest", "profile", "accept_licence", "allow_distilled", "optimiser", "accumulate", "gradient_checkpointing")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -62,6 +62,8 @@ class RunSpec(_message.Message):
     DATASET_DIGEST_FIELD_NUMBER: _ClassVar[int]
     BASE_DIGEST_FIELD_NUMBER: _ClassVar[int]
     PROFILE_FIELD_NUMBER: _ClassVar[int]
+    ACCEPT_LICENCE_FIELD_NUMBER: _ClassVar[int]
+    ALLOW_DISTILLED_FIELD_NUMBER: _ClassVar[int]
     OPTIMISER_FIELD_NUMBER: _ClassVar[int]
     ACCUMULATE_FIELD_NUMBER: _ClassVar[int]
     GRADIENT_CHECKPOINTING_FIELD_NUMBER: _ClassVar[int]
@@ -88,10 +90,12 @@ class RunSpec(_message.Message):
     dataset_digest: str
     base_digest: str
     profile: str
+    accept_licence: str
+    allow_distilled: bool
     optimiser: str
     accumulate: int
     gradient_checkpointing: bool
-    def __init__(self, base: _Optional[str] = ..., dataset_version: _Optional[str] = ..., method: _Optional[str] = ..., method_params: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., steps: _Optional[int] = ..., batch_size: _Optional[int] = ..., learning_rate: _Optional[float] = ..., resolution: _Optional[int] = ..., seed: _Optional[int] = ..., precision: _Optional[_Union[Precision, str]] = ..., caption_dropout: _Optional[float] = ..., languages: _Optional[_Iterable[str]] = ..., checkpoint_every: _Optional[int] = ..., preview: _Optional[_Union[PreviewSpec, _Mapping]] = ..., snr_gamma: _Optional[float] = ..., ema_decay: _Optional[float] = ..., warmup_steps: _Optional[int] = ..., output_model_id: _Optional[str] = ..., display_name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., dataset_digest: _Optional[str] = ..., base_digest: _Optional[str] = ..., profile: _Optional[str] = ..., optimiser: _Optional[str] = ..., accumulate: _Optional[int] = ..., gradient_checkpointing: _Optional[bool] = ...) -> None: ...
+    def __init__(self, base: _Optional[str] = ..., dataset_version: _Optional[str] = ..., method: _Optional[str] = ..., method_params: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., steps: _Optional[int] = ..., batch_size: _Optional[int] = ..., learning_rate: _Optional[float] = ..., resolution: _Optional[int] = ..., seed: _Optional[int] = ..., precision: _Optional[_Union[Precision, str]] = ..., caption_dropout: _Optional[float] = ..., languages: _Optional[_Iterable[str]] = ..., checkpoint_every: _Optional[int] = ..., preview: _Optional[_Union[PreviewSpec, _Mapping]] = ..., snr_gamma: _Optional[float] = ..., ema_decay: _Optional[float] = ..., warmup_steps: _Optional[int] = ..., output_model_id: _Optional[str] = ..., display_name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., dataset_digest: _Optional[str] = ..., base_digest: _Optional[str] = ..., profile: _Optional[str] = ..., accept_licence: _Optional[str] = ..., allow_distilled: _Optional[bool] = ..., optimiser: _Optional[str] = ..., accumulate: _Optional[int] = ..., gradient_checkpointing: _Optional[bool] = ...) -> None: ...
 
 class Progress(_message.Message):
     __slots__ = ("step", "steps", "loss", "images_per_second", "eta_seconds", "learning_rate", "phase", "memory_used_bytes", "memory_peak_bytes", "time")
@@ -118,7 +122,7 @@ class Progress(_message.Message):
     def __init__(self, step: _Optional[int] = ..., steps: _Optional[int] = ..., loss: _Optional[float] = ..., images_per_second: _Optional[float] = ..., eta_seconds: _Optional[float] = ..., learning_rate: _Optional[float] = ..., phase: _Optional[str] = ..., memory_used_bytes: _Optional[int] = ..., memory_peak_bytes: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Run(_message.Message):
-    __slots__ = ("name", "spec", "state", "attempt", "reason", "message", "create_time", "update_time", "progress", "model", "history", "queue_position")
+    __slots__ = ("name", "spec", "state", "attempt", "reason", "message", "create_time", "update_time", "progress", "model", "history", "queue_position", "licence_acceptance")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SPEC_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -131,6 +135,7 @@ class Run(_message.Message):
     MODEL_FIELD_NUMBER: _ClassVar[int]
     HISTORY_FIELD_NUMBER: _ClassVar[int]
     QUEUE_POSITION_FIELD_NUMBER: _ClassVar[int]
+    LICENCE_ACCEPTANCE_FIELD_NUMBER: _ClassVar[int]
     name: str
     spec: RunSpec
     state: _common_pb2.JobState
@@ -143,7 +148,8 @@ class Run(_message.Message):
     model: str
     history: _containers.RepeatedCompositeFieldContainer[_common_pb2.Transition]
     queue_position: int
-    def __init__(self, name: _Optional[str] = ..., spec: _Optional[_Union[RunSpec, _Mapping]] = ..., state: _Optional[_Union[_common_pb2.JobState, str]] = ..., attempt: _Optional[int] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., model: _Optional[str] = ..., history: _Optional[_Iterable[_Union[_common_pb2.Transition, _Mapping]]] = ..., queue_position: _Optional[int] = ...) -> None: ...
+    licence_acceptance: _common_pb2.LicenceAcceptance
+    def __init__(self, name: _Optional[str] = ..., spec: _Optional[_Union[RunSpec, _Mapping]] = ..., state: _Optional[_Union[_common_pb2.JobState, str]] = ..., attempt: _Optional[int] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., model: _Optional[str] = ..., history: _Optional[_Iterable[_Union[_common_pb2.Transition, _Mapping]]] = ..., queue_position: _Optional[int] = ..., licence_acceptance: _Optional[_Union[_common_pb2.LicenceAcceptance, _Mapping]] = ...) -> None: ...
 
 class MemoryTerm(_message.Message):
     __slots__ = ("term", "bytes")
@@ -182,6 +188,30 @@ class Fault(_message.Message):
     message: str
     remedy: str
     def __init__(self, field: _Optional[str] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., remedy: _Optional[str] = ...) -> None: ...
+
+class Reading(_message.Message):
+    __slots__ = ("language", "tokenizer", "captions", "tokens_per_word", "unknown_rate", "truncation_rate", "truncated_captions", "round_trip_rate", "usable_tokens", "reaches_attention")
+    LANGUAGE_FIELD_NUMBER: _ClassVar[int]
+    TOKENIZER_FIELD_NUMBER: _ClassVar[int]
+    CAPTIONS_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_PER_WORD_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_RATE_FIELD_NUMBER: _ClassVar[int]
+    TRUNCATION_RATE_FIELD_NUMBER: _ClassVar[int]
+    TRUNCATED_CAPTIONS_FIELD_NUMBER: _ClassVar[int]
+    ROUND_TRIP_RATE_FIELD_NUMBER: _ClassVar[int]
+    USABLE_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    REACHES_ATTENTION_FIELD_NUMBER: _ClassVar[int]
+    language: str
+    tokenizer: str
+    captions: int
+    tokens_per_word: float
+    unknown_rate: float
+    truncation_rate: float
+    truncated_captions: float
+    round_trip_rate: float
+    usable_tokens: int
+    reaches_attention: bool
+    def __init__(self, language: _Optional[str] = ..., tokenizer: _Optional[str] = ..., captions: _Optional[int] = ..., tokens_per_word: _Optional[float] = ..., unknown_rate: _Optional[float] = ..., truncation_rate: _Optional[float] = ..., truncated_captions: _Optional[float] = ..., round_trip_rate: _Optional[float] = ..., usable_tokens: _Optional[int] = ..., reaches_attention: _Optional[bool] = ...) -> None: ...
 
 class ParameterInfo(_message.Message):
     __slots__ = ("name", "description", "default_value")
@@ -252,14 +282,18 @@ class ValidateRunRequest(_message.Message):
     def __init__(self, parent: _Optional[str] = ..., spec: _Optional[_Union[RunSpec, _Mapping]] = ...) -> None: ...
 
 class ValidateRunResponse(_message.Message):
-    __slots__ = ("faults", "plan", "resolved")
+    __slots__ = ("faults", "plan", "resolved", "readings", "warnings")
     FAULTS_FIELD_NUMBER: _ClassVar[int]
     PLAN_FIELD_NUMBER: _ClassVar[int]
     RESOLVED_FIELD_NUMBER: _ClassVar[int]
+    READINGS_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
     faults: _containers.RepeatedCompositeFieldContainer[Fault]
     plan: Plan
     resolved: RunSpec
-    def __init__(self, faults: _Optional[_Iterable[_Union[Fault, _Mapping]]] = ..., plan: _Optional[_Union[Plan, _Mapping]] = ..., resolved: _Optional[_Union[RunSpec, _Mapping]] = ...) -> None: ...
+    readings: _containers.RepeatedCompositeFieldContainer[Reading]
+    warnings: _containers.RepeatedCompositeFieldContainer[Fault]
+    def __init__(self, faults: _Optional[_Iterable[_Union[Fault, _Mapping]]] = ..., plan: _Optional[_Union[Plan, _Mapping]] = ..., resolved: _Optional[_Union[RunSpec, _Mapping]] = ..., readings: _Optional[_Iterable[_Union[Reading, _Mapping]]] = ..., warnings: _Optional[_Iterable[_Union[Fault, _Mapping]]] = ...) -> None: ...
 
 class CreateRunRequest(_message.Message):
     __slots__ = ("parent", "spec", "request_id")

@@ -42,6 +42,8 @@ FACTS = FamilyFacts(
     denoiser_folder="transformer",
     comfyui=True,
     text_folders=("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"),
+    # CLIP gives a pooled vector only.
+    readers=("tokenizer_2",),
 )
 
 

@@ -158,4 +158,5 @@ def _read(
         distilled=distilled,
         default_steps=4 if distilled else 50,
         default_guidance=1.0 if distilled else 4.0,
+        preamble=reader.before if reader is not None else "",
     )

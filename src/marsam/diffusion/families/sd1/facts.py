@@ -32,6 +32,7 @@ FACTS = FamilyFacts(
     text_folders=("text_encoder", "tokenizer"),
 )
 
+_CONSISTENCY = frozenset({"LCMScheduler", "TCDScheduler"})
 _PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}
 
 
@@ -72,4 +73,6 @@ def _read(
         conditioning={"hidden": (length, int(text.get("hidden_size", 768)))},
         train_steps=int(scheduler.get("num_train_timesteps", 1000)),
         scheduler=dict(scheduler),
+        # A consistency model says so by its scheduler, or by a network that takes the guidance as an input.
+        distilled=scheduler.get("_class_name") in _CONSISTENCY or unet.get("time_cond_proj_dim") is not None,
     )

@@ -99,4 +99,6 @@ def _read(
         # What its makers' own pipeline draws with.
         default_steps=28,
         default_guidance=7.0,
+        # CLIP's own limit is the shorter one; T5 puts an end behind what it is given.
+        caption_tokens={"tokenizer_3": T5_LENGTH - 1},
     )

@@ -11,6 +11,9 @@ PATCH = 2
 TEXT_LENGTH = 512
 """Tokens of a prompt in its template, at most: `max_sequence_length` of diffusers' ZImagePipeline."""
 
+BEFORE = "<|im_start|>user\n"
+"""What Qwen3's chat template puts before a prompt."""
+
 GUIDANCE = 5.0
 """`guidance_scale` of diffusers' ZImagePipeline, which says positive + g·(positive - negative): 0 is without, and g
 there is g + 1 here."""
@@ -95,4 +98,5 @@ def _read(
         # The files of the distilled Turbo differ from those of the base in the shift alone, which does not say so.
         default_steps=50,
         default_guidance=GUIDANCE + 1.0,
+        preamble=BEFORE,
     )

@@ -8,12 +8,12 @@ import torch
 from diffusers import AutoencoderKL, ZImageTransformer2DModel
 from transformers import Qwen2Tokenizer, Qwen3Model
 
-from marsam.diffusion.families.z_image.facts import FACTS, PATCH
+from marsam.diffusion.families.z_image.facts import BEFORE, FACTS, PATCH
 from marsam.diffusion.parts import net as loading
 from marsam.diffusion.spec import ALL_PARTS, Components, Conditioning, Part, Precision, Quantisation
 from marsam.diffusion.text import plain
 
-TEMPLATE = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
+TEMPLATE = BEFORE + "{}<|im_end|>\n<|im_start|>assistant\n"
 """Qwen3's chat template for one message of a user, with room for an answer after thinking (`enable_thinking=True`)."""
 
 

@@ -1,0 +1,180 @@
+"""Licences of bases: what a folder states, whether it restricts, and whether that was accepted. No legal advice: the
+table only tells licences that a reader must have seen from those that ask for nothing unusual."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from marsam.catalog.acceptance import Acceptance
+from marsam.core.errors import Invalid
+
+FREE = frozenset({
+    "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "isc", "unlicense", "0bsd", "cc0-1.0", "cc-by-3.0",
+    "cc-by-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0", "openmdw", "openmdw-1.0",
+})  # fmt: skip
+"""Licences that leave the use of a model open, by their SPDX or hub ids."""
+
+RESTRICTED = (
+    (r"non-?commercial|(^|-)nc(-|$)", "it forbids commercial use"),
+    (r"research", "it allows research only"),
+    (r"community|^gemma|^llama", "it binds use by terms of its own, such as a revenue limit or a use policy"),
+    (r"rail", "it forbids some uses, and binds what is derived to the same rules"),
+    (r"^deepfloyd-if", "it forbids commercial use"),
+)
+"""Fragments of ids, and what they mean: `flux-1-dev-non-commercial-license`, `cc-by-nc-4.0`, `qwen-research`,
+`stabilityai-ai-community`, `creativeml-openrail-m`, `openrail++`, …"""
+
+# First words of licence files, without white space and case, where a folder has no model card; most special first.
+_TEXTS = (
+    ("flux.1[dev]non-commerciallicense", "flux-1-dev-non-commercial-license"),
+    ("flux[dev]non-commerciallicense", "flux-dev-non-commercial-license"),
+    ("fluxnon-commerciallicense", "flux-non-commercial-license"),
+    ("stabilityaicommunitylicense", "stabilityai-ai-community"),
+    ("stabilityainon-commercialresearch", "stabilityai-nc-research-community"),
+    ("qwenresearchlicense", "qwen-research"),
+    ("openrail++-m", "openrail++"),
+    ("openrail-m", "creativeml-openrail-m"),
+    ("attribution-noncommercial", "cc-by-nc"),
+    ("apachelicenseversion2.0", "apache-2.0"),
+    ("mitlicense", "mit"),
+)
+_TEXT_SEEN = 4000
+"""Characters of a licence file that are looked at: its title comes first."""
+
+_CARD = "README.md"
+_FILE = re.compile(r"(licen[cs]e|copying)[^/.]*(\.(md|txt))?", re.IGNORECASE)
+_FRONT = re.compile(r"\A---\r?\n(.*?)\r?\n---(\r?\n|\Z)", re.DOTALL)
+_ID_CHARACTERS = 256
+
+
+class Terms(StrEnum):
+    """What a licence asks."""
+
+    FREE = "free"
+    RESTRICTED = "restricted"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stated:
+    """A licence, and the file that states it."""
+
+    licence: str
+    file: str
+
+
+def is_about(path: str) -> bool:
+    """Whether a file at this path of a folder may say under which licence the rest is."""
+    return path == _CARD or _FILE.fullmatch(path) is not None
+
+
+def same(one: str, other: str) -> bool:
+    """Whether two spellings name one licence."""
+    return _normal(one) == _normal(other)
+
+
+def terms(licence: str) -> Terms:
+    """What the licence asks, by its id; of an SPDX expression, what its best choice asks."""
+    choices = [[_terms(part) for part in re.split(r"\s+AND\s+", choice)] for choice in re.split(r"\s+OR\s+", licence)]
+    order = (Terms.FREE, Terms.UNKNOWN, Terms.RESTRICTED)
+    return min((max(parts, key=order.index) for parts in choices), key=order.index)
+
+
+def restriction(licence: str) -> str:
+    """In words, what the licence restricts; '' when it is not known to."""
+    return next((words for pattern, words in RESTRICTED if re.search(pattern, _normal(licence))), "")
+
+
+def stated(files: Mapping[str, Path], index: Mapping[str, Any] | None = None) -> Stated | None:
+    """The licence that a folder states, in its model card, its index or a licence file; None when nowhere. Blocking."""
+    card = files.get(_CARD)
+    if card is not None and (licence := _of_card(card.read_text(encoding="utf-8"))):
+        return Stated(licence=licence, file=_CARD)
+    if index is not None and isinstance(said := index.get("license"), str) and said:
+        return Stated(licence=said[:_ID_CHARACTERS], file="model_index.json")
+    for path in sorted(path for path in files if _FILE.fullmatch(path)):
+        text = "".join(files[path].read_text(encoding="utf-8")[:_TEXT_SEEN].split()).casefold().replace(",", "")
+        known = next((licence for words, licence in _TEXTS if words in text), f"other ({path})")
+        return Stated(licence=known[:_ID_CHARACTERS], file=path)
+    return None
+
+
+def of_folder(given: str, found: Stated | None, *, field: str) -> str:
+    """The licence of a folder: what the caller says, else what the folder states.
+
+    Raises Invalid (LICENCE_CONTRADICTED) when the caller names a freer one than a folder that states a restriction.
+    """
+    if not given or found is None or same(given, found.licence):
+        return given or (found.licence if found is not None else "")
+    if terms(found.licence) is Terms.RESTRICTED and terms(given) is not Terms.RESTRICTED:
+        raise Invalid(
+            f"{found.file} states the licence {found.licence}, not {given}",
+            field=field,
+            reason="LICENCE_CONTRADICTED",
+            remedy=f"name {found.licence}, or none",
+        )
+    return given
+
+
+def accepted(
+    licence: str, *, given: str, known: Acceptance | None, by: str, at: Callable[[], datetime], field: str
+) -> Acceptance | None:
+    """The acceptance under which `by` uses something of this licence; None when it needs none and none was given.
+
+    `given` is the licence that the caller accepts now, `known` what was accepted before: that counts for whoever did.
+    Raises Invalid (LICENCE_OTHER, LICENCE_NOT_ACCEPTED).
+    """
+    if given:
+        if not same(given, licence):
+            raise Invalid(
+                f"'{given}' was accepted, and the licence is '{licence or 'not stated'}'",
+                field=field,
+                reason="LICENCE_OTHER",
+                remedy=f"accept_licence: {licence}" if licence else "leave accept_licence empty",
+            )
+        return Acceptance(licence=licence, by=by, at=at())
+    if known is not None and known.by == by and same(known.licence, licence):
+        return known
+    if terms(licence) is Terms.RESTRICTED:
+        raise Invalid(
+            f"the licence {licence} restricts ({restriction(licence)}) and must be accepted",
+            field=field,
+            reason="LICENCE_NOT_ACCEPTED",
+            remedy=f"read it, then say accept_licence: {licence} (on the command line: --accept-licence '{licence}')",
+        )
+    return None
+
+
+def _of_card(text: str) -> str:
+    """The licence of a model card's front matter: its name where the hub knows no id for it."""
+    match = _FRONT.match(text)
+    if match is None:
+        return ""
+    try:
+        front = yaml.safe_load(match[1])
+    except yaml.YAMLError:
+        return ""
+    if not isinstance(front, dict):
+        return ""
+    licence = front.get("license")
+    licence = licence[0] if isinstance(licence, list) and licence else licence
+    name = front.get("license_name")
+    if isinstance(name, str) and name and licence in ("other", None):
+        licence = name
+    return licence.strip()[:_ID_CHARACTERS] if isinstance(licence, str) else ""
+
+
+def _terms(licence: str) -> Terms:
+    if restriction(licence):
+        return Terms.RESTRICTED
+    return Terms.FREE if _normal(licence) in FREE else Terms.UNKNOWN
+
+
+def _normal(licence: str) -> str:
+    return re.sub(r"-licen[cs]e$", "", re.sub(r"[\s_]+", "-", licence.strip().casefold()))
