@@ -89,6 +89,15 @@ def test_another_optimisers_state_is_refused(bases: dict[str, Path], saved: Opti
     assert caught.value.reason == "CHECKPOINT_MISMATCH"
 
 
+def test_a_checkpoint_of_before_pictures_were_held_out_is_gone_on_from(bases: dict[str, Path]) -> None:
+    one = _loop(bases, "lora")
+    one.step()
+    old = {name: value for name, value in one.state().items() if name != "validation"}
+    two = _loop(bases, "lora")
+    two.restore(old, 1)
+    assert (two.position.validation, two.step()) == ([], one.step())
+
+
 def _gradients(loop: Any) -> tuple[float, dict[str, torch.Tensor]]:
     loop.parts.denoiser.train()
     loss, _ = loop._gradients(loop.feed.batch(0))

@@ -224,15 +224,17 @@ class Loop:
         """Continue from `state`, taken when `step` steps were done. Raises `Invalid` unless exactly this run's names
         are there."""
         wanted = {f"param/{name}" for name in self.trained} | {f"average/{name}" for name in self.average}
-        wanted |= {"losses", "validation"}
-        given = {name for name in tensors if not name.startswith("optimiser/")}
+        wanted |= {"losses"}
+        # Checkpoints of before anything was held out have no word of it.
+        validation = tensors.get("validation", torch.zeros(0, 2))
+        given = {name for name in tensors if not name.startswith("optimiser/")} - {"validation"}
         if wanted != given:
             odd = sorted(wanted ^ given)[:3]
             raise Invalid(f"the checkpoint does not fit this run: {odd}", reason="CHECKPOINT_MISMATCH")
         self.position = Position(
             step=step,
             losses=tensors["losses"].tolist(),
-            validation=[(int(at), loss) for at, loss in tensors["validation"].tolist()],
+            validation=[(int(at), loss) for at, loss in validation.tolist()],
         )
         for name, value in self.trained.items():
             value.copy_(tensors[f"param/{name}"])
