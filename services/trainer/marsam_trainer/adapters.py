@@ -181,17 +181,16 @@ def _parameters(config: Mapping[str, Any], *, rank: int, count: int) -> dict[str
 
 def _made_up(header: Header, names: Mapping[str, str], *, rank: int, alpha: float | None) -> dict[str, Any]:
     """The configuration of a one-file adapter: its own alpha, else what its metadata says, else diffusers' reading
-    (alpha = rank)."""
+    (alpha = rank). Refuses ranks and alphas that differ between layers."""
+    stabilised = False
     try:
-        if alpha is not None:
-            pass
-        elif "alpha" in header.metadata:
-            alpha = float(header.metadata["alpha"])
-        elif "lora_adapter_metadata" in header.metadata:
-            told = json.loads(header.metadata["lora_adapter_metadata"])
-            alpha = float(next((value for key, value in told.items() if key.endswith("lora_alpha")), rank))
-        else:
-            alpha = float(rank)
+        told = json.loads(header.metadata.get("lora_adapter_metadata", "{}")) if alpha is None else {}
+        said = {key.rpartition(".")[2]: value for key, value in told.items()}
+        if said.get("rank_pattern") or said.get("alpha_pattern"):
+            raise _layout("its metadata gives some layers a rank or an alpha of their own")
+        if alpha is None:
+            stabilised = bool(said.get("use_rslora", False))
+            alpha = float(said.get("lora_alpha", header.metadata.get("alpha", rank)))
     except (ValueError, AttributeError, TypeError) as error:
         raise _layout("its metadata does not say its alpha in numbers") from error
     modules = {name.removeprefix(PREFIX).rsplit(".lora_", 1)[0] for name in names.values()}
@@ -201,7 +200,7 @@ def _made_up(header: Header, names: Mapping[str, str], *, rank: int, alpha: floa
         "lora_alpha": alpha,
         "target_modules": sorted(modules),
         "lora_dropout": 0.0,
-        "use_rslora": False,
+        "use_rslora": stabilised,
         "bias": "none",
     }
 

@@ -94,12 +94,12 @@ def restriction(licence: str) -> str:
 def stated(files: Mapping[str, Path], index: Mapping[str, Any] | None = None) -> Stated | None:
     """The licence that a folder states, in its model card, its index or a licence file; None when nowhere. Blocking."""
     card = files.get(_CARD)
-    if card is not None and (licence := _of_card(card.read_text(encoding="utf-8"))):
+    if card is not None and (licence := _of_card(_read(card))):
         return Stated(licence=licence, file=_CARD)
     if index is not None and isinstance(said := index.get("license"), str) and said:
         return Stated(licence=said[:_ID_CHARACTERS], file="model_index.json")
     for path in sorted(path for path in files if _FILE.fullmatch(path)):
-        text = "".join(files[path].read_text(encoding="utf-8")[:_TEXT_SEEN].split()).casefold().replace(",", "")
+        text = "".join(_read(files[path])[:_TEXT_SEEN].split()).casefold().replace(",", "")
         known = next((licence for words, licence in _TEXTS if words in text), f"other ({path})")
         return Stated(licence=known[:_ID_CHARACTERS], file=path)
     return None
@@ -151,6 +151,11 @@ def accepted(
     return None
 
 
+def _read(path: Path) -> str:
+    """A text as it is; a mark of byte order is none of it."""
+    return path.read_text(encoding="utf-8-sig", errors="replace")
+
+
 def _of_card(text: str) -> str:
     """The licence of a model card's front matter: its name where the hub knows no id for it."""
     match = _FRONT.match(text)
@@ -158,7 +163,7 @@ def _of_card(text: str) -> str:
         return ""
     try:
         front = yaml.safe_load(match[1])
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):  # such as a date that is none
         return ""
     if not isinstance(front, dict):
         return ""

@@ -63,6 +63,11 @@ def present(index: Config, part: str) -> bool:
     return isinstance(entry, list) and any(entry)
 
 
+def consistency(scheduler: Config) -> bool:
+    """Whether a base's own scheduler is one of consistency models: it was distilled to draw in a few steps."""
+    return scheduler.get("_class_name") in ("LCMScheduler", "TCDScheduler")
+
+
 def refuse(faults: list[Fault]) -> None:
     """Raise `Invalid` with every fault, if there are any."""
     if faults:

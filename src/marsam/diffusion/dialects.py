@@ -4,9 +4,11 @@ PEFT's names, the ones Marsam stores, are `base_model.model.<module>.lora_{A,B}.
 
 * `diffusers`: `<part>.<module>.lora_{A,B}.weight`, what `load_lora_weights` reads; its scale is in the header.
 * `kohya`: `lora_unet_<module, dots as underscores>.lora_{down,up}.weight` and `.alpha`, as sd-scripts writes it for
-  UNets; ComfyUI, the web UIs and diffusers read it too.
-* `comfyui`: for UNets the same as kohya; for transformers `transformer.<module>.lora_{A,B}.weight` and `.alpha`, which
-  ComfyUI maps onto its own layers (fused ones included) for the families that `FamilyFacts.comfyui` marks.
+  Stable Diffusion 1 and 2; ComfyUI, the web UIs and diffusers read it too. Of SDXL sd-scripts calls the layers by the
+  names of the original code, which this is not.
+* `comfyui`: for UNets the same names as kohya's; for transformers `transformer.<module>.lora_{A,B}.weight` and
+  `.alpha`, which ComfyUI maps onto its own layers (fused ones included) for the families that `FamilyFacts.comfyui`
+  marks.
 
 In the last two the scale is alpha / rank, whatever rule it was trained with.
 """
@@ -30,8 +32,9 @@ def check(dialect: str, facts: FamilyFacts) -> None:
             remedy=did_you_mean(dialect, DIALECTS),
         )  # fmt: skip
     unet = facts.denoiser_folder == "unet"
-    if (dialect == "kohya" and not unet) or (dialect == "comfyui" and not (unet or facts.comfyui)):
-        told = [name for name in DIALECTS if name in ("diffusers", "peft") or (name == "comfyui" and facts.comfyui)]
+    if (dialect == "kohya" and not facts.kohya) or (dialect == "comfyui" and not (unet or facts.comfyui)):
+        named = facts.comfyui or unet
+        told = [name for name in DIALECTS if name in ("diffusers", "peft") or (name == "comfyui" and named)]
         raise Invalid(
             f"the dialect '{dialect}' has no names for the layers of {facts.name}", reason="DIALECT_UNSUITED",
             field="dialect", remedy=f"export as {' or '.join(told)}",

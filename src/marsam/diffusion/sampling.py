@@ -138,6 +138,9 @@ class Walk:
         self._scheduler = make_scheduler(
             facts, picture.scheduler, picture.steps, width=picture.width, height=picture.height
         )
+        if self._flow:
+            # Times may repeat where they are whole numbers; looked up, the first would be taken for the second.
+            self._scheduler.set_begin_index(0)
         self._timesteps: list[float] = [float(step) for step in self._scheduler.timesteps]
         noise = initial_noise(facts.latent_shape(picture.width, picture.height), picture.seed)
         # A flow begins from the noise itself, and takes its latents as they are.
@@ -178,7 +181,8 @@ def join(conditionings: Sequence[Conditioning]) -> Conditioning:
     """Conditionings one after the other along the batch; where they differ in length, the shorter are filled up with
     tokens that their masks leave out."""
     names = conditionings[0].tensors
-    return Conditioning({name: _stacked([one.tensors[name] for one in conditionings]) for name in names})
+    stack = _stacked if "mask" in names else torch.cat
+    return Conditioning({name: stack([one.tensors[name] for one in conditionings]) for name in names})
 
 
 def filled(cond: Conditioning, multiple: int) -> Conditioning:

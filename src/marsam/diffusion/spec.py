@@ -90,6 +90,8 @@ class FamilyFacts:
     readers: tuple[str, ...] = ()
     """Folders of the tokenizers whose encoders reach the attention layers: a caption is read when one of them reads it.
     All tokenizers when empty; families with an encoder that only gives a pooled vector leave that one's out."""
+    kohya: bool = False
+    """Whether sd-scripts calls this UNet's layers as diffusers does."""
     comfyui: bool = False
     """Whether ComfyUI reads adapters of this transformer by diffusers' names of its layers."""
     idle: tuple[str, ...] = ()

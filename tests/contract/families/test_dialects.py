@@ -108,8 +108,8 @@ def test_a_scale_in_the_file_is_alpha_by_rank(
     except Invalid as error:
         assert error.reason == "DIALECT_UNSUITED"
         assert "diffusers" in error.remedy
-        assert dialect == "kohya" or not tuned.rig.family.facts.comfyui
-        assert tuned.part != "unet"
+        facts = tuned.rig.family.facts
+        assert not (facts.kohya if dialect == "kohya" else facts.comfyui or tuned.part == "unet")
         return
     # What sd-scripts and ComfyUI compute: W + alpha / rank · up · down.
     tensors, plain = load_file(file), rigs.plain(tuned.rig).denoiser
@@ -126,17 +126,20 @@ def test_a_scale_in_the_file_is_alpha_by_rank(
 
 
 @pytest.mark.parametrize("name", UNETS)
-def test_diffusers_reads_kohyas_dialect_too(bases: dict[str, Path], name: str, tmp_path: Path) -> None:
+def test_diffusers_reads_kohyas_names_too(bases: dict[str, Path], name: str, tmp_path: Path) -> None:
     tuned = Tuned(bases[name], name, tmp_path)
     pipeline = DiffusionPipeline.from_pretrained(bases[name], local_files_only=True)
-    pipeline.load_lora_weights(tuned.exported("kohya"))
+    pipeline.load_lora_weights(tuned.exported("comfyui"))
     torch.testing.assert_close(tuned.says(pipeline.unet), tuned.said, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("stabilised", [False, True], ids=["plain", "stabilised"])
 @pytest.mark.parametrize("dialect", sorted(FILES))
 @every_family
-def test_what_comes_back_is_the_same(bases: dict[str, Path], name: str, tmp_path: Path, dialect: str) -> None:
-    tuned = Tuned(bases[name], name, tmp_path)
+def test_what_comes_back_is_the_same(
+    bases: dict[str, Path], name: str, tmp_path: Path, dialect: str, stabilised: bool
+) -> None:
+    tuned = Tuned(bases[name], name, tmp_path, rank_stabilised=stabilised)
     try:
         file = tuned.exported(dialect)
     except Invalid:
@@ -146,7 +149,10 @@ def test_what_comes_back_is_the_same(bases: dict[str, Path], name: str, tmp_path
         scratch=tmp_path / "back",
     )  # fmt: skip
     assert rewritten is not None
-    assert (parameters["rank"], parameters["alpha"]) == (4, 8.0)
+    # A file that keeps its alphas has them for the rule alpha / rank: 8 / √4 is 16 / 4.
+    kept = stabilised and dialect == "diffusers"
+    expected = (4, 16.0 if stabilised and not kept else 8.0, kept)
+    assert (parameters["rank"], parameters["alpha"], parameters["rank_stabilised"]) == expected
     ours, back = (
         load_file(tmp_path / "adapter" / "adapter_model.safetensors"),
         load_file(rewritten["adapter_model.safetensors"]),

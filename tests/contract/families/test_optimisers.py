@@ -1,6 +1,7 @@
 """Every optimiser resumes in the same bits, keeps what the plan says, and refuses another one's state; steps taken in
 parts, and blocks computed again, give the gradients of the whole."""
 
+import math
 from pathlib import Path
 from typing import Any, get_args
 
@@ -96,6 +97,40 @@ def test_a_checkpoint_of_before_pictures_were_held_out_is_gone_on_from(bases: di
     two = _loop(bases, "lora")
     two.restore(old, 1)
     assert (two.position.validation, two.step()) == ([], one.step())
+
+
+def test_validation_asks_the_weights_that_would_be_published_and_leaves_those_that_learn(
+    bases: dict[str, Path],
+) -> None:
+    loop = _loop(bases, "lora", ema_decay=0.5)
+    for _ in range(3):
+        loop.step()
+    held_out = [loop.feed.batch(100), loop.feed.batch(101)]
+    before = rigs.digest(loop.state())
+    asked = loop.validate(held_out, stopping=lambda: False)
+    assert loop.position.validation == [(3, asked)]
+    loop.position.validation.clear()
+    assert rigs.digest(loop.state()) == before
+    assert loop.parts.denoiser.training
+    loop.settle()
+    assert loop.validate(held_out, stopping=lambda: False) == asked
+
+
+def test_validation_stops_when_told_and_notes_only_numbers(bases: dict[str, Path]) -> None:
+    loop = _loop(bases, "lora")
+    asked: list[int] = []
+
+    def batches() -> Any:
+        for step in range(5):
+            asked.append(step)
+            yield loop.feed.batch(step)
+
+    assert loop.validate(batches(), stopping=lambda: len(asked) == 3) is None
+    assert (len(asked), loop.position.validation) == (3, [])
+    with torch.no_grad():
+        next(iter(loop.trained.values())).fill_(math.nan)
+    assert math.isnan(loop.validate([loop.feed.batch(0)], stopping=lambda: False))
+    assert loop.position.validation == []
 
 
 def _gradients(loop: Any) -> tuple[float, dict[str, torch.Tensor]]:

@@ -332,3 +332,12 @@ def test_every_fault_is_told_at_once(bases: dict[str, Path]) -> None:
 
 def _configs(base: Path) -> dict[str, dict[str, Any]]:
     return {path: json.loads((base / path).read_text()) for path in registry.family_facts("sdxl").config_files}
+
+
+def test_a_consistency_model_is_distilled(tmp_path: Path) -> None:
+    folder = build(tmp_path / "base")
+    assert not registry.read_base_folder("sdxl", folder).distilled
+    path = folder / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "_class_name": "LCMScheduler"}))
+    facts = registry.read_base_folder("sdxl", folder)
+    assert (facts.distilled, facts.default_steps, facts.default_guidance) == (True, 4, 1.0)

@@ -83,7 +83,7 @@ def test_the_doctor_finds_all_well(house: Any, folder: Path) -> None:
     assert said["healthy"]
     facts = {check["name"]: check["fact"] for check in said["checks"]}
     assert "create-only writes hold" in facts["store"]
-    assert "sd1 by full, lora, qlora" in facts["can"]
+    assert "sd1, sd3, sdxl, z_image by full, lora, qlora" in facts["can"]
     text = ok(marsam("doctor", folder=folder)).out
     assert "✗" not in text
 

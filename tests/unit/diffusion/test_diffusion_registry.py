@@ -152,4 +152,5 @@ def test_a_consistency_model_is_distilled() -> None:
     assert registry.read_base("sd1", _configs(time_cond_proj_dim=256)).distilled
     scheduler = configs["scheduler/scheduler_config.json"]
     quick = {**configs, "scheduler/scheduler_config.json": {**scheduler, "_class_name": "LCMScheduler"}}
-    assert registry.read_base("sd1", quick).distilled
+    facts = registry.read_base("sd1", quick)
+    assert (facts.distilled, facts.default_steps, facts.default_guidance) == (True, 4, 1.0)

@@ -133,10 +133,10 @@ class Encoder:
         self, captions: Sequence[str], *, progress: Callable[[int, int], None] = lambda done, of: None
     ) -> Conditioning:
         """Conditioning of each caption, on the CPU, in the encoder's precision."""
-        digest = encoder_digest(self.base, Part.TEXT)
+        key = ("text", self.base.family, encoder_digest(self.base, Part.TEXT), self.precision, self._shapes())
         found: dict[str, Mapping[str, torch.Tensor]] = {}
         for caption in captions:
-            entry = self.cache.get("text", digest, self.precision, plain(caption))
+            entry = self.cache.get(*key, plain(caption))
             if entry is not None:
                 found[caption] = entry
         absent = sorted(set(captions) - set(found))
@@ -148,10 +148,15 @@ class Encoder:
             for row, caption in enumerate(some):
                 one = trimmed(encoded.rows(slice(row, row + 1)))
                 entry = {name: value.clone() for name, value in one.tensors.items()}
-                self.cache.put(entry, "text", digest, self.precision, plain(caption))
+                self.cache.put(entry, *key, plain(caption))
                 found[caption] = entry
         rows = [found[caption] for caption in captions]
         return join([Conditioning(row) for row in rows])
+
+    def _shapes(self) -> str:
+        """What of a caption's encoding the encoders' files do not say: how long a base of the family reads it."""
+        facts = registry.read_base_folder(self.base.family, self.source)
+        return canonical({name: list(shape) for name, shape in facts.conditioning.items()}).decode()
 
     def latents(
         self,
@@ -165,11 +170,11 @@ class Encoder:
 
         Raises `Corrupt` naming the picture when one cannot be read, or encodes to what is no number.
         """
-        digest = encoder_digest(self.base, Part.IMAGE)
+        key = ("latent", self.base.family, encoder_digest(self.base, Part.IMAGE), str(side))
         found: dict[str, torch.Tensor] = {}
         absent = []
         for sample in samples:
-            entry = self.cache.get("latent", digest, str(side), sample.image.digest)
+            entry = self.cache.get(*key, sample.image.digest)
             if entry is None:
                 absent.append(sample)
             else:
@@ -186,7 +191,7 @@ class Encoder:
                         reason="LATENT_NOT_FINITE",
                         remedy="leave the picture out of the next version",
                     )
-                self.cache.put({"latent": latent}, "latent", digest, str(side), sample.image.digest)
+                self.cache.put({"latent": latent}, *key, sample.image.digest)
                 found[sample.image.digest] = latent.clone()
         return torch.stack([found[sample.image.digest] for sample in samples])
 

@@ -8,7 +8,7 @@ What trains is always fp32. AdamW (`optimisers`), linear warm-up, cosine to zero
 
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -181,19 +181,37 @@ class Loop:
         return _Piece(value, torch.autograd.grad(loss, tuple(self.trained.values())), forward)
 
     @torch.no_grad()
-    def validate(self, batches: Iterable[Batch]) -> float:
-        """The mean loss of batches that nothing is learnt from; note it beside the position."""
+    def validate(self, batches: Iterable[Batch], *, stopping: Callable[[], bool]) -> float | None:
+        """The mean loss of batches that nothing is learnt from, under the weights that would be published; noted beside
+        the position when it is a number. None when `stopping`, which is asked before every batch, says so.
+        """
         denoiser: Any = self.parts.denoiser
         training = denoiser.training
+        learnt = {name: self.trained[name].detach().clone() for name in self.average}
         denoiser.eval()
+        self.settle()
         total, count = 0.0, 0
-        for batch in batches:
-            with torch.autocast(self.parts.device, torch.bfloat16, enabled=self.parts.precision is Precision.BF16):
-                loss = loss_of(self.family, self.parts, self.objective, batch.to(self.parts.device), None)
-            total, count = total + float(loss) * len(batch), count + len(batch)
-        denoiser.train(training)
-        self.position.validation.append((self.position.step, total / count))
+        try:
+            for batch in batches:
+                if stopping():
+                    return None
+                here = batch.to(self.parts.device)
+                pieces = [here.part(rows) for rows in cuts(len(here), self.lanes.count)]
+                total += sum(self.lanes.map(self._held_out, pieces))
+                count += len(here)
+        finally:
+            for name, value in learnt.items():
+                self.trained[name].copy_(value)
+            denoiser.train(training)
+        if math.isfinite(total):
+            self.position.validation.append((self.position.step, total / count))
         return total / count
+
+    @torch.no_grad()
+    def _held_out(self, piece: Batch) -> float:
+        """The summed loss of some rows, unweighted. Whether gradients are kept belongs to the thread that asks."""
+        with torch.autocast(self.parts.device, torch.bfloat16, enabled=self.parts.precision is Precision.BF16):
+            return float(loss_of(self.family, self.parts, self.objective, piece, None)) * len(piece)
 
     @torch.no_grad()
     def _follow(self) -> None:

@@ -84,7 +84,8 @@ async def publish(
         # A full model is a whole base again: the parts that did not train are the base's own blobs, so they cost
         # nothing.
         files = [
-            *(file for file in base.files if file.path.split("/")[0] != folder),
+            # Its card speaks of the base.
+            *(file for file in base.files if file.path.split("/")[0] != folder and file.path != "README.md"),
             *(FileRef(path=f"{folder}/{f.path}", digest=f.digest, size=f.size, media_type=f.media_type) for f in files),
         ]
     points = curve(outcome.losses)

@@ -43,8 +43,8 @@ def take_steps(work: Work, loop: Loop, drawing: Drawing, held_out: HeldOut | Non
     work.meter.set(metrics.CHECKPOINT_EVERY, spec.checkpoint_every)
     work.meter.begin(metrics.CHECKPOINTS)
     _mark(work, saved)
-    if not loop.position.step:
-        _validate(work, loop, held_out)
+    # A checkpoint is saved before its step is validated: who goes on from one asks what was not answered.
+    _validate(work, loop, held_out)
     while not loop.done:
         if work.stopping():
             if loop.position.step > saved:
@@ -72,24 +72,28 @@ def take_steps(work: Work, loop: Loop, drawing: Drawing, held_out: HeldOut | Non
                 remedy="lower the learning rate, or train in fp32; the last good checkpoint was kept",
             )
         # While losses are not finite there is nothing worth keeping: the checkpoint before is the good one.
-        if done % spec.checkpoint_every == 0 or loop.done:
-            _validate(work, loop, held_out)
         if done % spec.checkpoint_every == 0 and not loop.done and math.isfinite(loss):
             _save(work, loop, scratch)
             saved = done
+        _validate(work, loop, held_out)
         if spec.preview and done % spec.preview.every == 0 and not loop.done:
             show(work, drawing, done)
     return spent
 
 
 def _validate(work: Work, loop: Loop, held_out: HeldOut | None) -> None:
-    if held_out is None:
+    """Ask for the loss on what is held out, where that is due: before the first step, with every checkpoint, at the
+    end."""
+    step, noted = loop.position.step, loop.position.validation
+    due = step % work.spec.checkpoint_every == 0 or loop.done
+    if held_out is None or not due or (noted and noted[-1][0] == step):
         return
-    loss, step = loop.validate(held_out), loop.position.step
-    first = loop.position.validation[0][1]
-    beside = f", {first:.4f} before the first" if step else ""
+    loss = loop.validate(held_out, stopping=work.stopping)
+    if loss is None:
+        return
+    beside = f", {noted[0][1]:.4f} before the first" if step and noted and noted[0][0] == 0 else ""
     message = f"loss on {len(held_out.samples)} pictures held out: {loss:.4f} after {step} steps{beside}"
-    work.reporter.event("log", level="info", message=message)
+    work.reporter.event("log", level="info" if math.isfinite(loss) else "warning", message=message)
 
 
 def _mark(work: Work, step: int) -> None:

@@ -29,10 +29,10 @@ FACTS = FamilyFacts(
         "tokenizer/tokenizer_config.json",
     ),
     denoiser_folder="unet",
+    kohya=True,
     text_folders=("text_encoder", "tokenizer"),
 )
 
-_CONSISTENCY = frozenset({"LCMScheduler", "TCDScheduler"})
 _PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}
 
 
@@ -60,6 +60,8 @@ def _read(
     if unet.get("in_channels", 4) != vae.get("latent_channels", 4):
         faults.append(("the UNet's channels are not the VAE's (an inpainting base?)", "BASE_CHANNELS"))
     basefiles.refuse(faults)
+    # A consistency model says so by its scheduler, or by a network that takes the guidance as an input.
+    distilled = basefiles.consistency(scheduler) or unet.get("time_cond_proj_dim") is not None
     factor = basefiles.image_factor(vae)
     length = basefiles.text_length(tokenizer, int(text.get("max_position_embeddings", 77)))
     return BaseFacts(
@@ -73,6 +75,7 @@ def _read(
         conditioning={"hidden": (length, int(text.get("hidden_size", 768)))},
         train_steps=int(scheduler.get("num_train_timesteps", 1000)),
         scheduler=dict(scheduler),
-        # A consistency model says so by its scheduler, or by a network that takes the guidance as an input.
-        distilled=scheduler.get("_class_name") in _CONSISTENCY or unet.get("time_cond_proj_dim") is not None,
+        distilled=distilled,
+        default_steps=4 if distilled else 20,
+        default_guidance=1.0 if distilled else 5.0,
     )

@@ -97,6 +97,7 @@ def _read(
     if lengths[0] != lengths[1]:
         faults.append((f"the encoders read {lengths[0]} and {lengths[1]} tokens, not equally many", "BASE_TEXT"))
     basefiles.refuse(faults)
+    distilled = basefiles.consistency(scheduler)
     return BaseFacts(
         family=FACTS.name,
         objective=_PREDICTIONS[prediction],
@@ -109,9 +110,10 @@ def _read(
         train_steps=int(scheduler.get("num_train_timesteps", 1000)),
         scheduler=dict(scheduler),
         zero_empty=bool(index.get("force_zeros_for_empty_prompt", True)),
+        distilled=distilled,
         # What its makers' own pipeline draws with.
-        default_steps=50,
-        default_guidance=5.0,
+        default_steps=4 if distilled else 50,
+        default_guidance=1.0 if distilled else 5.0,
     )
 
 

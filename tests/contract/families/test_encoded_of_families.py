@@ -1,0 +1,69 @@
+"""What is kept of encoded captions is given back to nobody else."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import torch
+from marsam_trainer.run.data import Encoder
+from marsam_trainer.run.encoded import EncodedCache
+
+from marsam.catalog.files import FileRef
+from marsam.catalog.models import Model
+from marsam.core.ids import sha256_hex
+from marsam.diffusion import registry
+from marsam.diffusion.lanes.net import Lanes
+from marsam.diffusion.sampling import join
+from marsam.diffusion.spec import Conditioning, Precision
+from tests.contract.families import rig as rigs
+from tests.contract.families.tiny import flux
+
+pytestmark = pytest.mark.slow
+
+
+def _encoder(source: Path, family: str, cache: Path) -> Encoder:
+    files = tuple(
+        FileRef(
+            path=path.relative_to(source).as_posix(), digest=f"sha256:{sha256_hex(path.read_bytes())}",
+            size=path.stat().st_size,
+        )
+        for path in sorted(source.rglob("*"))
+        if path.is_file()
+    )  # fmt: skip
+    base = Model(name="projects/p/models/b", kind="base", create_time=datetime.now(UTC), files=files, family=family)
+    return Encoder(
+        family=registry.family(family), base=base, source=source, cache=EncodedCache(cache),
+        precision=Precision.FP32, device="cpu", lanes=Lanes(1),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", registry.families())
+def test_what_comes_from_the_cache_is_what_was_encoded(bases: dict[str, Path], name: str, tmp_path: Path) -> None:
+    first = _encoder(bases[name], name, tmp_path).texts(rigs.PROMPTS)
+    again = _encoder(bases[name], name, tmp_path)
+    found = again.texts(rigs.PROMPTS)
+    assert again.loaded == {}
+    assert set(found.tensors) == set(first.tensors)
+    assert all(torch.equal(found.tensors[key], first.tensors[key]) for key in found.tensors)
+
+
+def test_bases_with_the_same_encoders_that_read_otherwise_share_nothing(tmp_path: Path) -> None:
+    """FLUX.1's dev and schnell have the same encoders, and different lengths."""
+    dev, schnell = (flux.build(tmp_path / kind, schnell=kind == "schnell") for kind in ("dev", "schnell"))
+    lengths = []
+    for source in (dev, schnell):
+        # The tokenizer's own limit would make them equally short at tiny sizes.
+        path = source / "tokenizer_2" / "tokenizer_config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "model_max_length": 600}))
+        facts = registry.read_base_folder("flux", source)
+        found = _encoder(source, "flux", tmp_path / "cache").texts(rigs.PROMPTS)
+        assert tuple(found.tensors["hidden"].shape[1:]) == facts.conditioning["hidden"]
+        lengths.append(facts.conditioning["hidden"][0])
+    assert lengths == [512, 256]
+
+
+def test_conditionings_without_a_mask_are_not_filled_up() -> None:
+    short, long = (Conditioning({"hidden": torch.ones(1, length, 4)}) for length in (3, 5))
+    with pytest.raises(RuntimeError):
+        join([short, long])
