@@ -15,11 +15,22 @@ def _quiet() -> None:
     torch.set_num_threads(1)
 
 
+class Bases(dict[str, Path]):
+    """Family → folder of its tiny base, built when it is first asked for."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__()
+        self._root = root
+
+    def __missing__(self, name: str) -> Path:
+        self[name] = BUILDERS[name](self._root / name)
+        return self[name]
+
+
 @pytest.fixture(scope="session")
 def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Family → folder of its tiny base."""
-    root = tmp_path_factory.mktemp("bases")
-    return {name: build(root / name) for name, build in BUILDERS.items()}
+    return Bases(tmp_path_factory.mktemp("bases"))
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from marsam.core.errors import Invalid
 from marsam.diffusion import registry
 from tests.contract.families import rig as rigs
 
+pytestmark = pytest.mark.slow
 every_family = pytest.mark.parametrize("family", registry.families())
 
 

@@ -9,6 +9,8 @@ from marsam.diffusion import reading, registry
 from marsam.diffusion.families.sd3.facts import T5_LENGTH
 from marsam.diffusion.spec import Part
 
+pytestmark = pytest.mark.slow
+
 TEXTS = {"en": ["a man"], "ar": ["رجل"]}
 
 
