@@ -229,6 +229,7 @@ async def test_an_unknown_job_suggests_its_neighbours(store: JobStore) -> None:
         await store.head("../../etc")
 
 
+@pytest.mark.slow
 async def test_heartbeats_age_by_the_stores_clock(store: JobStore) -> None:
     job_id = await made(store)
     assert await read_heartbeat(store, job_id, 1) is None

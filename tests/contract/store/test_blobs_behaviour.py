@@ -146,6 +146,7 @@ async def test_what_is_not_there_is_missing(blobs: Blobs, tmp_path: Path) -> Non
     assert not (tmp_path / "copy").exists()
 
 
+@pytest.mark.slow
 async def test_stat_tells_size_and_age(blobs: Blobs) -> None:
     before = datetime.now(UTC) - timedelta(seconds=2)
     await blobs.put("k", b"12345")
@@ -156,6 +157,7 @@ async def test_stat_tells_size_and_age(blobs: Blobs) -> None:
     assert 1.0 < (await blobs.stat("k")).age_s < 10
 
 
+@pytest.mark.slow
 async def test_an_overwrite_renews_the_age(blobs: Blobs) -> None:
     await blobs.put("k", b"1")
     first = (await blobs.stat("k")).modified

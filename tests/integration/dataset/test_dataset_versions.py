@@ -22,6 +22,8 @@ from marsam.store.open import open_store
 from tests.integration.dataset.harness import DATASET, Running, Start, bring, create, items
 from tests.integration.dataset.pictures import metadata, saved, scene
 
+pytestmark = pytest.mark.slow
+
 PAIRS = [("cup", "كوب"), ("chair", "كرسي"), ("lamp", "مصباح"), ("book", "كتاب"), ("door", "باب")]
 
 

@@ -30,6 +30,8 @@ from tests.integration.trainer.harness import (
 )
 from tests.integration.trainer.samples import CONFIG, PEFT, A, B, adapter_files, exported, header, refused
 
+pytestmark = pytest.mark.slow
+
 
 async def test_a_base_goes_in_and_comes_out_byte_for_byte(service: Service) -> None:
     big = base_files() | {"unet/extra.safetensors": save_safetensors({"x": np.arange(300_000, dtype=np.float32)})}
