@@ -19,6 +19,8 @@ from marsam.rpc.wire import error_of
 from tests.integration.dataset.harness import DATASET, Running, Start, bring, create, follow, items, parts, send
 from tests.integration.dataset.pictures import metadata, saved, scene
 
+pytestmark = pytest.mark.slow
+
 
 async def refused(call: object) -> MarsamError:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
