@@ -17,7 +17,7 @@ from marsam.core.names import parse
 from marsam.diffusion import registry
 from marsam.diffusion.spec import BaseFacts
 from marsam.store.content import read_blob
-from marsam_trainer import base_terms
+from marsam_trainer import base_terms, spread
 from marsam_trainer.orders import Fault, Order, default_steps, faults_of, range_faults
 from marsam_trainer.reservations import Reservations
 from marsam_trainer.runs import Runs
@@ -70,6 +70,7 @@ class Admission:
             faults.append(_choice("precision", order.precision, _PRECISIONS))
         if order.optimiser and order.optimiser not in _OPTIMISERS:
             faults.append(_choice("optimiser", order.optimiser, _OPTIMISERS))
+        faults += spread.faults(order)
         if order.profile and order.profile not in self._profiles:
             faults.append(_unknown_profile(order.profile, self._profiles))
         accepted, licence_faults = (
@@ -210,7 +211,7 @@ def _complete(
         method_params=params,
         output_model_id=output,
         steps=steps,
-        batch_size=order.batch_size or 4,
+        batch_size=order.batch_size or spread.batch_size(order),
         learning_rate=order.learning_rate or registry.method(order.method).facts.learning_rate,
         resolution=order.resolution or facts.default_side,
         seed=order.seed or 0,
@@ -229,6 +230,8 @@ def _complete(
         optimiser=cast(Optimiser, order.optimiser or "adamw"),
         accumulate=order.accumulate or 1,
         gradient_checkpointing=bool(order.gradient_checkpointing),
+        processes=order.processes or 1,
+        sharding=spread.sharding(order),
     )
 
 

@@ -78,6 +78,8 @@ def order_of(spec: trainer_pb2.RunSpec) -> Order:
         optimiser=spec.optimiser,
         accumulate=given("accumulate"),
         gradient_checkpointing=given("gradient_checkpointing"),
+        processes=given("processes"),
+        sharding=spec.sharding,
     )
 
 
@@ -135,6 +137,8 @@ def spec_message(spec: RunSpec) -> trainer_pb2.RunSpec:
         optimiser=spec.optimiser,
         accumulate=spec.accumulate,
         gradient_checkpointing=spec.gradient_checkpointing,
+        processes=spec.processes,
+        sharding=spec.sharding,
     )
     if spec.preview is not None:
         message.preview.prompts.extend(spec.preview.prompts)

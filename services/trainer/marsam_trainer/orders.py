@@ -9,7 +9,17 @@ from marsam.catalog.runs import Preview
 from marsam.core.errors import Invalid, MarsamError, Violation
 from marsam.core.records import canonical, to_plain
 
-_LATER = frozenset({"accept_licence", "allow_distilled", "optimiser", "accumulate", "gradient_checkpointing"})
+_LATER = frozenset(
+    {
+        "accept_licence",
+        "allow_distilled",
+        "optimiser",
+        "accumulate",
+        "gradient_checkpointing",
+        "processes",
+        "sharding",
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +54,8 @@ class Order:
     optimiser: str = ""
     accumulate: int | None = None
     gradient_checkpointing: bool | None = None
+    processes: int | None = None
+    sharding: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +127,7 @@ def range_faults(order: Order) -> list[Fault]:
         ("ema_decay", order.ema_decay, "at least 0 (off) and below 1", lambda v: 0 <= v < 1),
         ("warmup_steps", order.warmup_steps, "0 or more", lambda v: v >= 0),
         ("accumulate", order.accumulate, "between 1 and 4096", lambda v: 1 <= v <= 4096),
+        ("processes", order.processes, "between 1 and 1024", lambda v: 1 <= v <= 1024),
     )
     return [
         Fault(field=name, reason=f"{name.upper()}_OUT_OF_RANGE", message=f"{name} must be {rule}, got {value}")

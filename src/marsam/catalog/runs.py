@@ -11,6 +11,7 @@ from marsam.core.names import parse
 
 Precision = Literal["fp32", "bf16"]
 Optimiser = Literal["adamw", "adamw_unfused", "adamw_8bit", "adamw_8bit_paged"]
+Sharding = Literal["replicated", "sharded"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,15 +36,18 @@ class RunSpec:
     caption, `languages` those whose captions are used (all when empty), `snr_gamma` and `ema_decay` off when None,
     `profile` the kind of machine ('' for the trainer's default). A step learns from `accumulate` times `batch_size`
     pictures, of which `batch_size` are in memory at once. With `gradient_checkpointing` a step keeps only the borders
-    of the denoiser's blocks and computes the rest again on the way back. `accepted` says who accepted the base's
-    licence, `allow_distilled` that a base made for few steps was meant; like all in `RECORDED` they change nothing of
-    what is trained. Those in `LATER` came after the first runs were made; left at their defaults they are what runs did
-    before.
+    of the denoiser's blocks and computes the rest again on the way back. `processes` take every step together and share
+    its pictures out; each holds the whole model, or a part of it where `sharding` is "sharded". `accepted` says who
+    accepted the base's licence, `allow_distilled` that a base made for few steps was meant; like all in `RECORDED` they
+    change nothing of what is trained. Those in `LATER` came after the first runs were made; left at their defaults they
+    are what runs did before.
     """
 
     SCHEMA: ClassVar[str] = "marsam.run_spec/1"
     RECORDED: ClassVar[frozenset[str]] = frozenset({"accepted", "allow_distilled"})
-    LATER: ClassVar[frozenset[str]] = frozenset({"optimiser", "accumulate", "gradient_checkpointing"})
+    LATER: ClassVar[frozenset[str]] = frozenset(
+        {"optimiser", "accumulate", "gradient_checkpointing", "processes", "sharding"}
+    )
 
     name: str
     base: str
@@ -72,6 +76,8 @@ class RunSpec:
     optimiser: Optimiser = "adamw"
     accumulate: int = 1
     gradient_checkpointing: bool = False
+    processes: int = 1
+    sharding: Sharding = "replicated"
     accepted: Acceptance | None = None
     allow_distilled: bool = False
 
@@ -103,6 +109,8 @@ class RunSpec:
             ("warmup_steps", "≥ 0", self.warmup_steps >= 0),
             ("optimiser", f"one of {', '.join(get_args(Optimiser))}", self.optimiser in get_args(Optimiser)),
             ("accumulate", "≥ 1", self.accumulate >= 1),
+            ("processes", "between 1 and batch_size", 1 <= self.processes <= max(1, self.batch_size)),
+            ("sharding", f"one of {', '.join(get_args(Sharding))}", self.sharding in get_args(Sharding)),
             ("snr_gamma", "> 0", self.snr_gamma is None or self.snr_gamma > 0),
             ("ema_decay", "in (0, 1)", self.ema_decay is None or 0 < self.ema_decay < 1),
         ]

@@ -31,6 +31,7 @@ async def test_a_good_order_is_resolved_and_costed_once(shared: Service) -> None
     resolved = found.resolved
     assert (resolved.batch_size, resolved.resolution, resolved.seed, resolved.snr_gamma) == (4, 64, 0, 5.0)
     assert (resolved.optimiser, resolved.accumulate, resolved.gradient_checkpointing) == ("adamw", 1, False)
+    assert (resolved.processes, resolved.sharding) == (1, "replicated")
     assert (resolved.output_model_id, resolved.precision) == ("", trainer_pb2.PRECISION_FP32)
     assert resolved.base_digest.startswith("sha256:")
     # Other steps need no other plan.
@@ -53,13 +54,15 @@ async def test_every_fault_is_said_at_once_in_order(shared: Service) -> None:
         "ema_decay": 2.0,
         "optimiser": "adamw_8bits",
         "accumulate": 0,
+        "processes": 0,
+        "sharding": "shardd",
     }
     found = await validate(shared, **fields)
     told = {fault.field: fault for fault in found.faults}
     assert list(told) == [
         "spec.base", "spec.dataset_version", "spec.method_params.rnak", "spec.steps", "spec.batch_size",
         "spec.learning_rate", "spec.seed", "spec.caption_dropout", "spec.ema_decay", "spec.optimiser",
-        "spec.accumulate",
+        "spec.accumulate", "spec.processes", "spec.sharding",
     ]  # fmt: skip
     assert told["spec.base"].reason == "MODEL_NOT_FOUND"
     assert "'tiny'" in told["spec.base"].remedy
@@ -91,12 +94,28 @@ async def test_every_fault_is_said_at_once_in_order(shared: Service) -> None:
         ({"base": "projects/default/models/judge"}, "spec.base", "BASE_KIND", "judge"),
         ({"batch_size": 65}, "spec.batch_size", "MEMORY_SHORT", "base weights take"),
         ({"precision": 7}, "spec.precision", "UNKNOWN_PRECISION", "fp32"),
+        ({"processes": 3, "batch_size": 2}, "spec.processes", "PROCESSES_IDLE", "raise batch_size to 3"),
+        ({"processes": 0}, "spec.processes", "PROCESSES_OUT_OF_RANGE", "between 1 and 1024"),
+        ({"sharding": "sharded"}, "spec.sharding", "SHARDING_ALONE", "set processes"),
     ],
 )
 async def test_one_fault(shared: Service, fields: dict[str, Any], field: str, reason: str, words: str) -> None:
     found = await validate(shared, **fields)
     assert [(fault.field, fault.reason) for fault in found.faults] == [(field, reason)]
     assert words in f"{found.faults[0].message} {found.faults[0].remedy}"
+
+
+async def test_what_trains_whole_is_sharded_and_what_is_small_is_not(shared: Service) -> None:
+    found = {
+        (method, asked): (await validate(shared, method=method, processes=3, sharding=asked)).resolved
+        for method, asked in (("full", ""), ("lora", ""), ("full", "replicated"), ("lora", "sharded"))
+    }
+    assert {asked: spec.sharding for asked, spec in found.items()} == {
+        ("full", ""): "sharded", ("lora", ""): "replicated", ("full", "replicated"): "replicated",
+        ("lora", "sharded"): "sharded",
+    }  # fmt: skip
+    # As many pictures for each.
+    assert {(spec.processes, spec.batch_size) for spec in found.values()} == {(3, 6)}
 
 
 RAIL = "projects/default/models/rail"

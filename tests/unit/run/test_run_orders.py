@@ -31,3 +31,4 @@ def test_a_checkpoint_from_before_is_still_of_its_order() -> None:
     assert of(replace(SPEC, accepted=accepted, allow_distilled=True)) == BEFORE
     assert of(replace(SPEC, steps=2)) != BEFORE
     assert of(replace(SPEC, accumulate=2)) != BEFORE
+    assert of(replace(SPEC, batch_size=2, processes=2)) != of(replace(SPEC, batch_size=2))

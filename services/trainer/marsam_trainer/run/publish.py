@@ -167,6 +167,8 @@ def _order(spec: RunSpec) -> dict[str, Any]:
         "optimiser",
         "accumulate",
         "gradient_checkpointing",
+        "processes",
+        "sharding",
     )
     return {name: getattr(spec, name) for name in names} | {"languages": list(spec.languages)}
 
