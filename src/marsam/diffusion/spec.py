@@ -240,6 +240,12 @@ class Family(Protocol):
     def empty_denoiser(self, source: Path) -> "Module":
         """The denoiser on torch's meta device: shapes and names, no memory."""
 
+    def empty_encoders(self, source: Path) -> "Mapping[str, Module]":
+        """The text encoders likewise, by their folders."""
+
+    def empty_image_coder(self, source: Path) -> "Module":
+        """The image coder likewise."""
+
     def encode_text(self, parts: Components, captions: Sequence[str]) -> Conditioning:
         """Conditioning of B captions, on the parts' device; marks are stripped (`text.plain`), length is the base's
         own."""

@@ -1,6 +1,7 @@
 """Loading the parts of a base from a diffusers folder: what every family does alike."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,61 +12,96 @@ from marsam.core.errors import Corrupt, Missing
 from marsam.diffusion import registry
 from marsam.diffusion.basefiles import read_json
 from marsam.diffusion.nf4 import net as nf4
-from marsam.diffusion.spec import Components, Conditioning, FamilyFacts, Part, Precision, Quantisation
+from marsam.diffusion.spec import ALL_PARTS, Components, Conditioning, FamilyFacts, Part, Precision, Quantisation
 from marsam.diffusion.weights.net import DTYPES, stream, weight_files
 
 
-def assemble(
-    facts: FamilyFacts,
-    source: Path,
-    *,
-    parts: frozenset[Part],
-    precision: Precision,
-    device: str,
-    quantisation: Quantisation | None,
-    denoiser: Any,
-    text: Mapping[str, Any],
-    image_coder: Any,
-) -> Components:
-    """The parts of a base that were asked for. `denoiser` and `image_coder` are the classes of those parts, `text` maps
-    folders to the classes of tokenizers and encoders.
+@dataclass(frozen=True, kw_only=True)
+class Classes:
+    """The classes of a base's parts: of `denoiser` and `image_coder`, and in `text` those of tokenizers and encoders by
+    their folders."""
 
-    Raises as `Family.load`.
-    """
-    base = registry.read_base_folder(facts.name, source)
-    loaded = coder = None
-    words: dict[str, Any] = {}
-    if Part.DENOISER in parts:
-        loaded = empty(denoiser, source / facts.denoiser_folder)
-        place = None
-        if quantisation is not None:
-            nf4.replace(loaded, keep=facts.keep, quantisation=quantisation, precision=precision)
-            place = nf4.placer(device=device)
-        files = weight_files(source / facts.denoiser_folder)
-        stream(loaded, files, precision=precision, device=device, place=place)
-        loaded = loaded.eval()
-    if Part.TEXT in parts or Part.WORDS in parts:
-        wanted = {name: cls for name, cls in text.items() if Part.TEXT in parts or _is_tokenizer(cls)}
-        words = {name: _text(cls, source / name, precision, device) for name, cls in wanted.items()}
-    if Part.IMAGE in parts:
-        # The image coder stays fp32: SD VAEs overflow in half precision, and black pictures are the result.
-        coder = ready(image_coder, source / facts.image_folders[0], Precision.FP32, device)
-    return Components(
-        source=source,
-        facts=base,
-        device=device,
-        precision=precision,
-        denoiser=loaded,
-        text=words,
-        image_coder=coder,
-        quantisation=quantisation,
-    )
+    denoiser: Any
+    text: Mapping[str, Any]
+    image_coder: Any
+
+    def encoders(self) -> dict[str, Any]:
+        """The text encoders alone."""
+        return {name: cls for name, cls in self.text.items() if not _is_tokenizer(cls)}
+
+
+class Assembled:
+    """What every family does alike once it has named the classes of its base's parts: see `Family`."""
+
+    facts: FamilyFacts
+
+    def classes(self, source: Path) -> Classes:
+        """The classes of the base in the folder `source`, of which only JSON files are looked at."""
+        raise NotImplementedError
+
+    def load(
+        self,
+        source: Path,
+        *,
+        parts: frozenset[Part] = ALL_PARTS,
+        precision: Precision = Precision.FP32,
+        device: str = "cpu",
+        quantisation: Quantisation | None = None,
+    ) -> Components:
+        """See `Family.load`."""
+        facts, classes = self.facts, self.classes(source)
+        base = registry.read_base_folder(facts.name, source)
+        loaded = coder = None
+        words: dict[str, Any] = {}
+        if Part.DENOISER in parts:
+            loaded = self.empty_denoiser(source)
+            place = None
+            if quantisation is not None:
+                nf4.replace(loaded, keep=facts.keep, quantisation=quantisation, precision=precision)
+                place = nf4.placer(device=device)
+            files = weight_files(source / facts.denoiser_folder)
+            stream(loaded, files, precision=precision, device=device, place=place)
+            loaded = loaded.eval()
+        if Part.TEXT in parts or Part.WORDS in parts:
+            wanted = {name: cls for name, cls in classes.text.items() if Part.TEXT in parts or _is_tokenizer(cls)}
+            words = {name: _text(cls, source / name, precision, device) for name, cls in wanted.items()}
+        if Part.IMAGE in parts:
+            # The image coder stays fp32: SD VAEs overflow in half precision, and black pictures are the result.
+            coder = ready(classes.image_coder, source / facts.image_folders[0], Precision.FP32, device)
+        return Components(
+            source=source,
+            facts=base,
+            device=device,
+            precision=precision,
+            denoiser=loaded,
+            text=words,
+            image_coder=coder,
+            quantisation=quantisation,
+        )
+
+    def empty_denoiser(self, source: Path) -> Any:
+        """See `Family.empty_denoiser`."""
+        return empty(self.classes(source).denoiser, source / self.facts.denoiser_folder)
+
+    def empty_encoders(self, source: Path) -> dict[str, Any]:
+        """See `Family.empty_encoders`."""
+        return {name: _empty_encoder(cls, source / name) for name, cls in self.classes(source).encoders().items()}
+
+    def empty_image_coder(self, source: Path) -> Any:
+        """See `Family.empty_image_coder`."""
+        return empty(self.classes(source).image_coder, source / self.facts.image_folders[0])
 
 
 def empty(cls: Any, folder: Path) -> Any:
     """A model of class `cls` on the meta device, as its config.json describes it."""
     with torch.device("meta"):
         return cls.from_config(read_json(folder / "config.json"))
+
+
+def _empty_encoder(cls: Any, folder: Path) -> Any:
+    config = cls.config_class.from_pretrained(folder, local_files_only=True)
+    with torch.device("meta"):
+        return cls(config)
 
 
 def ready(cls: Any, folder: Path, precision: Precision, device: str) -> Any:

@@ -10,7 +10,7 @@ from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5Tokeniz
 
 from marsam.diffusion.families.flux.facts import FACTS, PATCH
 from marsam.diffusion.parts import net as loading
-from marsam.diffusion.spec import ALL_PARTS, Components, Conditioning, Part, Precision, Quantisation
+from marsam.diffusion.spec import Components, Conditioning
 from marsam.diffusion.text import plain
 
 TRAINED_GUIDANCE = 1.0
@@ -18,28 +18,14 @@ TRAINED_GUIDANCE = 1.0
 which is what pictures teach (diffusers' training commands for FLUX.1 pass 1 too)."""
 
 
-class Flux1:
+class Flux1(loading.Assembled):
     """See `marsam.diffusion.spec.Family`. Text conditioning is `hidden` (B, L, W), T5's last hidden state with its
     padding, which the base was trained to see, and `pooled` (B, V), CLIP's vector of the whole caption."""
 
     facts = FACTS
 
-    def load(
-        self,
-        source: Path,
-        *,
-        parts: frozenset[Part] = ALL_PARTS,
-        precision: Precision = Precision.FP32,
-        device: str = "cpu",
-        quantisation: Quantisation | None = None,
-    ) -> Components:
-        return loading.assemble(
-            FACTS,
-            source,
-            parts=parts,
-            precision=precision,
-            device=device,
-            quantisation=quantisation,
+    def classes(self, source: Path) -> loading.Classes:
+        return loading.Classes(
             denoiser=FluxTransformer2DModel,
             text={
                 "tokenizer": CLIPTokenizer,
@@ -49,9 +35,6 @@ class Flux1:
             },
             image_coder=AutoencoderKL,
         )
-
-    def empty_denoiser(self, source: Path) -> Any:
-        return loading.empty(FluxTransformer2DModel, source / FACTS.denoiser_folder)
 
     @torch.no_grad()
     def encode_text(self, parts: Components, captions: Sequence[str]) -> Conditioning:

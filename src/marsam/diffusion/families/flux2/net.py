@@ -17,7 +17,7 @@ from transformers import (
 from marsam.diffusion.basefiles import read_json
 from marsam.diffusion.families.flux2.facts import FACTS, READERS
 from marsam.diffusion.parts import net as loading
-from marsam.diffusion.spec import ALL_PARTS, Components, Conditioning, Part, Precision, Quantisation
+from marsam.diffusion.spec import Components, Conditioning
 from marsam.diffusion.text import plain
 
 TRAINED_GUIDANCE = 1.0
@@ -31,36 +31,17 @@ _TEXT: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-class Flux2:
+class Flux2(loading.Assembled):
     """See `marsam.diffusion.spec.Family`. Text conditioning is `hidden` (B, L, 3·W): the states of three layers side by
     side, with those of the padding, which the base was trained to see."""
 
     facts = FACTS
 
-    def load(
-        self,
-        source: Path,
-        *,
-        parts: frozenset[Part] = ALL_PARTS,
-        precision: Precision = Precision.FP32,
-        device: str = "cpu",
-        quantisation: Quantisation | None = None,
-    ) -> Components:
+    def classes(self, source: Path) -> loading.Classes:
         kind = str(read_json(source / "text_encoder" / "config.json").get("model_type"))
-        return loading.assemble(
-            FACTS,
-            source,
-            parts=parts,
-            precision=precision,
-            device=device,
-            quantisation=quantisation,
-            denoiser=Flux2Transformer2DModel,
-            text=_TEXT.get(kind, {}),
-            image_coder=AutoencoderKLFlux2,
+        return loading.Classes(
+            denoiser=Flux2Transformer2DModel, text=_TEXT.get(kind, {}), image_coder=AutoencoderKLFlux2
         )
-
-    def empty_denoiser(self, source: Path) -> Any:
-        return loading.empty(Flux2Transformer2DModel, source / FACTS.denoiser_folder)
 
     @torch.no_grad()
     def encode_text(self, parts: Components, captions: Sequence[str]) -> Conditioning:

@@ -23,11 +23,18 @@ encoder has read them; the maker's pipeline says 34, which is what they are in t
 counted here: in another vocabulary 34 would cut into the prompt, and no one would notice."""
 
 
-class QwenImage:
+class QwenImage(loading.Assembled):
     """See `marsam.diffusion.spec.Family`. Text conditioning is the language model's last state, `hidden` (B, L, W), and
     its `mask`."""
 
     facts = FACTS
+
+    def classes(self, source: Path) -> loading.Classes:
+        return loading.Classes(
+            denoiser=QwenImageTransformer2DModel,
+            text={"tokenizer": Qwen2Tokenizer, "text_encoder": Qwen2_5_VLForConditionalGeneration},
+            image_coder=AutoencoderKLQwenImage,
+        )
 
     def load(
         self,
@@ -38,23 +45,10 @@ class QwenImage:
         device: str = "cpu",
         quantisation: Quantisation | None = None,
     ) -> Components:
-        loaded = loading.assemble(
-            FACTS,
-            source,
-            parts=parts,
-            precision=precision,
-            device=device,
-            quantisation=quantisation,
-            denoiser=QwenImageTransformer2DModel,
-            text={"tokenizer": Qwen2Tokenizer, "text_encoder": Qwen2_5_VLForConditionalGeneration},
-            image_coder=AutoencoderKLQwenImage,
-        )
+        loaded = super().load(source, parts=parts, precision=precision, device=device, quantisation=quantisation)
         if loaded.denoiser is not None:
             _lay_out_positions(loaded.denoiser)
         return loaded
-
-    def empty_denoiser(self, source: Path) -> Any:
-        return loading.empty(QwenImageTransformer2DModel, source / FACTS.denoiser_folder)
 
     @torch.no_grad()
     def encode_text(self, parts: Components, captions: Sequence[str]) -> Conditioning:

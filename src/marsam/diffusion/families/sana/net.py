@@ -10,11 +10,11 @@ from transformers import Gemma2Model, GemmaTokenizer
 
 from marsam.diffusion.families.sana.facts import FACTS
 from marsam.diffusion.parts import net as loading
-from marsam.diffusion.spec import ALL_PARTS, Components, Conditioning, Part, Precision, Quantisation
+from marsam.diffusion.spec import Components, Conditioning
 from marsam.diffusion.text import plain
 
 
-class Sana:
+class Sana(loading.Assembled):
     """See `marsam.diffusion.spec.Family`. Text conditioning is Gemma's last hidden state, `hidden` (B, L, W), with its
     `mask` (B, L).
 
@@ -23,29 +23,12 @@ class Sana:
 
     facts = FACTS
 
-    def load(
-        self,
-        source: Path,
-        *,
-        parts: frozenset[Part] = ALL_PARTS,
-        precision: Precision = Precision.FP32,
-        device: str = "cpu",
-        quantisation: Quantisation | None = None,
-    ) -> Components:
-        return loading.assemble(
-            FACTS,
-            source,
-            parts=parts,
-            precision=precision,
-            device=device,
-            quantisation=quantisation,
+    def classes(self, source: Path) -> loading.Classes:
+        return loading.Classes(
             denoiser=SanaTransformer2DModel,
             text={"tokenizer": GemmaTokenizer, "text_encoder": Gemma2Model},
             image_coder=AutoencoderDC,
         )
-
-    def empty_denoiser(self, source: Path) -> Any:
-        return loading.empty(SanaTransformer2DModel, source / FACTS.denoiser_folder)
 
     @torch.no_grad()
     def encode_text(self, parts: Components, captions: Sequence[str]) -> Conditioning:

@@ -10,38 +10,21 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from marsam.diffusion.families.sd1.facts import FACTS
 from marsam.diffusion.parts import net as loading
-from marsam.diffusion.spec import ALL_PARTS, Components, Conditioning, Part, Precision, Quantisation
+from marsam.diffusion.spec import Components, Conditioning
 from marsam.diffusion.text import plain
 
 
-class StableDiffusion1:
+class StableDiffusion1(loading.Assembled):
     """See `marsam.diffusion.spec.Family`. Text conditioning is the encoder's last hidden state, `hidden` (B, L, W)."""
 
     facts = FACTS
 
-    def load(
-        self,
-        source: Path,
-        *,
-        parts: frozenset[Part] = ALL_PARTS,
-        precision: Precision = Precision.FP32,
-        device: str = "cpu",
-        quantisation: Quantisation | None = None,
-    ) -> Components:
-        return loading.assemble(
-            FACTS,
-            source,
-            parts=parts,
-            precision=precision,
-            device=device,
-            quantisation=quantisation,
+    def classes(self, source: Path) -> loading.Classes:
+        return loading.Classes(
             denoiser=UNet2DConditionModel,
             text={"tokenizer": CLIPTokenizer, "text_encoder": CLIPTextModel},
             image_coder=AutoencoderKL,
         )
-
-    def empty_denoiser(self, source: Path) -> Any:
-        return loading.empty(UNet2DConditionModel, source / FACTS.denoiser_folder)
 
     @torch.no_grad()
     def encode_text(self, parts: Components, captions: Sequence[str]) -> Conditioning:

@@ -11,11 +11,11 @@ from transformers import CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderMo
 from marsam.diffusion import basefiles
 from marsam.diffusion.families.sd3.facts import FACTS, T5, T5_LENGTH
 from marsam.diffusion.parts import net as loading
-from marsam.diffusion.spec import ALL_PARTS, Components, Conditioning, Part, Precision, Quantisation
+from marsam.diffusion.spec import Components, Conditioning
 from marsam.diffusion.text import plain
 
 
-class StableDiffusion3:
+class StableDiffusion3(loading.Assembled):
     """See `marsam.diffusion.spec.Family`.
 
     Text conditioning is `hidden` (B, L, W) and `pooled` (B, P). `hidden` is first what both CLIP encoders say in their
@@ -25,15 +25,7 @@ class StableDiffusion3:
 
     facts = FACTS
 
-    def load(
-        self,
-        source: Path,
-        *,
-        parts: frozenset[Part] = ALL_PARTS,
-        precision: Precision = Precision.FP32,
-        device: str = "cpu",
-        quantisation: Quantisation | None = None,
-    ) -> Components:
+    def classes(self, source: Path) -> loading.Classes:
         text: dict[str, Any] = {
             "tokenizer": CLIPTokenizer,
             "text_encoder": CLIPTextModelWithProjection,
@@ -42,20 +34,7 @@ class StableDiffusion3:
         }
         if basefiles.present(basefiles.read_json(source / basefiles.INDEX), T5):
             text |= {"tokenizer_3": T5TokenizerFast, T5: T5EncoderModel}
-        return loading.assemble(
-            FACTS,
-            source,
-            parts=parts,
-            precision=precision,
-            device=device,
-            quantisation=quantisation,
-            denoiser=SD3Transformer2DModel,
-            text=text,
-            image_coder=AutoencoderKL,
-        )
-
-    def empty_denoiser(self, source: Path) -> Any:
-        return loading.empty(SD3Transformer2DModel, source / FACTS.denoiser_folder)
+        return loading.Classes(denoiser=SD3Transformer2DModel, text=text, image_coder=AutoencoderKL)
 
     @torch.no_grad()
     def encode_text(self, parts: Components, captions: Sequence[str]) -> Conditioning:

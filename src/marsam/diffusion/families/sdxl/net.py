@@ -10,11 +10,11 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 
 from marsam.diffusion.families.sdxl.facts import FACTS, LATENT_FACTOR
 from marsam.diffusion.parts import net as loading
-from marsam.diffusion.spec import ALL_PARTS, Components, Conditioning, Part, Precision, Quantisation
+from marsam.diffusion.spec import Components, Conditioning
 from marsam.diffusion.text import plain
 
 
-class StableDiffusionXL:
+class StableDiffusionXL(loading.Assembled):
     """See `marsam.diffusion.spec.Family`.
 
     Text conditioning is `hidden` (B, L, W₁+W₂), both encoders' last hidden states but one side by side, and `pooled`
@@ -24,22 +24,8 @@ class StableDiffusionXL:
 
     facts = FACTS
 
-    def load(
-        self,
-        source: Path,
-        *,
-        parts: frozenset[Part] = ALL_PARTS,
-        precision: Precision = Precision.FP32,
-        device: str = "cpu",
-        quantisation: Quantisation | None = None,
-    ) -> Components:
-        return loading.assemble(
-            FACTS,
-            source,
-            parts=parts,
-            precision=precision,
-            device=device,
-            quantisation=quantisation,
+    def classes(self, source: Path) -> loading.Classes:
+        return loading.Classes(
             denoiser=UNet2DConditionModel,
             text={
                 "tokenizer": CLIPTokenizer,
@@ -49,9 +35,6 @@ class StableDiffusionXL:
             },
             image_coder=AutoencoderKL,
         )
-
-    def empty_denoiser(self, source: Path) -> Any:
-        return loading.empty(UNet2DConditionModel, source / FACTS.denoiser_folder)
 
     @torch.no_grad()
     def encode_text(self, parts: Components, captions: Sequence[str]) -> Conditioning:

@@ -10,42 +10,25 @@ from transformers import Qwen2Tokenizer, Qwen3Model
 
 from marsam.diffusion.families.z_image.facts import BEFORE, FACTS, PATCH
 from marsam.diffusion.parts import net as loading
-from marsam.diffusion.spec import ALL_PARTS, Components, Conditioning, Part, Precision, Quantisation
+from marsam.diffusion.spec import Components, Conditioning
 from marsam.diffusion.text import plain
 
 TEMPLATE = BEFORE + "{}<|im_end|>\n<|im_start|>assistant\n"
 """Qwen3's chat template for one message of a user, with room for an answer after thinking (`enable_thinking=True`)."""
 
 
-class ZImage:
+class ZImage(loading.Assembled):
     """See `marsam.diffusion.spec.Family`. Text conditioning is what comes out of the encoder's last layer but one,
     `hidden` (B, L, W), and its `mask`."""
 
     facts = FACTS
 
-    def load(
-        self,
-        source: Path,
-        *,
-        parts: frozenset[Part] = ALL_PARTS,
-        precision: Precision = Precision.FP32,
-        device: str = "cpu",
-        quantisation: Quantisation | None = None,
-    ) -> Components:
-        return loading.assemble(
-            FACTS,
-            source,
-            parts=parts,
-            precision=precision,
-            device=device,
-            quantisation=quantisation,
+    def classes(self, source: Path) -> loading.Classes:
+        return loading.Classes(
             denoiser=ZImageTransformer2DModel,
             text={"tokenizer": Qwen2Tokenizer, "text_encoder": Qwen3Model},
             image_coder=AutoencoderKL,
         )
-
-    def empty_denoiser(self, source: Path) -> Any:
-        return loading.empty(ZImageTransformer2DModel, source / FACTS.denoiser_folder)
 
     @torch.no_grad()
     def encode_text(self, parts: Components, captions: Sequence[str]) -> Conditioning:
