@@ -5,15 +5,17 @@ from pathlib import Path
 import bitsandbytes as bnb
 import pytest
 import torch
+from bitsandbytes.functional import dequantize_4bit
 from marsam_trainer.run.plan import nf4_bytes
 from safetensors.torch import load_file, save_file
 
 from marsam.core.errors import Corrupt, Invalid
 from marsam.diffusion import registry
 from marsam.diffusion.adapter import net as adapters
+from marsam.diffusion.nf4 import net as nf4
 from marsam.diffusion.nf4.net import quantised_share
-from marsam.diffusion.spec import Part, Quantisation, kept
-from marsam.diffusion.weights.net import bytes_at_rest
+from marsam.diffusion.spec import Part, Precision, Quantisation, kept
+from marsam.diffusion.weights.net import bytes_at_rest, stream
 from tests.contract.families import rig as rigs
 
 
@@ -116,6 +118,37 @@ def test_bytes_of_nf4_are_what_the_plan_says(bases: dict[str, Path], double: boo
     assert bytes_at_rest(parts.denoiser) == expected
     assert quantised_share(parts.denoiser) == pytest.approx(sum(sizes) / every)
     assert quantised_share(whole.denoiser) == 0.0
+
+
+@pytest.mark.parametrize("double", [True, False])
+@pytest.mark.parametrize("shape", [(1100, 1000), (77, 33)])
+def test_a_weight_quantised_in_pieces_has_the_bits_of_the_whole(
+    double: bool, shape: tuple[int, int], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    rows, columns = shape
+    weight = torch.randn(shape, dtype=torch.bfloat16)
+    save_file({"layer.weight": weight}, tmp_path / "file.safetensors")
+    with torch.device("meta"):
+        held = torch.nn.ModuleDict({"layer": torch.nn.Linear(columns, rows, bias=False)})
+    quantisation = Quantisation(double=double)
+    nf4.replace(held, keep=(), quantisation=quantisation, precision=Precision.BF16)
+    stream(
+        held,
+        [tmp_path / "file.safetensors"],
+        precision=Precision.BF16,
+        device="cpu",
+        place=nf4.placer(device="cpu"),
+    )
+    theirs = bnb.nn.Params4bit(weight, requires_grad=False, quant_type="nf4", compress_statistics=double).to("cpu")
+    ours = held["layer"].weight
+    assert torch.equal(ours, theirs) and ours.dtype == theirs.dtype
+    assert torch.equal(
+        dequantize_4bit(ours, ours.quant_state), dequantize_4bit(theirs, theirs.quant_state).to(torch.bfloat16)
+    )
+    said = ours.quant_state.as_dict(packed=True)
+    for name, value in theirs.quant_state.as_dict(packed=True).items():
+        assert torch.equal(said[name], value), name
 
 
 def test_four_bits_are_close_to_the_original(bases: dict[str, Path]) -> None:

@@ -12,10 +12,17 @@ from typing import Any
 
 import bitsandbytes as bnb
 import torch
+from bitsandbytes.functional import quantize_4bit, quantize_blockwise
 from torch import nn
 
 from marsam.diffusion.spec import Precision, Quantisation, kept
 from marsam.diffusion.weights.net import DTYPES, Place
+
+BLOCK, DOUBLE_BLOCK = 64, 256
+"""Numbers that share an absmax, and absmaxes that share one of their own."""
+
+_PIECE = 1 << 20
+"""Numbers that are quantised at once: a multiple of `BLOCK`."""
 
 
 def replace(module: Any, *, keep: Sequence[str], quantisation: Quantisation, precision: Precision) -> list[str]:
@@ -55,15 +62,44 @@ def _place(device: str, owner: Any, leaf: str, tensor: torch.Tensor) -> bool:
     if leaf != "weight" or not isinstance(owner, bnb.nn.Linear4bit):
         return False
     empty = owner.weight
+    packed, state = _quantised(
+        tensor, device, kind=empty.quant_type, double=empty.compress_statistics, storage=empty.quant_storage
+    )
     owner._parameters["weight"] = bnb.nn.Params4bit(
-        data=tensor.clone(),
+        data=packed,
         requires_grad=False,
+        quant_state=state,
+        blocksize=BLOCK,
         compress_statistics=empty.compress_statistics,
         quant_type=empty.quant_type,
         quant_storage=empty.quant_storage,
         module=owner,
-    ).to(device)
+        bnb_quantized=True,
+    )
+    # What the layer itself is asked for (bitsandbytes keeps the state in both places).
+    owner.quant_state = state
     return True
+
+
+def _quantised(
+    weight: torch.Tensor, device: str, *, kind: str, double: bool, storage: torch.dtype
+) -> tuple[torch.Tensor, Any]:
+    """A weight's packed numbers and their quantisation state, bit for bit those of `quantize_4bit` for the whole.
+
+    Piece by piece: on a CPU that takes sixteen bytes for every number it is given, four times the fp32 weight.
+    """
+    pieces = [
+        quantize_4bit(piece.to(device), blocksize=BLOCK, quant_type=kind, quant_storage=storage)
+        for piece in weight.reshape(-1).split(_PIECE)
+    ]
+    packed = torch.cat([numbers for numbers, _ in pieces])
+    state = pieces[0][1]
+    state.shape, state.absmax = weight.shape, torch.cat([one.absmax for _, one in pieces])
+    if double:
+        state.offset = state.absmax.mean()
+        state.absmax, state.state2 = quantize_blockwise(state.absmax - state.offset, blocksize=DOUBLE_BLOCK)
+        state.nested = True
+    return packed, state
 
 
 def quantised_share(module: Any) -> float:

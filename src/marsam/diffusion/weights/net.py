@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,9 @@ from marsam.diffusion.spec import Precision
 from marsam.store.staging import failure
 
 DTYPES = {Precision.FP32: torch.float32, Precision.BF16: torch.bfloat16}
+
+_MAPPED = 64 << 20
+"""Bytes that are read of one mapping of a file."""
 
 Place = Callable[[Any, str, torch.Tensor], bool]
 """Given the owning module, the tensor's name in it and the tensor: puts it there in its own way and says True, or
@@ -97,28 +100,44 @@ def stream(
     wanted = {name: tuple(value.shape) for name, value in module.state_dict(keep_vars=True).items()}
     surplus: list[str] = []
     for file in files:
-        try:
-            opened = safe_open(file, framework="pt", device="cpu")
-        except Exception as error:
-            raise Corrupt(f"{file.name} cannot be read: {error}", reason="WEIGHTS_UNREADABLE") from error
-        with opened as tensors:
-            for name in tensors.keys():  # noqa: SIM118 - safe_open is no mapping
-                shape = wanted.pop(name, None)
-                if shape is None:
-                    surplus.append(name)
-                    continue
-                tensor = tensors.get_tensor(name)
-                if tuple(tensor.shape) != shape:
-                    raise Corrupt(
-                        f"{file.name}: {name} has shape {tuple(tensor.shape)}, {shape} expected", reason="WEIGHTS_SHAPE"
-                    )
-                _put(module, name, tensor, precision=precision, device=device, place=place)
+        for name, tensor in _tensors(file):
+            shape = wanted.pop(name, None)
+            if shape is None:
+                surplus.append(name)
+                continue
+            if tuple(tensor.shape) != shape:
+                raise Corrupt(
+                    f"{file.name}: {name} has shape {tuple(tensor.shape)}, {shape} expected", reason="WEIGHTS_SHAPE"
+                )
+            _put(module, name, tensor, precision=precision, device=device, place=place)
     if wanted or surplus:
         raise Corrupt(
             f"{len(wanted)} tensors missing ({_some(wanted)}), {len(surplus)} unknown ({_some(surplus)})",
             reason="WEIGHTS_MISMATCH",
             remedy="the weights do not belong to this configuration",
         )
+
+
+def _tensors(file: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every tensor of a file by name: a view of the mapped file, good until the next is asked for.
+
+    The file is mapped anew from time to time: what was read of a mapping counts as this process's memory.
+    """
+    left: list[str] | None = None
+    while left is None or left:
+        try:
+            opened = safe_open(file, framework="pt", device="cpu")
+        except Exception as error:
+            raise Corrupt(f"{file.name} cannot be read: {error}", reason="WEIGHTS_UNREADABLE") from error
+        with opened as tensors:
+            left = list(reversed(tensors.keys())) if left is None else left
+            read = 0
+            while left and read < _MAPPED:
+                name = left.pop()
+                tensor = tensors.get_tensor(name)
+                read += tensor.nbytes
+                yield name, tensor
+                del tensor
 
 
 def _put(
