@@ -125,14 +125,14 @@ def difference(old: DatasetVersion, new: DatasetVersion) -> Difference:
 
 
 async def trained_on(blobs: Blobs, project: str, dataset_id: str, item: Item) -> list[str]:
-    """Return the models whose dataset version holds the picture of `item`, by name."""
+    """Return the models of which a dataset version that they saw holds the picture of `item`, by name."""
     dataset = format_name("dataset", project, dataset_id)
     holding = {
         version.name
         for version in await list_versions(blobs, dataset)
         if any(other.image.digest == item.image.digest for other in version.items)
     }
-    return sorted(m.name for m in await list_models(blobs, project) if m.lineage.dataset_version in holding)
+    return sorted(m.name for m in await list_models(blobs, project) if holding & m.lineage.versions.keys())
 
 
 def _said(item: Item) -> tuple[Any, ...]:

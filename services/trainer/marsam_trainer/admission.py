@@ -9,7 +9,6 @@ from typing import Any, cast, get_args
 from marsam.catalog.aliases import resolve
 from marsam.catalog.datasets import DatasetVersion
 from marsam.catalog.models import Model
-from marsam.catalog.repository import load_version
 from marsam.catalog.runs import Optimiser, RunSpec
 from marsam.core.errors import Exists, Invalid, Missing, Precondition, did_you_mean
 from marsam.core.memory import make_room
@@ -17,10 +16,11 @@ from marsam.core.names import parse
 from marsam.diffusion import registry
 from marsam.diffusion.spec import BaseFacts
 from marsam.store.content import read_blob
-from marsam_trainer import base_terms, spread
+from marsam_trainer import base_terms, spread, versions
 from marsam_trainer.orders import Fault, Order, default_steps, faults_of, range_faults
 from marsam_trainer.reservations import Reservations
 from marsam_trainer.runs import Runs
+from marsam_trainer.versions import digest_fault, within
 
 _PRECISIONS = ("fp32", "bf16")
 _OPTIMISERS: tuple[str, ...] = get_args(Optimiser)
@@ -55,9 +55,14 @@ class Admission:
         """Check everything about `order`, which `by` gives, for the run called `run`; a store that does not answer
         raises."""
         faults = range_faults(order)
-        (model, facts, base_faults), (version, data_faults) = await asyncio.gather(
-            self._base(order, project), self._data(order, project)
+        (model, facts, base_faults), (version, data_faults), (apart, apart_faults) = await asyncio.gather(
+            self._base(order, project),
+            versions.learnt(self._blobs, order, project),
+            versions.regularisation(self._blobs, order, project),
         )
+        data_faults = data_faults + apart_faults
+        if version is not None and apart is not None and version.digest == apart.digest:
+            data_faults.append(versions.same(apart))
         output = order.output_model_id or parse(run, "run").id
         faults += base_faults + data_faults + await self._output(output, project)
         params, method_faults = _method(order, family=model.family if model and facts else None)
@@ -81,6 +86,8 @@ class Admission:
         if faults or model is None or facts is None or version is None:
             return Admitted(spec=None, faults=_in_order(faults), model=model, warnings=warnings)
         spec = _complete(order, run=run, output=output, model=model, facts=facts, version=version, params=params)
+        if apart is not None:
+            spec = versions.regularised(spec, order, apart)
         return Admitted(spec=replace(spec, accepted=accepted), faults=[], model=model, warnings=warnings)
 
     async def base_facts(self, model: Model) -> BaseFacts:
@@ -98,7 +105,7 @@ class Admission:
 
     async def _base(self, order: Order, project: str) -> tuple[Model | None, BaseFacts | None, list[Fault]]:
         try:
-            model = await resolve(self._blobs, _within(order.base, project, field="base"))
+            model = await resolve(self._blobs, within(order.base, project, field="base"))
         except (Missing, Invalid) as error:
             return None, None, faults_of(error, field="base")
         if model.kind not in ("base", "full"):
@@ -111,42 +118,11 @@ class Admission:
             return model, None, [fault]
         faults = []
         if order.base_digest and order.base_digest != model.digest:
-            faults.append(_digest_fault("base_digest", model.name, order.base_digest, model.digest))
+            faults.append(digest_fault("base_digest", model.name, order.base_digest, model.digest))
         try:
             return model, await self.base_facts(model), faults
         except Invalid as error:
             return model, None, faults + faults_of(error, field="base")
-
-    async def _data(self, order: Order, project: str) -> tuple[DatasetVersion | None, list[Fault]]:
-        try:
-            version = await load_version(self._blobs, _within(order.dataset_version, project, field="dataset_version"))
-        except (Missing, Invalid) as error:
-            return None, faults_of(error, field="dataset_version")
-        faults = []
-        if order.dataset_digest and order.dataset_digest != version.digest:
-            faults.append(_digest_fault("dataset_digest", version.name, order.dataset_digest, version.digest))
-        usable = [item for item in version.items if item.split == "train"]
-        if not usable:
-            faults.append(
-                Fault(
-                    field="dataset_version",
-                    reason="DATASET_EMPTY",
-                    message=f"{version.name} has no picture in its train split",
-                    remedy="commit a version that has",
-                )
-            )
-        spoken = sorted({caption.language for item in usable for caption in item.captions})
-        for index, language in enumerate(order.languages):
-            if language not in spoken:
-                faults.append(
-                    Fault(
-                        field=f"languages[{index}]",
-                        reason="UNKNOWN_LANGUAGE",
-                        message=f"no caption of {version.name} is in '{language}'",
-                        remedy=did_you_mean(language, spoken) or "the version has no captions at all",
-                    )
-                )
-        return version, faults
 
     async def _output(self, output: str, project: str) -> list[Fault]:
         """Faults of the id of the model to be: it must be free, and no other run may be about to publish it."""
@@ -243,29 +219,6 @@ def _snr_gamma(facts: BaseFacts) -> float | None:
     """
     noisy_to_the_end = bool(facts.scheduler.get("rescale_betas_zero_snr", False))
     return 5.0 if facts.objective in ("epsilon", "v") and not noisy_to_the_end else None
-
-
-def _within(name: str, project: str, *, field: str) -> str:
-    """`name`, which must be in `project`; another project's things do not exist for this one."""
-    if not name.startswith("projects/"):
-        raise Invalid(
-            f"'{name}' is not a resource name",
-            field=field,
-            reason="NAME_MALFORMED",
-            remedy=f"projects/{project}/{'models' if field == 'base' else 'datasets'}/…",
-        )
-    if not name.startswith(f"projects/{project}/"):
-        raise Missing(f"{name} does not exist in project {project}", reason="OTHER_PROJECT")
-    return name
-
-
-def _digest_fault(field: str, name: str, given: str, found: str) -> Fault:
-    return Fault(
-        field=field,
-        reason="DIGEST_MISMATCH",
-        message=f"{name} has digest {found}, not {given}",
-        remedy="look at what changed, then give the new digest or none",
-    )
 
 
 def _unknown_profile(given: str, known: Collection[str]) -> Fault:

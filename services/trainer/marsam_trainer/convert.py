@@ -80,6 +80,10 @@ def order_of(spec: trainer_pb2.RunSpec) -> Order:
         gradient_checkpointing=given("gradient_checkpointing"),
         processes=given("processes"),
         sharding=spec.sharding,
+        regularisation=spec.regularisation,
+        regularisation_digest=spec.regularisation_digest,
+        regularisation_share=given("regularisation_share"),
+        regularisation_weight=given("regularisation_weight"),
     )
 
 
@@ -139,7 +143,12 @@ def spec_message(spec: RunSpec) -> trainer_pb2.RunSpec:
         gradient_checkpointing=spec.gradient_checkpointing,
         processes=spec.processes,
         sharding=spec.sharding,
+        regularisation=spec.regularisation,
+        regularisation_digest=spec.regularisation_digest,
     )
+    if spec.regularisation:
+        message.regularisation_share = spec.regularisation_share
+        message.regularisation_weight = spec.regularisation_weight
     if spec.preview is not None:
         message.preview.prompts.extend(spec.preview.prompts)
         message.preview.every = spec.preview.every
@@ -271,6 +280,8 @@ def model_message(model: Model) -> model_pb2.Model:
             seed=lineage.seed or 0,
             code_version=lineage.code_version,
             quantisation=lineage.quantisation,
+            regularisation_version=lineage.regularisation_version,
+            regularisation_digest=lineage.regularisation_digest,
         ),
         metrics=model.metrics,
         samples=[file_message(file) for file in model.samples],

@@ -4,6 +4,7 @@ Asked of a dataset version or of a picture in it, the other way round: which mod
 """
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from marsam.catalog.aliases import resolve
@@ -37,11 +38,13 @@ async def trace(blobs: Blobs, name: str) -> list[Node]:
     if segments[4:5] == ["items"]:
         parts = parse(name, "item")
         item = await load_item(blobs, name)
-        descendants = await _descendants(blobs, parts.project, prefix=f"{_dataset(name)}/", image=item.image.digest)
+        descendants = await _descendants(
+            blobs, parts.project, lambda seen: seen.startswith(f"{_dataset(name)}/"), image=item.image.digest
+        )
         return [_item_node(name, item), *descendants]
     version = await load_version(blobs, name)
     project = parse(name, "version").project
-    return [_version_node(version), *await _descendants(blobs, project, prefix=name, image=None)]
+    return [_version_node(version), *await _descendants(blobs, project, lambda seen: seen == name, image=None)]
 
 
 async def _of_model(blobs: Blobs, model: Model) -> list[Node]:
@@ -49,12 +52,12 @@ async def _of_model(blobs: Blobs, model: Model) -> list[Node]:
     lineage = model.lineage
     if lineage.run:
         summary = f"{model.method} on {model.family}, seed {lineage.seed}, Marsam {lineage.code_version}"
-        parents = tuple(name for name in (model.base, lineage.dataset_version) if name)
+        parents = tuple(name for name in (model.base, *lineage.versions) if name)
         nodes.append(Node(name=lineage.run, kind="run", summary=summary, parents=parents))
     if model.base:
         nodes += await _known(blobs, model.base)
-    if lineage.dataset_version:
-        nodes += await _version_and_items(blobs, lineage.dataset_version, lineage.dataset_digest)
+    for name, digest in lineage.versions.items():
+        nodes += await _version_and_items(blobs, name, digest)
     return nodes
 
 
@@ -78,18 +81,17 @@ async def _version_and_items(blobs: Blobs, name: str, digest: str) -> list[Node]
     return [_version_node(version), *items]
 
 
-async def _descendants(blobs: Blobs, project: str, *, prefix: str, image: str | None) -> list[Node]:
-    """Models tuned on a version whose name begins with `prefix` and, if `image` is given, that holds that picture."""
+async def _descendants(blobs: Blobs, project: str, meant: Callable[[str], bool], *, image: str | None) -> list[Node]:
+    """Models that saw a version whose name is `meant` and, if `image` is given, that holds that picture."""
     nodes = []
     holds: dict[str, bool] = {}
     for model in await list_models(blobs, project):
-        seen = model.lineage.dataset_version
-        if not seen.startswith(prefix):
-            continue
-        if image is not None and seen not in holds:
-            version = await load_version(blobs, seen)
-            holds[seen] = any(item.image.digest == image for item in version.items)
-        if image is None or holds[seen]:
+        wanted = [name for name in model.lineage.versions if meant(name)]
+        for seen in wanted if image is not None else ():
+            if seen not in holds:
+                version = await load_version(blobs, seen)
+                holds[seen] = any(item.image.digest == image for item in version.items)
+        if any(image is None or holds[seen] for seen in wanted):
             nodes.append(_model_node(model))
     return nodes
 

@@ -18,6 +18,7 @@ _LATER = frozenset(
         "gradient_checkpointing",
         "processes",
         "sharding",
+        *("regularisation", "regularisation_digest", "regularisation_share", "regularisation_weight"),
     }
 )
 
@@ -56,6 +57,10 @@ class Order:
     gradient_checkpointing: bool | None = None
     processes: int | None = None
     sharding: str = ""
+    regularisation: str = ""
+    regularisation_digest: str = ""
+    regularisation_share: float | None = None
+    regularisation_weight: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +133,8 @@ def range_faults(order: Order) -> list[Fault]:
         ("warmup_steps", order.warmup_steps, "0 or more", lambda v: v >= 0),
         ("accumulate", order.accumulate, "between 1 and 4096", lambda v: 1 <= v <= 4096),
         ("processes", order.processes, "between 1 and 1024", lambda v: 1 <= v <= 1024),
+        ("regularisation_share", order.regularisation_share, "above 0 and below 1", lambda v: 0 < v < 1),
+        ("regularisation_weight", order.regularisation_weight, "above 0 and at most 100", lambda v: 0 < v <= 100),
     )
     return [
         Fault(field=name, reason=f"{name.upper()}_OUT_OF_RANGE", message=f"{name} must be {rule}, got {value}")

@@ -15,7 +15,7 @@ _MIB = 1 << 20
 # What a plan depends on; everything else of a spec may differ without another one being made.
 _MATTERS = ("base_digest", "dataset_digest", "method", "method_params", "batch_size", "resolution", "precision",
             "languages", "ema_decay", "profile", "optimiser", "accumulate", "gradient_checkpointing",
-            "processes", "sharding")  # fmt: skip
+            "processes", "sharding", "regularisation_digest")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

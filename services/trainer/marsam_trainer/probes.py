@@ -14,7 +14,7 @@ from marsam_trainer.questions import Questions, fault_of
 from marsam_trainer.settings import TrainerSettings
 
 # What the answer depends on: the base's files, the captions, and which of them are used.
-_MATTERS = ("base_digest", "dataset_digest", "languages")
+_MATTERS = ("base_digest", "dataset_digest", "regularisation_digest", "languages")
 
 _PATIENCE_S = 20.0
 """How long somebody in a hurry waits where the answer comes from another machine, which may not even be there yet."""

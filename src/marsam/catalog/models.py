@@ -16,7 +16,10 @@ ModelKind = Literal["base", "adapter", "full", "judge"]
 
 @dataclass(frozen=True, kw_only=True)
 class Lineage:
-    """Where a model comes from. Empty strings mean that it was imported and the matter does not apply."""
+    """Where a model comes from. Empty strings mean that it was imported and the matter does not apply.
+
+    `regularisation_version` is what some steps were taken from so that the rest of the world is not forgotten.
+    """
 
     dataset_version: str = ""
     dataset_digest: str = ""
@@ -25,6 +28,17 @@ class Lineage:
     code_version: str = ""
     quantisation: str = ""
     source: str = ""
+    regularisation_version: str = ""
+    regularisation_digest: str = ""
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """The dataset versions that the model saw, each with its digest."""
+        seen = {
+            self.dataset_version: self.dataset_digest,
+            self.regularisation_version: self.regularisation_digest,
+        }
+        return {name: digest for name, digest in seen.items() if name}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,16 +37,20 @@ class RunSpec:
     `profile` the kind of machine ('' for the trainer's default). A step learns from `accumulate` times `batch_size`
     pictures, of which `batch_size` are in memory at once. With `gradient_checkpointing` a step keeps only the borders
     of the denoiser's blocks and computes the rest again on the way back. `processes` take every step together and share
-    its pictures out; each holds the whole model, or a part of it where `sharding` is "sharded". `accepted` says who
-    accepted the base's licence, `allow_distilled` that a base made for few steps was meant; like all in `RECORDED` they
-    change nothing of what is trained. Those in `LATER` came after the first runs were made; left at their defaults they
-    are what runs did before.
+    its pictures out; each holds the whole model, or a part of it where `sharding` is "sharded". `regularisation` names
+    a version of what must not be forgotten ('' for none): `regularisation_share` of the steps are taken from it, and
+    their loss weighs `regularisation_weight`. `accepted` says who accepted the base's licence, `allow_distilled` that a
+    base made for few steps was meant; like all in `RECORDED` they change nothing of what is trained. Those in `LATER`
+    came after the first runs were made; left at their defaults they are what runs did before.
     """
 
     SCHEMA: ClassVar[str] = "marsam.run_spec/1"
     RECORDED: ClassVar[frozenset[str]] = frozenset({"accepted", "allow_distilled"})
     LATER: ClassVar[frozenset[str]] = frozenset(
-        {"optimiser", "accumulate", "gradient_checkpointing", "processes", "sharding"}
+        {
+            *("optimiser", "accumulate", "gradient_checkpointing", "processes", "sharding"),
+            *("regularisation", "regularisation_digest", "regularisation_share", "regularisation_weight"),
+        }
     )
 
     name: str
@@ -78,6 +82,10 @@ class RunSpec:
     gradient_checkpointing: bool = False
     processes: int = 1
     sharding: Sharding = "replicated"
+    regularisation: str = ""
+    regularisation_digest: str = ""
+    regularisation_share: float = 0.0
+    regularisation_weight: float = 1.0
     accepted: Acceptance | None = None
     allow_distilled: bool = False
 
@@ -87,6 +95,9 @@ class RunSpec:
         parse(self.dataset_version, "version", field="dataset_version")
         digest_hex(self.base_digest, field="base_digest")
         digest_hex(self.dataset_digest, field="dataset_digest")
+        if self.regularisation:
+            parse(self.regularisation, "version", field="regularisation")
+            digest_hex(self.regularisation_digest, field="regularisation_digest")
         check_slug(self.output_model_id, field="output_model_id")
         faults = [
             (name, f"{name} must be {rule}, got {getattr(self, name)}", "OUT_OF_RANGE")
@@ -111,6 +122,12 @@ class RunSpec:
             ("accumulate", "≥ 1", self.accumulate >= 1),
             ("processes", "between 1 and batch_size", 1 <= self.processes <= max(1, self.batch_size)),
             ("sharding", f"one of {', '.join(get_args(Sharding))}", self.sharding in get_args(Sharding)),
+            (
+                "regularisation_share",
+                "in (0, 1) with a regularisation version, and 0 without",
+                0 < self.regularisation_share < 1 if self.regularisation else self.regularisation_share == 0,
+            ),
+            ("regularisation_weight", "> 0", self.regularisation_weight > 0),
             ("snr_gamma", "> 0", self.snr_gamma is None or self.snr_gamma > 0),
             ("ema_decay", "in (0, 1)", self.ema_decay is None or 0 < self.ema_decay < 1),
         ]

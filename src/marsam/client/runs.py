@@ -13,7 +13,7 @@ from marsam.core.ids import new_ulid
 
 
 class Runs:
-    """A spec's `base` and `dataset_version` may be short names too (`hayy-base`, `hayy/v1`)."""
+    """A spec's `base`, `dataset_version` and `regularisation` may be short names too (`hayy-base`, `hayy/v1`)."""
 
     def __init__(self, channel: grpc.aio.Channel, *, project: str) -> None:
         self._stub = trainer_pb2_grpc.TrainerServiceStub(channel)
@@ -74,6 +74,8 @@ class Runs:
         full.CopyFrom(spec)
         full.base = qualify("model", spec.base, project=self._project, field="base")
         full.dataset_version = qualify("version", spec.dataset_version, project=self._project, field="dataset_version")
+        if spec.regularisation:
+            full.regularisation = qualify("version", spec.regularisation, project=self._project, field="regularisation")
         return full
 
     def _name(self, run: str) -> str:

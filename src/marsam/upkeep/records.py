@@ -187,7 +187,7 @@ def sizes(files: Iterable[FileRef]) -> dict[str, int | None]:
 
 
 def _model(model: Model) -> tuple[Mapping[str, int | None], Iterable[str]]:
-    lineage = (model.lineage.dataset_version, model.lineage.run)
+    lineage = (*model.lineage.versions, model.lineage.run)
     return sizes([*model.files, *model.samples]), [name for name in (model.base, *lineage) if name]
 
 

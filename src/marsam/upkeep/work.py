@@ -83,7 +83,7 @@ async def _asked(store: JobStore, spec: bytes, name: str) -> tuple[Digests, tupl
     match store.kind:
         case "runs":
             run = load(RunSpec, spec, what=name)
-            return {}, (run.base, run.dataset_version)
+            return {}, tuple(name for name in (run.base, run.dataset_version, run.regularisation) if name)
         case "evaluations":
             asked = load(EvaluationSpec, spec, what=name)
             return {}, (asked.suite, asked.judge, *asked.models)

@@ -2,7 +2,9 @@
 parts, and blocks computed again, give the gradients of the whole."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_args
 
 import pytest
@@ -137,6 +139,17 @@ def _gradients(loop: Any) -> tuple[float, dict[str, torch.Tensor]]:
     loop.parts.denoiser.train()
     loss, _ = loop._gradients(loop.feed.batch(0))
     return loss, {name: value.grad.clone() for name, value in loop.trained.items()}
+
+
+def test_a_step_weighs_what_its_batch_says_and_its_loss_is_told_as_it_is(bases: dict[str, Path]) -> None:
+    loop = _loop(bases, "lora", accumulate=2, lanes=2)
+    loss, plain = _gradients(loop)
+    batch = loop.feed.batch(0)
+    loop.feed = SimpleNamespace(batch=lambda step: replace(batch, weight=0.5))
+    told, half = _gradients(loop)
+    assert told == loss
+    for name, gradient in plain.items():
+        assert torch.equal(half[name], 0.5 * gradient)
 
 
 @pytest.mark.parametrize("accumulate", [2, 3, 4])

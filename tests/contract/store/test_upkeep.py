@@ -309,6 +309,9 @@ async def test_a_flipped_byte_names_all_that_depends_on_it(blobs: Blobs) -> None
     # Under a name: what that needs, and nothing else.
     assert [f.name for f in await found(blobs, under=f"{P}/aliases/prod")] == [house.image]
     assert await found(blobs, under=house.base) == []
+    await blobs.put(keys.blob("p", house.kept), b"forgotten")
+    (finding,) = [f for f in await found(blobs) if f.name == house.kept]
+    assert {house.tuned, f"{P}/aliases/prod", house.evaluation} | runs < {*finding.dependents}
     with pytest.raises(Missing) as caught:
         await found(blobs, under=f"{P}/models/tunde")
     assert caught.value.remedy == f"did you mean '{P}/models/tuned'?" or house.tuned in caught.value.remedy

@@ -100,6 +100,7 @@ class House:
     """What `furnish` put into project 'p'."""
 
     image: str
+    kept: str
     weights: str
     preview: str
     listing: str
@@ -161,6 +162,9 @@ async def furnish(blobs: Blobs) -> House:
     await log.append(0, dump(VocabularyRecord(import_id=new_ulid(), digest=words.digest)))
     version = DatasetVersion(name=f"{dataset}/versions/v1", create_time=AT, items=items)
     await save_version(blobs, version)
+    kept = await file(blobs, "image.png", b"not to be forgotten")
+    apart = replace(version, name=f"{dataset}/versions/v2", items=(replace(items[0], image=kept),), digest="")
+    await save_version(blobs, apart)
     base = Model(
         name=f"{P}/models/base", kind="base", family="sd1", create_time=AT,
         files=(await file(blobs, "unet/w.safetensors", b"base weights" * 1000),),
@@ -171,7 +175,8 @@ async def furnish(blobs: Blobs) -> House:
         return RunSpec(
             name=f"{P}/runs/{run}", base=base.name, base_digest=base.digest, dataset_version=version.name,
             dataset_digest=version.digest, method="lora", output_model_id="tuned", steps=9, batch_size=1,
-            learning_rate=1e-3, resolution=32, seed=1,
+            learning_rate=1e-3, resolution=32, seed=1, regularisation=apart.name, regularisation_digest=apart.digest,
+            regularisation_share=0.2,
         )  # fmt: skip
 
     done = await job(blobs, "runs", spec, *ended)
@@ -188,7 +193,10 @@ async def furnish(blobs: Blobs) -> House:
     tuned = Model(
         name=f"{P}/models/tuned", kind="adapter", family="sd1", method="lora", create_time=AT, base=base.name,
         base_digest=base.digest, files=(await file(blobs, "adapter.safetensors", b"adapter weights"),),
-        lineage=Lineage(dataset_version=version.name, run=f"{P}/runs/{done}"),
+        lineage=Lineage(
+            dataset_version=version.name, run=f"{P}/runs/{done}", regularisation_version=apart.name,
+            regularisation_digest=apart.digest,
+        ),
         samples=(await file(blobs, "samples/0.png", b"a sample"),),
     )  # fmt: skip
     await save_model(blobs, tuned)
@@ -219,9 +227,10 @@ async def furnish(blobs: Blobs) -> House:
     await blobs.create(keys.generation("p", generation.rpartition("/")[2]), dump(record))
     orphans = [(await put_blob(blobs, "p", data)).digest for data in (b"orphan one", b"orphan two")]
     return House(
-        image=pictures[0].digest, weights=base.files[0].digest, preview=shown.digest, listing=listing.digest,
-        orphans=(orphans[0], orphans[1]), version=version.name, base=base.name, tuned=tuned.name,
-        evaluation=f"{P}/evaluations/{evaluation}", generation=generation, done=done, failed=failed, live=live,
+        image=pictures[0].digest, kept=kept.digest, weights=base.files[0].digest, preview=shown.digest,
+        listing=listing.digest, orphans=(orphans[0], orphans[1]), version=version.name, base=base.name,
+        tuned=tuned.name, evaluation=f"{P}/evaluations/{evaluation}", generation=generation, done=done, failed=failed,
+        live=live,
     )  # fmt: skip
 
 

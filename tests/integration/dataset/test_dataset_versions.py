@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import grpc
 import numpy as np
@@ -198,11 +199,14 @@ async def test_a_withdrawn_picture_is_gone_and_its_models_are_named(start: Start
             lineage=Lineage(dataset_version=version.name, dataset_digest=version.digest),
             create_time=SystemClock().now(),
         )
-        await repository.save_model(open_store(f"{tmp_path}/store"), model)
+        store = open_store(f"{tmp_path}/store")
+        await repository.save_model(store, model)
+        lineage = Lineage(dataset_version=version.name + "0", regularisation_version=version.name)
+        await repository.save_model(store, replace(model, name="projects/default/models/n", lineage=lineage))
         name = (await items(running))["2.png"].name
         request = pb.TakedownItemRequest(name=name, reason="the person asked")
         answer = await running.stub.TakedownItem(request, timeout=30)
-        assert list(answer.affected_models) == ["projects/default/models/m"]
+        assert list(answer.affected_models) == ["projects/default/models/m", "projects/default/models/n"]
         assert list(await items(running)) == ["0.png", "1.png", "3.png", "4.png"]
 
         async def read() -> None:

@@ -92,6 +92,18 @@ class Shelf:
         learnt, apart = self.version.items[:-count], self.version.items[-count:]
         return await self.of_items(f"{count}", [*learnt, *(replace(item, split="validation") for item in apart)])
 
+    async def apart(self, count: int, *captions: Caption) -> dict[str, Any]:
+        """A version of `count` pictures more, all with `captions` if any are given; returns what an order says to
+        regularise with it."""
+        shown = [replace(plain(row), **({"captions": captions} if captions else {})) for row in range(100, 100 + count)]
+        items = [await item(self.blobs, row, picture) for row, picture in enumerate(shown)]
+        version = (await self.of_items(f"apart-{new_ulid()}", items)).version
+        return {
+            "regularisation": version.name,
+            "regularisation_digest": version.digest,
+            "regularisation_share": 0.25,
+        }
+
     async def begin(self, job_id: str) -> None:
         """Open the next attempt, as the trainer does before it starts the program."""
         jobs = self.jobs

@@ -8,7 +8,7 @@ import pytest_asyncio
 
 from marsam.catalog.acceptance import Acceptance
 from marsam.store.open import open_store
-from tests.integration.trainer.harness import CLOCK, PARENT, Service, place_base, place_version
+from tests.integration.trainer.harness import CLOCK, OTHERS, PARENT, Service, place_base, place_version
 
 
 @pytest.fixture
@@ -37,5 +37,8 @@ async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serv
         accepted = Acceptance(licence="openrail++", by=who, at=CLOCK.now())
         await place_base(blobs, f"projects/default/models/of-{who}", licence="openrail++", accepted=accepted)
     await place_version(blobs)
+    await place_version(blobs, OTHERS, items=2)
+    await place_version(blobs, f"{OTHERS}-again", items=3)
+    await place_version(blobs, f"{OTHERS}-none", items=0)
     async with made:
         yield made

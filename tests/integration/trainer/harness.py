@@ -31,6 +31,7 @@ PROGRAM = Path(__file__).with_name("program.py")
 PARENT = "projects/default"
 BASE = "projects/default/models/tiny"
 VERSION = "projects/default/datasets/hayy/versions/v1"
+OTHERS = "projects/default/datasets/world/versions/v1"
 CLOCK = SystemClock()
 
 LAYER = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"

@@ -189,7 +189,12 @@ async def publish(blobs: object, spec: RunSpec) -> Model:
         licence=spec.accepted.licence if spec.accepted is not None else "",
         accepted=spec.accepted,
         lineage=Lineage(
-            run=spec.name, dataset_version=spec.dataset_version, dataset_digest=spec.dataset_digest, seed=spec.seed
+            run=spec.name,
+            dataset_version=spec.dataset_version,
+            dataset_digest=spec.dataset_digest,
+            seed=spec.seed,
+            regularisation_version=spec.regularisation,
+            regularisation_digest=spec.regularisation_digest,
         ),
     )
     try:

@@ -21,6 +21,7 @@ from marsam.store.open import open_store
 from tests.integration.trainer.harness import (
     BASE,
     LAYER,
+    OTHERS,
     PARENT,
     VERSION,
     Service,
@@ -214,6 +215,29 @@ async def test_lineage_goes_from_a_model_to_the_rights_of_every_picture_and_back
     assert nodes[4].summary == "licence: CC-BY-4.0; holder: the quarter; consent: none depicted"
     for start in (VERSION, nodes[4].name):
         assert [node.name for node in await trace(start)][1:] == [run.model]
+
+
+async def test_models_that_saw_a_picture_only_so_as_not_to_forget_are_found_too(
+    service: Service, tmp_path: Path
+) -> None:
+    blobs = open_store(str(service.store))
+    others = await place_version(blobs, OTHERS, items=4)
+    await place_version(blobs, f"{OTHERS}0", items=1)
+    run = await service.create(output_model_id="tuned", regularisation=OTHERS)
+    run = await service.until(run.name, "SUCCEEDED")
+    lineage = (await service.models.GetModel(model_pb2.GetModelRequest(name=run.model))).model.lineage
+    assert (lineage.regularisation_version, lineage.regularisation_digest) == (OTHERS, others.digest)
+
+    async def trace(name: str) -> list[Any]:
+        return list((await service.models.TraceLineage(model_pb2.TraceLineageRequest(name=name))).nodes)
+
+    nodes = await trace(run.model)
+    assert list(nodes[1].parents) == [BASE, VERSION, OTHERS]
+    assert [node.kind for node in nodes if node.name == OTHERS] == ["dataset_version"]
+    last = f"{OTHERS.partition('/versions')[0]}/items/{others.items[-1].id}"
+    for start in (OTHERS, last):
+        assert [node.name for node in await trace(start)][1:] == [run.model]
+    assert len(await trace(f"{OTHERS}0")) == 1
 
 
 CARD = b"---\nlicense: other\nlicense_name: flux-1-dev-non-commercial-license\n---\n# M"

@@ -13,7 +13,7 @@ from marsam.catalog.aliases import set_alias
 from marsam.core.errors import Invalid
 from marsam.rpc.wire import error_of
 from marsam.store.open import open_store
-from tests.integration.trainer.harness import BASE, CLOCK, PARENT, VERSION, Service
+from tests.integration.trainer.harness import BASE, CLOCK, OTHERS, PARENT, VERSION, Service
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -88,6 +88,29 @@ async def test_every_fault_is_said_at_once_in_order(shared: Service) -> None:
         ({"languages": ["en", "arr"]}, "spec.languages[1]", "UNKNOWN_LANGUAGE", "'ar'"),
         ({"base_digest": f"sha256:{'0' * 64}"}, "spec.base_digest", "DIGEST_MISMATCH", "not sha256:0000"),
         ({"dataset_digest": f"sha256:{'0' * 64}"}, "spec.dataset_digest", "DIGEST_MISMATCH", "not sha256:0000"),
+        ({"regularisation": f"{OTHERS}0"}, "spec.regularisation", "VERSION_NOT_FOUND", "'v1'"),
+        ({"regularisation": f"{OTHERS}-none"}, "spec.regularisation", "DATASET_EMPTY", "train split"),
+        ({"regularisation": VERSION}, "spec.regularisation", "REGULARISATION_SAME", "rest of the world"),
+        ({"regularisation": f"{OTHERS}-again"}, "spec.regularisation", "REGULARISATION_SAME", "regularises nothing"),
+        (
+            {"regularisation": OTHERS, "regularisation_digest": f"sha256:{'0' * 64}"},
+            "spec.regularisation_digest",
+            "DIGEST_MISMATCH",
+            "not sha256:0000",
+        ),
+        (
+            {"regularisation": OTHERS, "regularisation_share": 1.0},
+            "spec.regularisation_share",
+            "REGULARISATION_SHARE_OUT_OF_RANGE",
+            "below 1",
+        ),
+        (
+            {"regularisation": OTHERS, "regularisation_weight": float("nan")},
+            "spec.regularisation_weight",
+            "REGULARISATION_WEIGHT_OUT_OF_RANGE",
+            "above 0",
+        ),
+        ({"regularisation_share": 0.3}, "spec.regularisation_share", "REGULARISATION_MISSING", "name the version"),
         ({"output_model_id": "tiny"}, "spec.output_model_id", "MODEL_EXISTS", "exists already"),
         ({"base": "tiny"}, "spec.base", "NAME_MALFORMED", "projects/default/models"),
         ({"base": "projects/other/models/tiny"}, "spec.base", "OTHER_PROJECT", "does not exist"),
@@ -103,6 +126,19 @@ async def test_one_fault(shared: Service, fields: dict[str, Any], field: str, re
     found = await validate(shared, **fields)
     assert [(fault.field, fault.reason) for fault in found.faults] == [(field, reason)]
     assert words in f"{found.faults[0].message} {found.faults[0].remedy}"
+
+
+async def test_what_must_not_be_forgotten_is_pinned_with_a_share_and_a_weight(shared: Service) -> None:
+    plain = (await validate(shared)).resolved
+    assert (plain.regularisation, plain.HasField("regularisation_share")) == ("", False)
+    found = (await validate(shared, regularisation=OTHERS)).resolved
+    assert (found.regularisation, found.regularisation_share, found.regularisation_weight) == (OTHERS, 0.2, 1.0)
+    again = await validate(
+        shared, regularisation=OTHERS, regularisation_digest=found.regularisation_digest, regularisation_share=0.5,
+        regularisation_weight=2.0,
+    )  # fmt: skip
+    assert list(again.faults) == []
+    assert (again.resolved.regularisation_share, again.resolved.regularisation_weight) == (0.5, 2.0)
 
 
 async def test_what_trains_whole_is_sharded_and_what_is_small_is_not(shared: Service) -> None:

@@ -181,23 +181,38 @@ VERSION = version(("en", "a man"), ("ar", "رجل"))
 
 
 def test_only_captions_that_a_run_may_use_are_read() -> None:
-    assert captions_of(VERSION, ()) == {"ar": ["رجل"], "en": ["a man"]}
-    assert captions_of(VERSION, ("en",)) == {"en": ["a man"]}
-    assert captions_of(version(("en", "a man"), split="holdout"), ()) == {}
+    assert captions_of([VERSION], ()) == {"ar": ["رجل"], "en": ["a man"]}
+    assert captions_of([VERSION], ("en",)) == {"en": ["a man"]}
+    assert captions_of([version(("en", "a man"), split="holdout")], ()) == {}
+
+
+def test_captions_of_what_must_not_be_forgotten_are_read_too(tmp_path: Path) -> None:
+    others = version(("en", "a woman"), ("fr", "une femme"))
+    assert captions_of([VERSION, others, None], ()) == {
+        "ar": ["رجل"], "en": ["a man", "a woman"], "fr": ["une femme"],
+    }  # fmt: skip
+    source = build_sd1(tmp_path / "base")
+    shutil.rmtree(source / "tokenizer")
+    clip(source / "tokenizer", letters="abcdefghijklmnopqrstuvwxyz")
+    facts = registry.read_base_folder("sd1", source)
+    assert check(source, facts, [version(("en", "a man"))], ()) == []
+    with pytest.raises(Invalid) as caught:
+        check(source, facts, [version(("en", "a man")), VERSION], ())
+    assert caught.value.reason == "LANGUAGE_UNREADABLE"
 
 
 def test_a_run_refuses_by_itself_what_nobody_asked_about(tmp_path: Path) -> None:
     source = build_sd1(tmp_path / "base")
-    told = check(source, registry.read_base_folder("sd1", source), VERSION, ())
+    told = check(source, registry.read_base_folder("sd1", source), [VERSION], ())
     assert [message.split(":")[0] for message in told] == ["'ar' in tokenizer"]
     shutil.rmtree(source / "tokenizer")
     clip(source / "tokenizer", letters="abcdefghijklmnopqrstuvwxyz")
     facts = registry.read_base_folder("sd1", source)
     with pytest.raises(Invalid) as caught:
-        check(source, facts, VERSION, ())
+        check(source, facts, [VERSION], ())
     assert (caught.value.reason, caught.value.field) == ("LANGUAGE_UNREADABLE", "languages")
     assert "languages: en" in caught.value.remedy
-    check(source, facts, VERSION, ("en",))
+    check(source, facts, [VERSION], ("en",))
 
 
 def test_a_tokenizer_that_cannot_be_loaded_is_a_stated_error(tmp_path: Path) -> None:
@@ -206,6 +221,6 @@ def test_a_tokenizer_that_cannot_be_loaded_is_a_stated_error(tmp_path: Path) -> 
     (source / "tokenizer" / "tokenizer.json").write_text("{")
     (source / "tokenizer" / "vocab.json").write_text("{")
     with pytest.raises(Corrupt) as caught:
-        check(source, facts, VERSION, ())
+        check(source, facts, [VERSION], ())
     assert caught.value.reason == "TOKENIZER_UNREADABLE"
-    assert check(source, facts, VERSION, ("fr",)) == []
+    assert check(source, facts, [VERSION], ("fr",)) == []

@@ -77,11 +77,9 @@ async def loss_curve(blobs: Blobs, model: Model) -> tuple[tuple[int, float], ...
 
 
 async def dataset_versions(blobs: Blobs, models: Sequence[Model]) -> dict[str, DatasetVersion]:
-    """Return the dataset versions that `models` were tuned on, by name; one that was taken down is left out."""
+    """Return the dataset versions that `models` saw, by name; one that was taken down is left out."""
     found: dict[str, DatasetVersion] = {}
-    for name in dict.fromkeys(model.lineage.dataset_version for model in models):
-        if not name:
-            continue
+    for name in dict.fromkeys(name for model in models for name in model.lineage.versions):
         try:
             parse(name, "version")
             found[name] = await load_version(blobs, name)

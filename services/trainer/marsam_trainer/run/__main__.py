@@ -136,7 +136,7 @@ def _attempt(options: argparse.Namespace, bridge: Bridge, stop: Stop, blobs: Blo
     name = parse(options.run, "run")
     jobs = JobStore(blobs, name.project, "runs", SystemClock())
     spec = load(RunSpec, bridge.call(jobs.spec(name.id)), what=options.run)
-    base, version = load_order(bridge, blobs, spec)
+    base, version, apart = load_order(bridge, blobs, spec)
     meter = Meter(service="run", version=publish.code_version(), everywhere={metrics.RUN_LABEL: name.id})
     if device != "cpu":
         meter.add_memory_source(gpu_memory)
@@ -173,6 +173,7 @@ def _attempt(options: argparse.Namespace, bridge: Bridge, stop: Stop, blobs: Blo
                 spec=spec,
                 base=base,
                 version=version,
+                regularisation=apart,
                 attempt=options.attempt,
                 cache=options.cache,
                 cache_bytes=options.cache_bytes,

@@ -66,6 +66,25 @@ def samples_of(version: DatasetVersion, languages: Sequence[str]) -> list[Sample
     return _samples(items, languages)
 
 
+def regularisation_of(version: DatasetVersion, languages: Sequence[str]) -> list[Sample]:
+    """Likewise the training samples of a version of what must not be forgotten. It need not speak every language.
+
+    Raises `Invalid` when nothing is left, or no caption is in any language asked for.
+    """
+    items = [item for item in version.items if item.split == "train"]
+    if not items:
+        raise Invalid(f"{version.name} has no training items", field="regularisation", reason="DATASET_EMPTY")
+    spoken = {caption.language for item in items for caption in item.captions}
+    if languages and not spoken & {*languages}:
+        raise Invalid(
+            f"no caption of {version.name} is in {' or '.join(languages)}",
+            field="regularisation",
+            reason="LANGUAGE_ABSENT",
+            remedy=f"the version speaks {', '.join(sorted(spoken)) or 'no language'}",
+        )
+    return _samples(items, languages)
+
+
 def held_out_of(version: DatasetVersion, languages: Sequence[str]) -> list[Sample]:
     """The version's samples of the split `validation`, likewise; none when it has none."""
     return _samples([item for item in version.items if item.split == "validation"], languages)

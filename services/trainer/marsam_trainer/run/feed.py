@@ -51,7 +51,10 @@ class TrainingSet:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """One step's input: `clean` and `noise` (B, C, h, w), `t` (B,) float64, `signal` and `noise_level` (B, 1, 1, 1)."""
+    """One step's input: `clean` and `noise` (B, C, h, w), `t` (B,) float64, `signal` and `noise_level` (B, 1, 1, 1).
+
+    `weight` is what its loss weighs beside that of another step.
+    """
 
     clean: torch.Tensor
     noise: torch.Tensor
@@ -61,6 +64,7 @@ class Batch:
     cond: Conditioning
     rows: tuple[int, ...]
     texts: tuple[int, ...]
+    weight: float = 1.0
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -3,7 +3,8 @@
     noisy = signal · clean + noise_level · noise
     loss  = mean over rows of weight · ‖predict(noisy, t, caption) - target‖²
 
-What trains is always fp32. AdamW (`optimisers`), linear warm-up, cosine to zero, gradients clipped to norm 1.
+A step's gradient is that of its loss times what the step weighs (see `mixture`); the loss is told as it is. What trains
+is always fp32. AdamW (`optimisers`), linear warm-up, cosine to zero, gradients clipped to norm 1.
 """
 
 import math
@@ -20,6 +21,7 @@ from marsam.diffusion.lanes.net import Lanes, cuts
 from marsam.diffusion.spec import Components, Family, Objective, Precision
 from marsam_trainer.run import optimisers, randomness
 from marsam_trainer.run.feed import Batch, Feed
+from marsam_trainer.run.mixture import Mixture
 
 CLIP_NORM = 1.0
 
@@ -92,7 +94,7 @@ class Loop:
         parts: Components,
         objective: Objective,
         trained: Mapping[str, torch.nn.Parameter],
-        feed: Feed,
+        feed: Feed | Mixture,
         plan: Plan,
         *,
         lanes: Lanes,
@@ -178,7 +180,8 @@ class Loop:
         with torch.autocast(self.parts.device, torch.bfloat16, enabled=self.parts.precision is Precision.BF16):
             loss = loss_of(self.family, self.parts, self.objective, piece, self.plan.snr_gamma) * (len(piece) / of)
         value, forward = float(loss.detach()), time.monotonic() - began
-        return _Piece(value, torch.autograd.grad(loss, tuple(self.trained.values())), forward)
+        gradients = torch.autograd.grad(loss * piece.weight, tuple(self.trained.values()))
+        return _Piece(value, gradients, forward)
 
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch], *, stopping: Callable[[], bool]) -> float | None:

@@ -25,7 +25,7 @@ from marsam.diffusion.spec import BaseFacts, Conditioning, Family, FamilyFacts, 
 from marsam.store.blobs import Blobs
 from marsam.store.cache import Cache
 from marsam_trainer.run.bridge import Bridge
-from marsam_trainer.run.data import samples_of
+from marsam_trainer.run.data import regularisation_of, samples_of
 from marsam_trainer.run.optimisers import state_bytes
 from marsam_trainer.run.recompute import checkpoint_blocks
 from marsam_trainer.run.reporter import device_memory
@@ -47,9 +47,10 @@ def plan(bridge: Bridge, blobs: Blobs, spec: RunSpec, *, cache: Path, device: st
     it can start."""
     device = device or ("cuda:0" if torch.cuda.is_available() else "cpu")
     faults: list[dict[str, str]] = []
-    base, version = load_order(bridge, blobs, spec)
+    base, version, apart = load_order(bridge, blobs, spec)
     try:
         samples = samples_of(version, spec.languages)
+        samples += regularisation_of(apart, spec.languages) if apart is not None else []
     except Invalid as error:
         samples = []
         faults += _faults(error)

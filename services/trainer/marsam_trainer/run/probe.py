@@ -1,7 +1,7 @@
 """The language probe: how the base's own tokenizers read a version's captions, in each language. Loads no weights."""
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from marsam_trainer.run.work import load_order
 def probe(bridge: Bridge, blobs: Blobs, spec: RunSpec, *, cache: Path) -> dict[str, Any]:
     """What the tokenizers make of the captions that a run would use, as plain data: `readings`, `faults`,
     `warnings`."""
-    base, version = load_order(bridge, blobs, spec)
+    base, *versions = load_order(bridge, blobs, spec)
     family = registry.family_facts(base.family)
     wanted = {*family.config_files}
     folders = family.tokenizers()
@@ -29,7 +29,7 @@ def probe(bridge: Bridge, blobs: Blobs, spec: RunSpec, *, cache: Path) -> dict[s
     with tempfile.TemporaryDirectory(prefix="probe-") as folder:
         source = bridge.call(Cache(cache).lay_out(blobs, base.project, files, Path(folder)))
         facts = registry.read_base_folder(base.family, source)
-        readings = _readings(source, facts, captions_of(version, spec.languages))
+        readings = _readings(source, facts, captions_of(versions, spec.languages))
     return {
         "readings": [to_plain(entry) for entry in readings],
         "faults": [_told(violation, remedy) for violation, remedy in reading.faults(readings)],
@@ -37,9 +37,11 @@ def probe(bridge: Bridge, blobs: Blobs, spec: RunSpec, *, cache: Path) -> dict[s
     }
 
 
-def check(source: Path, facts: BaseFacts, version: DatasetVersion, languages: Sequence[str]) -> list[str]:
+def check(
+    source: Path, facts: BaseFacts, versions: Iterable[DatasetVersion | None], languages: Sequence[str]
+) -> list[str]:
     """What is worth saying of how the base in `source` reads a run's captions. Raises `Invalid` when it does not."""
-    readings = _readings(source, facts, captions_of(version, languages))
+    readings = _readings(source, facts, captions_of(versions, languages))
     found = reading.faults(readings)
     if found:
         violation, remedy = found[0]
@@ -53,10 +55,10 @@ def check(source: Path, facts: BaseFacts, version: DatasetVersion, languages: Se
     return [violation.message for violation in reading.warnings(readings)]
 
 
-def captions_of(version: DatasetVersion, languages: Sequence[str]) -> dict[str, list[str]]:
-    """The captions that a run on `languages` (all when empty) may use, by language."""
+def captions_of(versions: Iterable[DatasetVersion | None], languages: Sequence[str]) -> dict[str, list[str]]:
+    """The captions of `versions` that a run on `languages` (all when empty) may use, by language."""
     found: dict[str, list[str]] = {}
-    for item in version.items:
+    for item in (item for version in versions if version is not None for item in version.items):
         for caption in item.captions if item.split == "train" else ():
             if not languages or caption.language in languages:
                 found.setdefault(caption.language, []).append(caption.text)

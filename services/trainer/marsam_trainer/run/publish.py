@@ -107,6 +107,8 @@ async def publish(
             seed=spec.seed,
             code_version=code_version(),
             quantisation=outcome.quantisation,
+            regularisation_version=spec.regularisation,
+            regularisation_digest=spec.regularisation_digest,
         ),
         metrics=outcome.metrics,
         samples=(
@@ -154,7 +156,7 @@ def check_artifact(kind: Kind, folder: Path, trained: Mapping[str, Any]) -> None
 
 
 def _order(spec: RunSpec) -> dict[str, Any]:
-    names = (
+    names: tuple[str, ...] = (
         "steps",
         "batch_size",
         "learning_rate",
@@ -170,6 +172,8 @@ def _order(spec: RunSpec) -> dict[str, Any]:
         "processes",
         "sharding",
     )
+    if spec.regularisation:
+        names += ("regularisation_share", "regularisation_weight")
     return {name: getattr(spec, name) for name in names} | {"languages": list(spec.languages)}
 
 

@@ -18,12 +18,13 @@ from marsam.diffusion.nf4.net import quantised_share
 from marsam.diffusion.spec import Components, Family, Part, Precision
 from marsam.diffusion.weights.net import bytes_at_rest
 from marsam.store.cache import Cache
-from marsam_trainer.run import checkpoint, probe, publish
-from marsam_trainer.run.data import Encoder, Sample, held_out_of, samples_of
+from marsam_trainer.run import checkpoint, probe, publish, randomness
+from marsam_trainer.run.data import Encoder, Sample, held_out_of, regularisation_of, samples_of
 from marsam_trainer.run.drawing import Drawing
 from marsam_trainer.run.encoded import EncodedCache
 from marsam_trainer.run.feed import Feed, TrainingSet
 from marsam_trainer.run.loop import Loop, Plan
+from marsam_trainer.run.mixture import Mixture
 from marsam_trainer.run.recompute import checkpoint_blocks
 from marsam_trainer.run.reporter import device_memory
 from marsam_trainer.run.stepping import resume, take_steps
@@ -77,7 +78,7 @@ def _train(work: Work, scratch: Path, lanes: Lanes, found: tuple[Checkpoint, Pat
     facts.check_size(spec.resolution, spec.resolution)
     if found is None:
         # Again, because a run may be recorded where nobody could ask in time.
-        for remark in probe.check(source, facts, work.version, spec.languages):
+        for remark in probe.check(source, facts, (work.version, work.regularisation), spec.languages):
             work.reporter.event("log", level="warning", message=remark)
     encoder = Encoder(
         family=family,
@@ -92,6 +93,10 @@ def _train(work: Work, scratch: Path, lanes: Lanes, found: tuple[Checkpoint, Pat
     samples = _encode(work, encoder, cache, scratch / "pictures", learnt)
     apart = held_out_of(work.version, spec.languages)[:MOST]
     aside = _encode(work, encoder, cache, scratch / "pictures", apart) if apart else None
+    others = None
+    if work.regularisation is not None:
+        kept = regularisation_of(work.regularisation, spec.languages)
+        others = _encode(work, encoder, cache, scratch / "pictures", kept)
     work.bridge.call(cache.trim())
     prompts = list(spec.preview.prompts if spec.preview else _sample_prompts(work))
     texts = encoder.texts([*prompts, *[""] * len(prompts)])
@@ -111,7 +116,8 @@ def _train(work: Work, scratch: Path, lanes: Lanes, found: tuple[Checkpoint, Pat
     trained = method.attach(_denoiser(parts), family.facts, params, seed=spec.seed)
     if spec.gradient_checkpointing:
         checkpoint_blocks(_denoiser(parts))
-    loop = _loop(work, family, parts, trained, samples, lanes, dropout=float(params.get("dropout", 0.0)) > 0.0)
+    feed = _feed(work, parts, samples, others)
+    loop = _loop(work, family, parts, trained, feed, lanes, dropout=float(params.get("dropout", 0.0)) > 0.0)
     if found is not None:
         resume(work, loop, *found)
     first = loop.position.step
@@ -192,25 +198,37 @@ def _sample_prompts(work: Work) -> list[str]:
     return [captions[row % len(captions)] for row, captions in enumerate(spoken[::stride][:SAMPLES])] or [""]
 
 
+def _feed(work: Work, parts: Components, samples: TrainingSet, others: TrainingSet | None) -> Feed | Mixture:
+    """Batches of what is to be learnt, among them those of `others`: what must not be forgotten."""
+    spec = work.spec
+
+    def feed(of: TrainingSet, seed: int) -> Feed:
+        return Feed(
+            of,
+            schedule.of(parts.facts, spec.resolution, spec.resolution),
+            seed=seed,
+            batch_size=spec.step_size,
+            caption_dropout=spec.caption_dropout,
+        )
+
+    learnt = feed(samples, spec.seed)
+    if others is None:
+        return learnt
+    apart = feed(others, randomness.bits(spec.seed, "regularisation"))
+    return Mixture(learnt, apart, share=spec.regularisation_share, weight=spec.regularisation_weight)
+
+
 def _loop(
     work: Work,
     family: Family,
     parts: Components,
     trained: dict[str, Any],
-    samples: TrainingSet,
+    feed: Feed | Mixture,
     lanes: Lanes,
     *,
     dropout: bool,
 ) -> Loop:
     spec = work.spec
-    side = spec.resolution
-    feed = Feed(
-        samples,
-        schedule.of(parts.facts, side, side),
-        seed=spec.seed,
-        batch_size=spec.step_size,
-        caption_dropout=spec.caption_dropout,
-    )
     plan = Plan(
         steps=spec.steps,
         learning_rate=spec.learning_rate,
@@ -253,6 +271,7 @@ def _metrics(
     return validation | {
         "steps": float(loop.position.step),
         "samples": float(len(loop.feed.samples)),
+        **({"regularisation_samples": float(len(loop.feed.apart.samples))} if isinstance(loop.feed, Mixture) else {}),
         "final_loss": sum(last) / len(last) if last else 0.0,
         "images_per_second": work.spec.step_size * taken / seconds if seconds else 0.0,
         "train_seconds": seconds,

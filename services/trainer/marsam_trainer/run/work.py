@@ -30,6 +30,7 @@ class Work:
     spec: RunSpec
     base: Model
     version: DatasetVersion
+    regularisation: DatasetVersion | None
     attempt: int
     cache: Path
     cache_bytes: int | None
@@ -57,15 +58,17 @@ class Work:
         self.reporter.phase("caching", done, of)
 
 
-def load_order(bridge: Bridge, blobs: Blobs, run_spec: RunSpec) -> tuple[Model, DatasetVersion]:
-    """The base and the dataset version of a run. Raises `Invalid` (DIGEST_MISMATCH) when either is not what was
-    ordered."""
+def load_order(bridge: Bridge, blobs: Blobs, run_spec: RunSpec) -> tuple[Model, DatasetVersion, DatasetVersion | None]:
+    """The base, the dataset version and the regularisation version of a run. Raises `Invalid` (DIGEST_MISMATCH) when
+    one is not what was ordered."""
     base = bridge.call(load_model(blobs, run_spec.base))
     version = bridge.call(load_version(blobs, run_spec.dataset_version))
+    apart = bridge.call(load_version(blobs, run_spec.regularisation)) if run_spec.regularisation else None
     for field, wanted, found in (
         ("base_digest", run_spec.base_digest, base.digest),
         ("dataset_digest", run_spec.dataset_digest, version.digest),
+        ("regularisation_digest", run_spec.regularisation_digest, apart.digest if apart is not None else ""),
     ):
         if wanted != found:
             raise Invalid(f"{field} is {found}, {wanted} was ordered", field=field, reason="DIGEST_MISMATCH")
-    return base, version
+    return base, version, apart

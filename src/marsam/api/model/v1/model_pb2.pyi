@@ -27,20 +27,24 @@ MODEL_KIND_FULL: ModelKind
 MODEL_KIND_JUDGE: ModelKind
 
 class Lineage(_message.Message):
-    __slots__ = ("dataset_version", "dataset_digest", "run", "seed", "code_version", "quantisation")
+    __slots__ = ("dataset_version", "dataset_digest", "run", "seed", "code_version", "quantisation", "regularisation_version", "regularisation_digest")
     DATASET_VERSION_FIELD_NUMBER: _ClassVar[int]
     DATASET_DIGEST_FIELD_NUMBER: _ClassVar[int]
     RUN_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     CODE_VERSION_FIELD_NUMBER: _ClassVar[int]
     QUANTISATION_FIELD_NUMBER: _ClassVar[int]
+    REGULARISATION_VERSION_FIELD_NUMBER: _ClassVar[int]
+    REGULARISATION_DIGEST_FIELD_NUMBER: _ClassVar[int]
     dataset_version: str
     dataset_digest: str
     run: str
     seed: int
     code_version: str
     quantisation: str
-    def __init__(self, dataset_version: _Optional[str] = ..., dataset_digest: _Optional[str] = ..., run: _Optional[str] = ..., seed: _Optional[int] = ..., code_version: _Optional[str] = ..., quantisation: _Optional[str] = ...) -> None: ...
+    regularisation_version: str
+    regularisation_digest: str
+    def __init__(self, dataset_version: _Optional[str] = ..., dataset_digest: _Optional[str] = ..., run: _Optional[str] = ..., seed: _Optional[int] = ..., code_version: _Optional[str] = ..., quantisation: _Optional[str] = ..., regularisation_version: _Optional[str] = ..., regularisation_digest: _Optional[str] = ...) -> None: ...
 
 class Model(_message.Message):
     __slots__ = ("name", "kind", "family", "method", "base", "base_digest", "digest", "files", "params", "lineage", "metrics", "samples", "licence", "labels", "create_time", "display_name", "size_bytes", "licence_acceptance")
