@@ -1,106 +1,128 @@
 """Low-rank adapters in the layouts people have them in, recognised by their keys and turned into PEFT's.
 
 PEFT's layout is the one Marsam stores: `adapter_model.safetensors` with `base_model.model.<module>.lora_{A,B}.weight`,
-and `adapter_config.json`. One-file adapters (`marsam.diffusion.dialects`) hold the same tensors under other names: a
-new header is written before the same bytes. Kohya's names lose the dots of module paths; the base's own layers give
-them back. A scale that is kept in tensors goes into the configuration.
+and `adapter_config.json`. One-file adapters (`marsam.diffusion.dialects`) hold the same tensors under other names. A
+pair on a layer that is several of ours is cut along its rows: into pairs of a smaller rank where it is nothing but
+those side by side, else each of ours gets the whole lower half. A scale that is kept in tensors goes into the
+configuration.
 """
 
 import json
-import re
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from math import isclose
 from pathlib import Path
 from typing import Any
 
 from marsam.core.errors import Invalid
+from marsam.diffusion import registry
 from marsam.diffusion.dialects import PEFT as PREFIX
-from marsam.diffusion.dialects import modules_by_flat_name
-from marsam_trainer.weights import Content, Header, Tensor, read_header
+from marsam_trainer import tensorfile
+from marsam_trainer.adapter_keys import Layer, layers_of
+from marsam_trainer.adapter_keys import layout as _layout
+from marsam_trainer.tensorfile import Made, Stored
+from marsam_trainer.weights import Content, Header, Tensor
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
-
-_HALF = re.compile(r"(?P<module>.+)\.(?:lora_(?P<new>[AB])|lora(?:_linear_layer)?[._](?P<old>down|up))\.weight")
-_CHUNK = 8 << 20
 
 
 def read_adapter(
     files: Mapping[str, Path],
     contents: Mapping[str, Content],
     *,
-    part: str,
+    family: str,
     denoiser: Mapping[str, Tensor],
     scratch: Path,
 ) -> tuple[dict[str, Any], dict[str, Path] | None]:
-    """Check an adapter of a base whose denoiser lies in the folder `part` and has the tensors `denoiser`.
+    """Check an adapter of a base of `family` whose denoiser has the tensors `denoiser`.
 
-    Returns its parameters (rank, alpha, rank_stabilised, modules: how many), and, when its layout had to be changed,
-    the files to store instead, written under `scratch`. Raises `Invalid`.
+    Returns its parameters (rank, alpha, rank_stabilised, modules: how many, keys: how many the file has), and, when its
+    layout had to be changed, the files to store instead, written under `scratch`. Every key is of the adapter then.
+    Raises `Invalid`.
     """
     weights = [path for path, content in contents.items() if content is Content.SAFETENSORS]
     if len(weights) != 1:
         raise _layout(f"an adapter is one .safetensors file, this has {len(weights)}")
-    source = files[weights[0]]
-    header = read_header(source, name=weights[0])
-    names, alphas = _names(header, part=part, denoiser=denoiser)
-    rank = _rank(header, names, denoiser)
+    source = Stored(files[weights[0]], name=weights[0])
+    base = {key.removesuffix(".weight") for key in denoiser if key.endswith(".weight")}
+    layers = layers_of(source.header.tensors, facts=registry.family_facts(family), base=base)
+    pairs, shares = _pairs(source, layers, denoiser)
+    rank = _rank(pairs)
     if CONFIG in files:
-        if weights[0] != WEIGHTS or alphas or any(old != new for old, new in names.items()):
+        theirs = {f"{PREFIX}{module}.lora_{half}.weight" for module in pairs for half in "AB"}
+        if weights[0] != WEIGHTS or theirs != set(source.header.tensors):
             raise _layout(f"beside {CONFIG} belongs {WEIGHTS} with PEFT's own names")
-        return _parameters(_config(files[CONFIG]), rank=rank, count=len(names) // 2), None
-    alpha = _alpha(source, header, alphas, names) if alphas else None
-    config = _made_up(header, names, rank=rank, alpha=alpha)
+        return _parameters(_config(files[CONFIG]), source.header, rank=rank, count=len(pairs)), None
+    alpha = _alpha(source, layers, shares)
+    config = _made_up(source.header, sorted(pairs), rank=rank, alpha=alpha)
     scratch.mkdir(parents=True, exist_ok=True)
     (scratch / CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    write_renamed(source, names, into=scratch / WEIGHTS)
+    named = {f"{PREFIX}{module}.lora_{half}.weight": pair[half] for module, pair in pairs.items() for half in "AB"}
+    tensorfile.write(scratch / WEIGHTS, named, metadata=source.header.metadata)
     rewritten = {CONFIG: scratch / CONFIG, WEIGHTS: scratch / WEIGHTS}
-    return _parameters(config, rank=rank, count=len(names) // 2), rewritten
+    return _parameters(config, source.header, rank=rank, count=len(pairs)), rewritten
 
 
-def _names(header: Header, *, part: str, denoiser: Mapping[str, Tensor]) -> tuple[dict[str, str], dict[str, str]]:
-    """PEFT's name of every half of a pair, and the module of every alpha. Refuses what is no low-rank pair, changes
-    more than the denoiser, or names layers that the base lacks: how many of how many, and the first."""
-    layers = modules_by_flat_name(key.removesuffix(".weight") for key in denoiser if key.endswith(".weight"))
-    names: dict[str, str] = {}
-    alphas: dict[str, str] = {}
-    strangers = []
-    for key, tensor in header.tensors.items():
-        match = _HALF.fullmatch(key)
-        alone = key.removesuffix(".alpha")
-        if match is None and (alone == key or tensor.shape not in ((), (1,))):
-            raise _layout(f"the adapter holds {key!r}, which is no half of a low-rank pair")
-        module = (match["module"] if match else alone).removeprefix(PREFIX)
-        if module.startswith(("text_encoder", "text_model.", "lora_te")):
+def _pairs(
+    source: Stored, layers: Sequence[Layer], denoiser: Mapping[str, Tensor]
+) -> tuple[dict[str, dict[str, Made]], list[int]]:
+    """Both halves on every layer of the base, and into how many pairs of a smaller rank each of `layers` came apart.
+    The halves must be there, fit each other, and fit the base's layers."""
+    pairs: dict[str, dict[str, Made]] = {}
+    shares = []
+    for layer in layers:
+        name = " with ".join(layer.parts)
+        if set(layer.halves) != {"A", "B"}:
+            raise _layout(f"{name} lacks one half of its pair")
+        down, up = (source.header.tensors[layer.halves[half]].shape for half in "AB")
+        if min(len(down), len(up)) < 2 or down[0] != up[1] or not down[0]:
+            raise _layout(f"the halves of {name} do not fit")
+        shapes = [denoiser[f"{part}.weight"].shape for part in layer.parts]
+        if up[0] != sum(shape[0] for shape in shapes) or any(shape[1:2] != down[1:2] for shape in shapes):
             raise Invalid(
-                "the adapter also changes the text encoder; Marsam adapts the denoiser only",
-                field="files",
-                reason="ADAPTER_TEXT_ENCODER",
-                remedy="train one on the denoiser alone",
+                f"the base has no layer {name} of that size",
+                field="base",
+                reason="BASE_MISMATCH",
+                remedy="name the base that the adapter was trained on",
             )
-        if module.startswith("lora_unet_"):
-            known = layers.get(module)
-        else:
-            known = module.removeprefix("diffusion_model.").removeprefix(f"{part}.")
-        if known is None:
-            strangers.append(key)
-        elif match is None:
-            alphas[key] = known
-        else:
-            half = match["new"] or {"down": "A", "up": "B"}[match["old"]]
-            names[key] = f"{PREFIX}{known}.lora_{half}.weight"
-    if strangers:
-        raise Invalid(
-            f"{len(strangers)} of the adapter's {len(header.tensors)} tensors are of layers that the base does not "
-            f"have, {strangers[0]} first",
-            field="files",
-            reason="ADAPTER_LAYERS_UNKNOWN",
-            remedy="name the base that it was trained on; convert a file with another program's layer names with "
-            "diffusers: pipe.load_lora_weights(F); pipe.save_lora_weights(FOLDER)",
-        )
-    if not names:
-        raise _layout("the file holds no tensor of an adapter")
-    return names, alphas
+        cut, share = _cut(source, layer, [shape[0] for shape in shapes], rank=down[0])
+        if not pairs.keys().isdisjoint(cut):
+            raise _layout(f"two pairs are of {name}")
+        pairs |= cut
+        shares.append(share)
+    return pairs, shares
+
+
+def _cut(source: Stored, layer: Layer, heights: Sequence[int], *, rank: int) -> tuple[dict[str, dict[str, Made]], int]:
+    """The pairs of a layer's parts, `heights` rows each, and how many they share the rank of the whole with: all where
+    the upper half is zero beside its diagonal; parts that are zero altogether are then left out."""
+    down, up = layer.halves["A"], layer.halves["B"]
+    if len(layer.parts) == 1:
+        return {layer.parts[0]: {"A": source.whole(down), "B": source.whole(up)}}, 1
+    ends = [sum(heights[: place + 1]) for place in range(len(heights))]
+    rows = [(end - height, end) for end, height in zip(ends, heights, strict=True)]
+    count = len(layer.parts)
+    own, rest = divmod(rank, count)
+    apart = not rest and all(
+        tensorfile.is_zero(source.block(up, rows[place], columns))
+        for place in range(count)
+        for columns in ((0, place * own), ((place + 1) * own, rank))
+        if columns[0] < columns[1]
+    )
+    if not apart:
+        whole = source.whole(down)
+        return {
+            part: {"A": whole, "B": source.rows(up, first, end - first)}
+            for part, (first, end) in zip(layer.parts, rows, strict=True)
+        }, 1
+    pairs = {}
+    for place, part in enumerate(layer.parts):
+        lower = source.rows(down, place * own, own)
+        upper = source.block(up, rows[place], (place * own, (place + 1) * own))
+        if not (tensorfile.is_zero(lower) and tensorfile.is_zero(upper)):
+            pairs[part] = {"A": lower, "B": upper}
+    return pairs, count
 
 
 _FLOATS: Mapping[str, Callable[[bytes], float]] = {
@@ -111,46 +133,34 @@ _FLOATS: Mapping[str, Callable[[bytes], float]] = {
 }
 
 
-def _alpha(source: Path, header: Header, alphas: Mapping[str, str], names: Mapping[str, str]) -> float:
-    """The one alpha of all pairs. Every pair has one, and each is of a pair."""
-    modules = {name.removeprefix(PREFIX).rsplit(".lora_", 1)[0] for name in names.values()}
-    if set(alphas.values()) != modules:
+def _alpha(source: Stored, layers: Sequence[Layer], shares: Sequence[int]) -> float | None:
+    """The one alpha of all pairs, None where the file holds none. Every pair has one, or none has.
+
+    The scale is alpha / rank: of a layer that came apart into several pairs, each has its share of both.
+    """
+    alphas = {layer.alpha: share for layer, share in zip(layers, shares, strict=True)}
+    if set(alphas) == {""}:
+        return None
+    if "" in alphas:
         raise _layout("some of its pairs have an alpha, and others have none")
-    values = set()
-    with source.open("rb") as stream:
-        begin = 8 + int.from_bytes(stream.read(8), "little")
-        for key in alphas:
-            tensor = header.tensors[key]
-            if tensor.dtype not in _FLOATS:
-                raise _layout(f"{key} is of type {tensor.dtype}")
-            stream.seek(begin + tensor.span[0])
-            values.add(_FLOATS[tensor.dtype](stream.read(tensor.span[1] - tensor.span[0])))
-    if len(values) > 1:
-        raise _layout(f"the adapter mixes alphas {sorted(values)[:5]}")
-    return values.pop()
+    values = []
+    for key, share in sorted(alphas.items(), key=lambda item: item[1]):
+        tensor = source.header.tensors[key]
+        if tensor.dtype not in _FLOATS:
+            raise _layout(f"{key} is of type {tensor.dtype}")
+        values.append(_FLOATS[tensor.dtype](b"".join(source.whole(key).pieces())) / share)
+    if not all(isclose(value, values[0], rel_tol=1e-6) for value in values):  # shares are rounded to fp32
+        raise _layout(f"the adapter mixes alphas {sorted(set(values))[:5]}")
+    return values[0]
 
 
-def _rank(header: Header, names: Mapping[str, str], denoiser: Mapping[str, Tensor]) -> int:
-    """The one rank of all pairs. Both halves of each must be there, fit each other, and fit the base's layer."""
-    halves: dict[str, dict[str, tuple[int, ...]]] = {}
-    for key, name in names.items():
-        module, _, half = name.removeprefix(PREFIX).removesuffix(".weight").rpartition(".lora_")
-        halves.setdefault(module, {})[half] = header.tensors[key].shape
-    ranks = set()
-    for module, pair in halves.items():
-        if set(pair) != {"A", "B"} or min(map(len, pair.values())) < 2 or pair["A"][0] != pair["B"][1]:
-            raise _layout(f"{module} lacks one half of its pair, or the halves do not fit")
-        layer = denoiser.get(f"{module}.weight")
-        if layer is None or layer.shape[:2] != (pair["B"][0], pair["A"][1]):
-            raise Invalid(
-                f"the base has no layer {module} of that size",
-                field="base",
-                reason="BASE_MISMATCH",
-                remedy="name the base that the adapter was trained on",
-            )
-        ranks.add(pair["A"][0])
+def _rank(pairs: Mapping[str, Mapping[str, Made]]) -> int:
+    """The one rank of all pairs."""
+    ranks = {pair["A"].shape[0] for pair in pairs.values()}
     if len(ranks) > 1:
         raise _layout(f"the adapter mixes ranks {sorted(ranks)}")
+    if not ranks:
+        raise _layout("all its tensors are zero")
     return ranks.pop()
 
 
@@ -165,7 +175,7 @@ def _config(path: Path) -> Mapping[str, Any]:
     return config
 
 
-def _parameters(config: Mapping[str, Any], *, rank: int, count: int) -> dict[str, Any]:
+def _parameters(config: Mapping[str, Any], header: Header, *, rank: int, count: int) -> dict[str, Any]:
     if config["r"] != rank:
         raise _layout(f"{CONFIG} says rank {config['r']}, the tensors say {rank}")
     alpha = config.get("lora_alpha", rank)
@@ -176,10 +186,11 @@ def _parameters(config: Mapping[str, Any], *, rank: int, count: int) -> dict[str
         "alpha": float(alpha),
         "rank_stabilised": bool(config.get("use_rslora", False)),
         "modules": count,
+        "keys": len(header.tensors),
     }
 
 
-def _made_up(header: Header, names: Mapping[str, str], *, rank: int, alpha: float | None) -> dict[str, Any]:
+def _made_up(header: Header, modules: Sequence[str], *, rank: int, alpha: float | None) -> dict[str, Any]:
     """The configuration of a one-file adapter: its own alpha, else what its metadata says, else diffusers' reading
     (alpha = rank). Refuses ranks and alphas that differ between layers."""
     stabilised = False
@@ -193,60 +204,12 @@ def _made_up(header: Header, names: Mapping[str, str], *, rank: int, alpha: floa
             alpha = float(said.get("lora_alpha", header.metadata.get("alpha", rank)))
     except (ValueError, AttributeError, TypeError) as error:
         raise _layout("its metadata does not say its alpha in numbers") from error
-    modules = {name.removeprefix(PREFIX).rsplit(".lora_", 1)[0] for name in names.values()}
     return {
         "peft_type": "LORA",
         "r": rank,
         "lora_alpha": alpha,
-        "target_modules": sorted(modules),
+        "target_modules": list(modules),
         "lora_dropout": 0.0,
         "use_rslora": stabilised,
         "bias": "none",
     }
-
-
-def write_renamed(
-    source: Path,
-    names: Mapping[str, str],
-    *,
-    into: Path,
-    metadata: Mapping[str, str] | None = None,
-    numbers: Mapping[str, float] | None = None,
-) -> None:
-    """Write those tensors of the safetensors file `source` that `names` gives a new name to the new file `into`, their
-    bytes untouched, and `numbers` behind them as fp32 scalars.
-
-    `metadata` is added to what the header holds. Blocking.
-    """
-    with source.open("rb") as stream, into.open("xb") as target:
-        length = int.from_bytes(stream.read(8), "little")
-        old = json.loads(stream.read(length))
-        entries: dict[str, Any] = {"__metadata__": {**old.pop("__metadata__", {}), **(metadata or {}), "format": "pt"}}
-        places, at = [], 0
-        for key, entry in sorted(old.items(), key=lambda item: item[1]["data_offsets"]):
-            if key in names:
-                begin, end = entry["data_offsets"]
-                entries[names[key]] = {**entry, "data_offsets": [at, at + end - begin]}
-                places.append((begin, end))
-                at += end - begin
-        for name in numbers or {}:
-            entries[name] = {"dtype": "F32", "shape": [], "data_offsets": [at, at + 4]}
-            at += 4
-        raw = json.dumps(entries, separators=(",", ":")).encode()
-        raw += b" " * (-len(raw) % 8)  # the format aligns the buffer to 8 bytes
-        target.write(len(raw).to_bytes(8, "little") + raw)
-        for begin, end in places:
-            stream.seek(8 + length + begin)
-            for start in range(begin, end, _CHUNK):
-                target.write(stream.read(min(_CHUNK, end - start)))
-        for value in (numbers or {}).values():
-            target.write(struct.pack("<f", value))
-
-
-def _layout(message: str) -> Invalid:
-    return Invalid(
-        message,
-        field="files",
-        reason="ADAPTER_LAYOUT",
-        remedy=f"send {CONFIG} and {WEIGHTS} as PEFT writes them, or one file as diffusers' save_lora_weights does",
-    )

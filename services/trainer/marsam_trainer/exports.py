@@ -9,13 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from marsam.catalog.models import Model
+from marsam.catalog.repository import load_model
 from marsam.core.errors import Corrupt, Invalid
 from marsam.diffusion import dialects, registry
+from marsam.diffusion.spec import FamilyFacts
 from marsam.store.blobs import Blobs
 from marsam.store.cache import Cache
 from marsam.store.content import digest_file, read_blob
-from marsam_trainer.adapters import CONFIG, WEIGHTS, write_renamed
-from marsam_trainer.weights import read_header
+from marsam_trainer import tensorfile
+from marsam_trainer.adapters import CONFIG, WEIGHTS
+from marsam_trainer.stored_headers import denoiser_tensors
+from marsam_trainer.tensorfile import Made, Stored
+from marsam_trainer.weights import Tensor
 
 FILES = {
     "diffusers": "pytorch_lora_weights.safetensors",
@@ -66,22 +71,19 @@ async def _one_file(blobs: Blobs, cache: Cache, model: Model, dialect: str, scra
     if CONFIG not in files or WEIGHTS not in files:
         raise Corrupt(f"{model.name} lacks {CONFIG} or {WEIGHTS}", reason="MODEL_LAYOUT", resource=model.name)
     config = json.loads(await read_blob(blobs, model.project, files[CONFIG].digest))
+    facts = registry.family_facts(model.family)
+    base: Mapping[str, Tensor] = {}
+    if dialects.needs_base(dialect) and model.base is not None:
+        base = await denoiser_tensors(blobs, await load_model(blobs, model.base))
     source = await cache.lay_out(blobs, model.project, [files[WEIGHTS]], scratch / "stored") / WEIGHTS
     target = scratch / FILES[dialect]
-    part = registry.family_facts(model.family).denoiser_folder
 
     def write() -> Exported:
-        header = read_header(source, name=WEIGHTS)
-        names, modules = {}, set()
-        for key in header.tensors:
-            module, _, half = key.removeprefix(dialects.PEFT).removesuffix(".weight").rpartition(".lora_")
-            names[key] = dialects.pair_key(dialect, part, module, half)
-            modules.add(module)
+        stored = Stored(source, name=WEIGHTS)
         alpha = _alpha(config)
-        numbers = {}
-        if dialects.has_alphas(dialect):
-            numbers = {dialects.alpha_key(dialect, part, module): alpha for module in sorted(modules)}
-        write_renamed(source, names, into=target, metadata=_told(config, part, alpha, numbers), numbers=numbers)
+        tensors = retold(dialect, facts, stored, base, alpha=alpha)
+        told = _metadata(config, facts, alpha, alphas=dialects.has_alphas(dialect))
+        tensorfile.write(target, tensors, metadata={**stored.header.metadata, **told})
         made = digest_file(target)
         return Exported(path=FILES[dialect], digest=made.digest, size=made.size, local=target)
 
@@ -92,16 +94,46 @@ async def _one_file(blobs: Blobs, cache: Cache, model: Model, dialect: str, scra
         await cache.trim()
 
 
+def retold(
+    dialect: str, facts: FamilyFacts, stored: Stored, base: Mapping[str, Tensor], *, alpha: float
+) -> dict[str, Made]:
+    """The tensors under the dialect's names. Layers that it holds in one share a pair of as many times the rank: lower
+    halves below one another, upper ones on the diagonal, zeros for a layer without a pair."""
+    modules = {key.removeprefix(dialects.PEFT).rpartition(".lora_")[0] for key in stored.header.tensors}
+    layers = {key.removesuffix(".weight") for key in base if key.endswith(".weight")}
+    tensors: dict[str, Made] = {}
+    for names in dialects.pairs(dialect, facts, modules, layers):
+        halves = {
+            part: [stored.whole(f"{dialects.PEFT}{part}.lora_{half}.weight") for half in "AB"]
+            for part in names.parts
+            if part in modules
+        }
+        down, up = next(iter(halves.values()))
+        if len(names.parts) > 1:
+            for part in names.parts:
+                height = halves[part][1].shape[0] if part in halves else base[f"{part}.weight"].shape[0]
+                halves.setdefault(
+                    part, [tensorfile.zeros(down, down.shape), tensorfile.zeros(up, (height, up.shape[1]))]
+                )
+            down = tensorfile.below([halves[part][0] for part in names.parts])
+            up = tensorfile.diagonal([halves[part][1] for part in names.parts])
+        tensors |= {names.down: down, names.up: up}
+        if dialects.has_alphas(dialect):
+            tensors[names.alpha] = tensorfile.number(alpha * len(names.parts))
+    return tensors
+
+
 def _alpha(config: Mapping[str, Any]) -> float:
     """Alpha as those read it who always divide it by the rank."""
     rank, alpha = int(config["r"]), float(config.get("lora_alpha", config["r"]))
     return alpha * sqrt(rank) if config.get("use_rslora") else alpha
 
 
-def _told(config: Mapping[str, Any], part: str, alpha: float, numbers: Mapping[str, float]) -> dict[str, str]:
+def _metadata(config: Mapping[str, Any], facts: FamilyFacts, alpha: float, *, alphas: bool) -> dict[str, str]:
     """The metadata: what sd-scripts writes where the file holds alphas, else what diffusers reads. It refuses both."""
-    if numbers:
-        network = {"module": "networks.lora", "dim": str(config["r"]), "alpha": f"{alpha:g}"}
+    if alphas:
+        module = facts.kohya.network if facts.kohya is not None else "networks.lora"
+        network = {"module": module, "dim": str(config["r"]), "alpha": f"{alpha:g}"}
         return {f"ss_network_{key}": value for key, value in network.items()}
-    told = {f"{part}.{key}": config[key] for key in _CONFIG_KEYS if key in config}
+    told = {f"{facts.denoiser_folder}.{key}": config[key] for key in _CONFIG_KEYS if key in config}
     return {"lora_adapter_metadata": json.dumps(told, sort_keys=True)}

@@ -19,15 +19,15 @@ from marsam.core.names import format_name
 from marsam.core.records import canonical, to_plain
 from marsam.diffusion import registry
 from marsam.jobs.requests import recall, remember
-from marsam.store import keys
 from marsam.store.blobs import Blobs
 from marsam.store.content import put_blob
 from marsam.telemetry import Log
 from marsam_trainer import layouts, licences
 from marsam_trainer.layouts import INDEX, Base, Folder, Found
 from marsam_trainer.reservations import Reservations
+from marsam_trainer.stored_headers import denoiser_tensors
 from marsam_trainer.uploads import Received
-from marsam_trainer.weights import MEDIA_TYPES, Tensor, header_length, inspect, parse_header
+from marsam_trainer.weights import MEDIA_TYPES, inspect
 
 _LOG = Log(__name__)
 _SCOPE = "import model"
@@ -200,19 +200,7 @@ class Importer:
                 reason="FAMILY_MISMATCH",
             )
         part = registry.family_facts(base.family).denoiser_folder
-        denoiser: dict[str, Tensor] = {}
-        for file in base.files:
-            if file.path.startswith(f"{part}/") and file.path.endswith(".safetensors"):
-                denoiser |= await self._tensors(base.project, file)
-        return Base(family=base.family, part=part, denoiser=denoiser)
-
-    async def _tensors(self, project: str, file: FileRef) -> dict[str, Tensor]:
-        """Names and shapes of a stored safetensors file; only its header is read."""
-        key = keys.blob(project, file.digest)
-        prefix = await self._blobs.get(key, start=0, length=8)
-        length = header_length(prefix, size=file.size, name=file.path)
-        raw = await self._blobs.get(key, start=8, length=length)
-        return dict(parse_header(raw, size=file.size, name=file.path).tensors)
+        return Base(family=base.family, part=part, denoiser=await denoiser_tensors(self._blobs, base))
 
     async def _store(self, order: ImportOrder, files: Mapping[str, Path]) -> list[FileRef]:
         stored = []

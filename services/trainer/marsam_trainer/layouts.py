@@ -105,7 +105,7 @@ def whole(folder: Folder, *, family: str) -> Found:
 def adapter(folder: Folder, *, base: Base, scratch: Path) -> Found:
     """Check an adapter in PEFT layout, or one file that can be turned into it under `scratch`. Raises `Invalid`."""
     shape, rewrite = read_adapter(
-        folder.files, folder.contents, part=base.part, denoiser=base.denoiser, scratch=scratch
+        folder.files, folder.contents, family=base.family, denoiser=base.denoiser, scratch=scratch
     )
     return Found(family=base.family, method="lora", params=shape, rewrite=rewrite)
 

@@ -136,6 +136,9 @@ def import_(
     size = console.size(_size(model))
     facts = f"{model.family}, {size}, licence {model.licence or 'not stated'}"
     console.out().print(f"{kind_name(model.kind)} {short(model.name)}: {facts}", markup=False)
+    if "keys" in model.params:
+        told = f"all {model.params['keys']:.0f} keys of the file matched, on {model.params['modules']:.0f} layers of "
+        console.out().print(f"{told}{short(model.base)}; none unknown, none dropped", markup=False)
 
 
 @app.command()

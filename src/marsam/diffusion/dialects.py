@@ -3,25 +3,35 @@
 PEFT's names, the ones Marsam stores, are `base_model.model.<module>.lora_{A,B}.weight`. One-file dialects:
 
 * `diffusers`: `<part>.<module>.lora_{A,B}.weight`, what `load_lora_weights` reads; its scale is in the header.
-* `kohya`: `lora_unet_<module, dots as underscores>.lora_{down,up}.weight` and `.alpha`, as sd-scripts writes it for
-  Stable Diffusion 1 and 2; ComfyUI, the web UIs and diffusers read it too. Of SDXL sd-scripts calls the layers by the
-  names of the original code, which this is not.
-* `comfyui`: for UNets the same names as kohya's; for transformers `transformer.<module>.lora_{A,B}.weight` and
-  `.alpha`, which ComfyUI maps onto its own layers (fused ones included) for the families that `FamilyFacts.comfyui`
-  marks.
+* `kohya`: `lora_unet_<their module, dots as underscores>.lora_{down,up}.weight` and `.alpha`, as sd-scripts writes it
+  (`spec.Kohya`): for Stable Diffusion 1 and 2 under diffusers' names, else under those of the original code, where
+  one layer may hold several of ours. ComfyUI, the web UIs and diffusers read it too.
+* `comfyui`: for UNets kohya's scheme over diffusers' names; for transformers `transformer.<module>.lora_{A,B}.weight`
+  and `.alpha`, which ComfyUI maps onto its own layers (fused ones included) for the families that
+  `FamilyFacts.comfyui` marks.
 
 In the last two the scale is alpha / rank, whatever rule it was trained with.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 
 from marsam.core.errors import Invalid, did_you_mean
 from marsam.diffusion.spec import FamilyFacts
 
 DIALECTS = ("comfyui", "diffusers", "kohya", "peft")
 PEFT = "base_model.model."
-_KOHYA = "lora_unet_"
-_HALVES = {"A": "down", "B": "up"}
+KOHYA = "lora_unet_"
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What a one-file dialect calls one pair. `parts` are the layers whose rows it holds, in order; mostly one."""
+
+    parts: tuple[str, ...]
+    down: str
+    up: str
+    alpha: str
 
 
 def check(dialect: str, facts: FamilyFacts) -> None:
@@ -31,10 +41,9 @@ def check(dialect: str, facts: FamilyFacts) -> None:
             f"unknown dialect '{dialect}'", reason="UNKNOWN_DIALECT", field="dialect",
             remedy=did_you_mean(dialect, DIALECTS),
         )  # fmt: skip
-    unet = facts.denoiser_folder == "unet"
-    if (dialect == "kohya" and not facts.kohya) or (dialect == "comfyui" and not (unet or facts.comfyui)):
-        named = facts.comfyui or unet
-        told = [name for name in DIALECTS if name in ("diffusers", "peft") or (name == "comfyui" and named)]
+    suited = {"comfyui": facts.comfyui or facts.denoiser_folder == "unet", "kohya": facts.kohya is not None}
+    if not suited.get(dialect, True):
+        told = [name for name in DIALECTS if suited.get(name, True)]
         raise Invalid(
             f"the dialect '{dialect}' has no names for the layers of {facts.name}", reason="DIALECT_UNSUITED",
             field="dialect", remedy=f"export as {' or '.join(told)}",
@@ -46,33 +55,58 @@ def has_alphas(dialect: str) -> bool:
     return dialect in ("comfyui", "kohya")
 
 
-def pair_key(dialect: str, part: str, module: str, half: str) -> str:
-    """The name of half 'A' or 'B' of a module's pair in a one-file dialect."""
-    if _flat(dialect, part):
-        return f"{flat(module)}.lora_{_HALVES[half]}.weight"
-    return f"{part}.{module}.lora_{half}.weight"
+def needs_base(dialect: str) -> bool:
+    """Whether the names depend on all layers of the base, not on the adapter's alone."""
+    return dialect == "kohya"
 
 
-def alpha_key(dialect: str, part: str, module: str) -> str:
-    """The name of a module's alpha."""
-    return f"{flat(module)}.alpha" if _flat(dialect, part) else f"{part}.{module}.alpha"
+def pairs(dialect: str, facts: FamilyFacts, modules: Collection[str], base: Collection[str]) -> list[Names]:
+    """The names of the pairs on `modules` in a one-file dialect that suits the family. `base` are the paths of all
+    layers of its denoiser (may be empty unless `needs_base`).
+
+    Raises `Invalid` (DIALECT_UNSUITED) when the dialect has no name for one of them.
+    """
+    if dialect == "kohya" and facts.kohya is not None:
+        theirs = {name: parts for name, parts in facts.kohya.layers(base).items() if not set(parts).isdisjoint(modules)}
+        nameless = sorted(set(modules).difference(*theirs.values()))
+        if nameless:
+            raise Invalid(
+                f"sd-scripts has no name for {len(nameless)} of the adapter's layers, {nameless[0]} first",
+                reason="DIALECT_UNSUITED", field="dialect", remedy="export as diffusers or comfyui",
+            )  # fmt: skip
+        return [_flat(name, parts) for name, parts in theirs.items()]
+    if dialect == "comfyui" and facts.denoiser_folder == "unet":
+        return [_flat(module, (module,)) for module in sorted(modules)]
+    stems = {module: f"{facts.denoiser_folder}.{module}" for module in sorted(modules)}
+    return [
+        Names((module,), f"{stem}.lora_A.weight", f"{stem}.lora_B.weight", f"{stem}.alpha")
+        for module, stem in stems.items()
+    ]
 
 
-def _flat(dialect: str, part: str) -> bool:
-    return dialect == "kohya" or (dialect == "comfyui" and part == "unet")
+def readable(facts: FamilyFacts, base: Collection[str]) -> Mapping[str, tuple[str, ...]]:
+    """Every name by which a dialect may call layers of a denoiser, without its prefix but kohya's → the layers. `base`
+    are the paths of all. What two of them would be called is left out."""
+    theirs: dict[str, tuple[str, ...]] = {layer: (layer,) for layer in base}
+    if facts.kohya is not None:
+        theirs = {**facts.kohya.layers(base), **theirs}
+    return {**_unambiguous((flat(name), parts) for name, parts in theirs.items()), **theirs}
 
 
 def flat(module: str) -> str:
-    """A UNet's module as kohya calls it."""
-    return _KOHYA + module.replace(".", "_")
+    """A module as kohya's scheme spells it."""
+    return KOHYA + module.replace(".", "_")
 
 
-def modules_by_flat_name(modules: Iterable[str]) -> Mapping[str, str]:
-    """Kohya's name → module, of all modules of a network; names that two modules share are left out."""
-    found: dict[str, str] = {}
+def _flat(name: str, parts: tuple[str, ...]) -> Names:
+    stem = flat(name)
+    return Names(parts, f"{stem}.lora_down.weight", f"{stem}.lora_up.weight", f"{stem}.alpha")
+
+
+def _unambiguous(names: Iterable[tuple[str, tuple[str, ...]]]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
     twice: set[str] = set()
-    for module in modules:
-        name = flat(module)
-        if found.setdefault(name, module) != module:
+    for name, parts in names:
+        if found.setdefault(name, parts) != parts:
             twice.add(name)
-    return {name: module for name, module in found.items() if name not in twice}
+    return {name: parts for name, parts in found.items() if name not in twice}

@@ -8,7 +8,7 @@ Time has one convention everywhere outside a family: `t` is a float64 tensor of 
 float64 so that a family recovers its own integer or fractional timestep exactly.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -62,6 +62,19 @@ class Quantisation:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Kohya:
+    """How sd-scripts (kohya) names a denoiser's layers: as the original code does, which may hold several of ours in
+    one.
+
+    `network` is its module for adapters. `layers` takes the paths of all layers of a denoiser and gives its path of
+    each it knows → ours whose output rows it holds, in that order.
+    """
+
+    network: str
+    layers: Callable[[Collection[str]], Mapping[str, tuple[str, ...]]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class FamilyFacts:
     """What is true of every base of a family.
 
@@ -90,8 +103,8 @@ class FamilyFacts:
     readers: tuple[str, ...] = ()
     """Folders of the tokenizers whose encoders reach the attention layers: a caption is read when one of them reads it.
     All tokenizers when empty; families with an encoder that only gives a pooled vector leave that one's out."""
-    kohya: bool = False
-    """Whether sd-scripts calls this UNet's layers as diffusers does."""
+    kohya: Kohya | None = None
+    """How sd-scripts names this family's layers; None where it trains no such denoiser."""
     comfyui: bool = False
     """Whether ComfyUI reads adapters of this transformer by diffusers' names of its layers."""
     idle: tuple[str, ...] = ()

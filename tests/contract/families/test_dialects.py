@@ -1,7 +1,6 @@
 """An exported adapter is read by the other library and predicts what it did here; what comes back is the same."""
 
-import asyncio
-from datetime import UTC, datetime
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,76 +8,23 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 from marsam_trainer.adapters import read_adapter
-from marsam_trainer.exports import FILES, export
-from marsam_trainer.weights import Content, Tensor, read_header
+from marsam_trainer.exports import FILES
+from marsam_trainer.weights import Content
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from marsam.catalog.files import FileRef
-from marsam.catalog.models import Model
 from marsam.core.errors import Invalid
-from marsam.diffusion import dialects, registry
-from marsam.store.cache import Cache
-from marsam.store.content import put_blob
-from marsam.store.folder import FolderBlobs
+from marsam.diffusion import registry
 from tests.contract.families import rig as rigs
+from tests.contract.families.tuned import Tuned
 
 pytestmark = pytest.mark.slow
 every_family = pytest.mark.parametrize("name", registry.families())
+stabilised_or_not = pytest.mark.parametrize("params", [{}, {"rank_stabilised": True}], ids=["plain", "stabilised"])
 UNETS = [name for name in registry.families() if registry.family_facts(name).denoiser_folder == "unet"]
-BASE = "projects/p/models/b"
 
 
-class Tuned:
-    """A family's tiny base tuned for a few steps, its adapter stored as a model."""
-
-    def __init__(self, base: Path, name: str, folder: Path, **params: Any) -> None:
-        self.base, self.folder = base, folder
-        self.rig = rigs.load(base, name, "lora", params=params)
-        loop = rigs.loop(self.rig, steps=4)
-        while not loop.done:
-            loop.step()
-        self.said = rigs.predict(self.rig.family, self.rig.parts)
-        self.rig.method.save(self.rig.denoiser, folder / "adapter", metadata={})
-        self.blobs = FolderBlobs(folder / "store")
-
-    @property
-    def part(self) -> str:
-        return self.rig.family.facts.denoiser_folder
-
-    def exported(self, dialect: str) -> Path:
-        """The adapter's one file in a dialect."""
-
-        async def work() -> Path:
-            files = []
-            for path in sorted((self.folder / "adapter").iterdir()):
-                stored = await put_blob(self.blobs, "p", path)
-                files.append(FileRef(path=path.name, digest=stored.digest, size=stored.size))
-            model = Model(
-                name="projects/p/models/a", kind="adapter", create_time=datetime.now(UTC), files=tuple(files),
-                family=self.rig.family.facts.name, method="lora", base=BASE, base_digest=f"sha256:{'0' * 64}",
-            )  # fmt: skip
-            scratch = self.folder / dialect
-            scratch.mkdir()
-            (one,) = await export(self.blobs, Cache(self.folder / "cache"), model, dialect=dialect, scratch=scratch)
-            assert one.local is not None
-            return one.local
-
-        return asyncio.run(work())
-
-    def says(self, denoiser: Any) -> torch.Tensor:
-        """What another denoiser says of the same."""
-        return rigs.predict(self.rig.family, rigs.with_denoiser(self.rig.parts, denoiser))
-
-    def denoiser_tensors(self) -> dict[str, Tensor]:
-        return {
-            key: tensor
-            for file in (self.base / self.part).glob("*.safetensors")
-            for key, tensor in read_header(file, name=file.name).tensors.items()
-        }
-
-
-@pytest.mark.parametrize("params", [{}, {"rank_stabilised": True}], ids=["plain", "stabilised"])
+@stabilised_or_not
 @every_family
 def test_diffusers_reads_its_own_dialect(
     bases: dict[str, Path], name: str, tmp_path: Path, params: dict[str, Any]
@@ -96,37 +42,41 @@ def test_peft_reads_its_own(bases: dict[str, Path], name: str, tmp_path: Path) -
     assert torch.equal(tuned.says(theirs), tuned.said)
 
 
-@pytest.mark.parametrize("params", [{}, {"rank_stabilised": True}], ids=["plain", "stabilised"])
-@pytest.mark.parametrize("dialect", ["kohya", "comfyui"])
+def with_changes(plain: Any, file: Path, stem: Callable[[str], str]) -> Any:
+    """`plain` after what sd-scripts and ComfyUI compute, W + alpha / rank · up · down, for the layers that `stem`
+    gives the names of. Every tensor of the file is used."""
+    tensors = load_file(file)
+    for path, layer in plain.named_modules():
+        names = [f"{stem(path)}.{half}.weight" for half in ("lora_A", "lora_B", "lora_down", "lora_up")]
+        halves = [tensors.pop(name) for name in names if name in tensors]
+        if halves:
+            down, up = halves
+            change = (up.flatten(1) @ down.flatten(1)) * (tensors.pop(f"{stem(path)}.alpha") / down.shape[0])
+            layer.weight.data += change.view(layer.weight.shape)
+    assert tensors == {}
+    return plain
+
+
+@stabilised_or_not
 @every_family
-def test_a_scale_in_the_file_is_alpha_by_rank(
-    bases: dict[str, Path], name: str, tmp_path: Path, dialect: str, params: dict[str, Any]
-) -> None:
+def test_what_comfyui_computes(bases: dict[str, Path], name: str, tmp_path: Path, params: dict[str, Any]) -> None:
     tuned = Tuned(bases[name], name, tmp_path, **params)
     try:
-        file = tuned.exported(dialect)
+        file = tuned.exported("comfyui")
     except Invalid as error:
-        assert error.reason == "DIALECT_UNSUITED"
-        assert "diffusers" in error.remedy
-        facts = tuned.rig.family.facts
-        assert not (facts.kohya if dialect == "kohya" else facts.comfyui or tuned.part == "unet")
+        assert (error.reason, error.remedy) == ("DIALECT_UNSUITED", "export as diffusers or peft")
+        assert not tuned.rig.family.facts.comfyui
         return
-    # What sd-scripts and ComfyUI compute: W + alpha / rank · up · down.
-    tensors, plain = load_file(file), rigs.plain(tuned.rig).denoiser
-    for path, layer in plain.named_modules():
-        names = [dialects.pair_key(dialect, tuned.part, path, half) for half in "AB"]
-        if names[0] not in tensors:
-            continue
-        down, up = (tensors.pop(each) for each in names)
-        alpha = tensors.pop(dialects.alpha_key(dialect, tuned.part, path))
-        change = (up.flatten(1) @ down.flatten(1)) * (alpha / down.shape[0])
-        layer.weight.data += change.view(layer.weight.shape)
-    assert tensors == {}
+    unet = tuned.part == "unet"
+    plain = with_changes(
+        rigs.plain(tuned.rig).denoiser, file,
+        lambda path: f"lora_unet_{path.replace('.', '_')}" if unet else f"transformer.{path}",
+    )  # fmt: skip
     torch.testing.assert_close(tuned.says(plain), tuned.said, atol=1e-5, rtol=1e-3)
 
 
 @pytest.mark.parametrize("name", UNETS)
-def test_diffusers_reads_kohyas_names_too(bases: dict[str, Path], name: str, tmp_path: Path) -> None:
+def test_diffusers_reads_comfyuis_names_too(bases: dict[str, Path], name: str, tmp_path: Path) -> None:
     tuned = Tuned(bases[name], name, tmp_path)
     pipeline = DiffusionPipeline.from_pretrained(bases[name], local_files_only=True)
     pipeline.load_lora_weights(tuned.exported("comfyui"))
@@ -145,7 +95,7 @@ def test_what_comes_back_is_the_same(
     except Invalid:
         return
     parameters, rewritten = read_adapter(
-        {file.name: file}, {file.name: Content.SAFETENSORS}, part=tuned.part, denoiser=tuned.denoiser_tensors(),
+        {file.name: file}, {file.name: Content.SAFETENSORS}, family=name, denoiser=tuned.denoiser_tensors(),
         scratch=tmp_path / "back",
     )  # fmt: skip
     assert rewritten is not None

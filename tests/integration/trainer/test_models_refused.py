@@ -134,13 +134,16 @@ async def test_streams_that_begin_otherwise_than_with_a_header_are_refused(share
         ({f"{PEFT}.lora_A.weight": A}, "ADAPTER_LAYOUT"),
         ({f"{PEFT}.lora_A.weight": A, f"{PEFT}.lora_B.weight": np.zeros((8, 3), np.float32)}, "ADAPTER_LAYOUT"),
         ({f"{PEFT}.lora_A.weight": A[:, :5], f"{PEFT}.lora_B.weight": B}, "BASE_MISMATCH"),
-        ({"base_model.model.nowhere.lora_A.weight": A, "base_model.model.nowhere.lora_B.weight": B}, "BASE_MISMATCH"),
+        (
+            {"base_model.model.nowhere.lora_A.weight": A, "base_model.model.nowhere.lora_B.weight": B},
+            "ADAPTER_LAYERS_UNKNOWN",
+        ),
         ({"lora_unet_down_blocks_0.lora_down.weight": A}, "ADAPTER_LAYERS_UNKNOWN"),
         (
             {**PAIR, "lora_unet_x.alpha": np.array(4, np.float32)},
             "ADAPTER_LAYERS_UNKNOWN",
         ),
-        ({**PAIR, "y.alpha": np.array(4, np.float32)}, "ADAPTER_LAYOUT"),
+        ({**PAIR, "y.alpha": np.array(4, np.float32)}, "ADAPTER_LAYERS_UNKNOWN"),
         ({"text_encoder.x.lora_A.weight": A, "text_encoder.x.lora_B.weight": B}, "ADAPTER_TEXT_ENCODER"),
         ({"w": A}, "ADAPTER_LAYOUT"),
     ],

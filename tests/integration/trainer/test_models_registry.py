@@ -76,7 +76,7 @@ async def test_an_import_said_again_is_answered_when_what_it_named_is_gone(servi
 async def test_an_adapter_in_pefts_layout(service: Service) -> None:
     model = await service.send(header("adapter", base=BASE), adapter_files())
     assert (model.family, model.method, model.base, model.licence) == ("sd1", "lora", BASE, "Apache-2.0")
-    assert dict(model.params) == {"rank": 2.0, "alpha": 4.0, "rank_stabilised": False, "modules": 1.0}
+    assert dict(model.params) == {"rank": 2.0, "alpha": 4.0, "rank_stabilised": False, "modules": 1.0, "keys": 2.0}
     assert await exported(service, model.name, "peft") == adapter_files()
 
 
@@ -106,7 +106,7 @@ async def test_an_adapter_in_kohyas_dialect_goes_out_and_comes_back(service: Ser
     assert set(tensors) == {f"{flat}.lora_down.weight", f"{flat}.lora_up.weight", f"{flat}.alpha"}
     assert float(tensors[f"{flat}.alpha"]) == 4.0
     back = await service.send(header("adapter", "two", base=BASE), out)
-    assert dict(back.params) == dict(model.params)
+    assert dict(back.params) == dict(model.params) | {"keys": 3.0}
     stored = await exported(service, back.name, "")
     assert load_safetensors(stored["adapter_model.safetensors"])[f"{PEFT}.lora_B.weight"].tolist() == B.tolist()
     assert json.loads(stored["adapter_config.json"])["lora_alpha"] == 4

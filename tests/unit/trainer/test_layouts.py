@@ -55,7 +55,7 @@ def test_an_adapter_whose_alpha_is_no_number_is_refused(tmp_path: Path, alpha: o
         read_adapter(
             {WEIGHTS: weights, CONFIG: config},
             {WEIGHTS: Content.SAFETENSORS, CONFIG: Content.JSON},
-            part="unet",
+            family="sd1",
             denoiser={"layer.weight": Tensor(dtype="F32", shape=(3, 4))},
             scratch=tmp_path / "made",
         )

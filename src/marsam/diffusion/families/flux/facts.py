@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 
 from marsam.diffusion import basefiles
+from marsam.diffusion.originals import by_block
 from marsam.diffusion.schedule import Flow, line_through
-from marsam.diffusion.spec import BaseFacts, FamilyFacts
+from marsam.diffusion.spec import BaseFacts, FamilyFacts, Kohya
 
 # Both kinds of block name these alike; `add_*` and `to_add_out` are the caption's side of the blocks with two streams.
 _ATTENTION = (
@@ -18,6 +19,35 @@ PATCH = 2
 
 _LONGEST, _LONGEST_DISTILLED = 512, 256
 """T5 tokens that the maker trained dev and schnell with (its own `load_t5`, and diffusers' FLUX page)."""
+
+_ORIGINAL: Mapping[str, tuple[str, ...]] = {
+    "img_in": ("x_embedder",),
+    "txt_in": ("context_embedder",),
+    "time_in.in_layer": ("time_text_embed.timestep_embedder.linear_1",),
+    "time_in.out_layer": ("time_text_embed.timestep_embedder.linear_2",),
+    "vector_in.in_layer": ("time_text_embed.text_embedder.linear_1",),
+    "vector_in.out_layer": ("time_text_embed.text_embedder.linear_2",),
+    "guidance_in.in_layer": ("time_text_embed.guidance_embedder.linear_1",),
+    "guidance_in.out_layer": ("time_text_embed.guidance_embedder.linear_2",),
+    "double_blocks.{}.img_mod.lin": ("transformer_blocks.{}.norm1.linear",),
+    "double_blocks.{}.txt_mod.lin": ("transformer_blocks.{}.norm1_context.linear",),
+    "double_blocks.{}.img_attn.qkv": tuple(f"transformer_blocks.{{}}.attn.to_{one}" for one in "qkv"),
+    "double_blocks.{}.txt_attn.qkv": tuple(f"transformer_blocks.{{}}.attn.add_{one}_proj" for one in "qkv"),
+    "double_blocks.{}.img_attn.proj": ("transformer_blocks.{}.attn.to_out.0",),
+    "double_blocks.{}.txt_attn.proj": ("transformer_blocks.{}.attn.to_add_out",),
+    "double_blocks.{}.img_mlp.0": ("transformer_blocks.{}.ff.net.0.proj",),
+    "double_blocks.{}.img_mlp.2": ("transformer_blocks.{}.ff.net.2",),
+    "double_blocks.{}.txt_mlp.0": ("transformer_blocks.{}.ff_context.net.0.proj",),
+    "double_blocks.{}.txt_mlp.2": ("transformer_blocks.{}.ff_context.net.2",),
+    "single_blocks.{}.modulation.lin": ("single_transformer_blocks.{}.norm.linear",),
+    "single_blocks.{}.linear1": (
+        *(f"single_transformer_blocks.{{}}.attn.to_{one}" for one in "qkv"),
+        "single_transformer_blocks.{}.proj_mlp",
+    ),
+    "single_blocks.{}.linear2": ("single_transformer_blocks.{}.proj_out",),
+    "final_layer.linear": ("proj_out",),
+}
+"""The makers' names (black-forest-labs/flux). The last modulation is left out: its halves change places."""
 
 FACTS = FamilyFacts(
     name="flux",
@@ -40,6 +70,7 @@ FACTS = FamilyFacts(
         "tokenizer_2/tokenizer_config.json",
     ),
     denoiser_folder="transformer",
+    kohya=Kohya(network="networks.lora_flux", layers=by_block(_ORIGINAL)),
     comfyui=True,
     text_folders=("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"),
     # CLIP gives a pooled vector only.

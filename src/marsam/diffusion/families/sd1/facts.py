@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from marsam.diffusion import basefiles
-from marsam.diffusion.spec import BaseFacts, FamilyFacts
+from marsam.diffusion.spec import BaseFacts, FamilyFacts, Kohya
 
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 
@@ -29,7 +29,8 @@ FACTS = FamilyFacts(
         "tokenizer/tokenizer_config.json",
     ),
     denoiser_folder="unet",
-    kohya=True,
+    # sd-scripts trains diffusers' own UNet here.
+    kohya=Kohya(network="networks.lora", layers=lambda layers: {layer: (layer,) for layer in layers}),
     text_folders=("text_encoder", "tokenizer"),
 )
 

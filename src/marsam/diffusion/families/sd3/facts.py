@@ -4,10 +4,34 @@ torch."""
 from collections.abc import Mapping
 
 from marsam.diffusion import basefiles, schedule
-from marsam.diffusion.spec import BaseFacts, FamilyFacts
+from marsam.diffusion.originals import by_block
+from marsam.diffusion.spec import BaseFacts, FamilyFacts, Kohya
 
 _JOINT = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 _MLP = ("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2")
+
+_ORIGINAL: Mapping[str, tuple[str, ...]] = {
+    "x_embedder.proj": ("pos_embed.proj",),
+    "context_embedder": ("context_embedder",),
+    "t_embedder.mlp.0": ("time_text_embed.timestep_embedder.linear_1",),
+    "t_embedder.mlp.2": ("time_text_embed.timestep_embedder.linear_2",),
+    "y_embedder.mlp.0": ("time_text_embed.text_embedder.linear_1",),
+    "y_embedder.mlp.2": ("time_text_embed.text_embedder.linear_2",),
+    "joint_blocks.{}.x_block.attn.qkv": tuple(f"transformer_blocks.{{}}.attn.to_{one}" for one in "qkv"),
+    "joint_blocks.{}.x_block.attn.proj": ("transformer_blocks.{}.attn.to_out.0",),
+    "joint_blocks.{}.x_block.attn2.qkv": tuple(f"transformer_blocks.{{}}.attn2.to_{one}" for one in "qkv"),
+    "joint_blocks.{}.x_block.attn2.proj": ("transformer_blocks.{}.attn2.to_out.0",),
+    "joint_blocks.{}.x_block.adaLN_modulation.1": ("transformer_blocks.{}.norm1.linear",),
+    "joint_blocks.{}.x_block.mlp.fc1": ("transformer_blocks.{}.ff.net.0.proj",),
+    "joint_blocks.{}.x_block.mlp.fc2": ("transformer_blocks.{}.ff.net.2",),
+    "joint_blocks.{}.context_block.attn.qkv": tuple(f"transformer_blocks.{{}}.attn.add_{one}_proj" for one in "qkv"),
+    "joint_blocks.{}.context_block.attn.proj": ("transformer_blocks.{}.attn.to_add_out",),
+    "joint_blocks.{}.context_block.mlp.fc1": ("transformer_blocks.{}.ff_context.net.0.proj",),
+    "joint_blocks.{}.context_block.mlp.fc2": ("transformer_blocks.{}.ff_context.net.2",),
+    "final_layer.linear": ("proj_out",),
+}
+"""The makers' names (Stability's sd3-ref). The caption's modulations are left out: in the last block and behind it
+their halves change places."""
 
 FACTS = FamilyFacts(
     name="sd3",
@@ -31,6 +55,7 @@ FACTS = FamilyFacts(
         basefiles.INDEX,
     ),
     denoiser_folder="transformer",
+    kohya=Kohya(network="networks.lora_sd3", layers=by_block(_ORIGINAL)),
     comfyui=True,
     # The index says whether there is a third encoder.
     text_folders=(

@@ -1,11 +1,57 @@
 """What is true of Stable Diffusion XL (arXiv 2307.01952), and how a base's JSON files are read. Imports no torch."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 
 from marsam.diffusion import basefiles
-from marsam.diffusion.spec import BaseFacts, FamilyFacts
+from marsam.diffusion.spec import BaseFacts, FamilyFacts, Kohya
 
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+
+_IN_BLOCK = re.compile(r"(down|up)_blocks\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)")
+_IN_THE_MIDDLE = re.compile(r"mid_block\.(resnets|attentions)\.(\d+)\.(.+)")
+_IN_RESNET = {"conv1": "in_layers.2", "conv2": "out_layers.3", "time_emb_proj": "emb_layers.1",
+              "conv_shortcut": "skip_connection"}  # fmt: skip
+_OUTSIDE = {
+    "conv_in": "input_blocks.0.0",
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
+    "conv_out": "out.2",
+}
+
+
+def original(layers: Collection[str]) -> Mapping[str, tuple[str, ...]]:
+    """The makers' names (Stability's generative-models): blocks of one list, counted through."""
+    pairs = 1 + max(
+        (int(found[4]) for layer in layers if (found := _IN_BLOCK.fullmatch(layer)) and found[3] == "resnets"),
+        default=0,
+    )  # of resnets and attentions in a block on the way up; one less on the way down, where a resizer follows
+    named = {}
+    for layer in layers:
+        theirs = _OUTSIDE.get(layer)
+        if (found := _IN_THE_MIDDLE.fullmatch(layer)) is not None:
+            kind, number, rest = found.groups()
+            place = 1 if kind == "attentions" else 2 * int(number)
+            theirs = f"middle_block.{place}.{_IN_RESNET.get(rest, rest)}"
+        elif (found := _IN_BLOCK.fullmatch(layer)) is not None:
+            way, block, kind, number, rest = found.groups()
+            first = int(block) * pairs
+            match kind:
+                case "downsamplers":
+                    theirs = f"input_blocks.{first + pairs}.0.op"
+                case "upsamplers":
+                    attends = any(one.startswith(f"up_blocks.{block}.attentions.") for one in layers)
+                    theirs = f"output_blocks.{first + pairs - 1}.{2 if attends else 1}.{rest}"
+                case _:
+                    side, at = ("input", first + 1) if way == "down" else ("output", first)
+                    inside = "0" if kind == "resnets" else "1"
+                    theirs = f"{side}_blocks.{at + int(number)}.{inside}.{_IN_RESNET.get(rest, rest)}"
+        if theirs is not None:
+            named[theirs] = (layer,)
+    return named
+
 
 FACTS = FamilyFacts(
     name="sdxl",
@@ -32,6 +78,7 @@ FACTS = FamilyFacts(
         basefiles.INDEX,
     ),
     denoiser_folder="unet",
+    kohya=Kohya(network="networks.lora", layers=original),
     # The index says what the empty caption is.
     text_folders=("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", basefiles.INDEX),
 )
