@@ -83,7 +83,7 @@ class Bench:
         began = time.monotonic()
         samples = self._encode(family, parts)
         self.encode_seconds = time.monotonic() - began
-        trained = method.attach(parts.denoiser, family.facts, params, seed=SEED)
+        trained = method.attach({family.facts.denoiser_folder: parts.denoiser}, family.facts, params, seed=SEED)
         feed = Feed(
             samples, schedule.of(parts.facts, self.side, self.side), seed=SEED, batch_size=BATCH, caption_dropout=0.0
         )

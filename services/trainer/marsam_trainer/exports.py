@@ -70,6 +70,13 @@ async def _one_file(blobs: Blobs, cache: Cache, model: Model, dialect: str, scra
     files = {file.path: file for file in model.files}
     if CONFIG not in files or WEIGHTS not in files:
         raise Corrupt(f"{model.name} lacks {CONFIG} or {WEIGHTS}", reason="MODEL_LAYOUT", resource=model.name)
+    if any(path.endswith(f"/{CONFIG}") for path in files):
+        raise Invalid(
+            f"{model.name} changes a text encoder too, which this dialect does not tell yet",
+            reason="DIALECT_UNSUITED",
+            field="dialect",
+            remedy="export it as peft",
+        )
     config = json.loads(await read_blob(blobs, model.project, files[CONFIG].digest))
     facts = registry.family_facts(model.family)
     base: Mapping[str, Tensor] = {}

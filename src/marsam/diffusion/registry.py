@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from marsam.core.errors import Invalid, Violation, did_you_mean, unknown_name
+from marsam.diffusion import tuned
 from marsam.diffusion.basefiles import read_json
 from marsam.diffusion.spec import BaseFacts, Family, FamilyFacts, Method, Objective, Setting
 
@@ -105,6 +106,7 @@ def method_params(name: str, given: Mapping[str, Any], *, family: str) -> dict[s
             faults.extend(error.violations)
     if faults:
         raise Invalid(faults[0].message, reason=faults[0].reason, field=faults[0].field, violations=faults)
+    tuned.check(values, method(name).facts, facts)
     return values
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from marsam.core.errors import Invalid
+from marsam.diffusion.encoders import TunedEncoder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -108,6 +109,8 @@ class FamilyFacts:
     comfyui: bool = False
     """Whether ComfyUI reads adapters of this transformer by diffusers' names of its layers."""
     idle: tuple[str, ...] = ()
+    encoders: Mapping[str, TunedEncoder] = field(default_factory=dict)
+    """The text encoders that can be tuned, by their folders."""
 
     def __post_init__(self) -> None:
         if self.default_targets not in self.targets:
@@ -261,7 +264,7 @@ class Family(Protocol):
 
     def encode_text(self, parts: Components, captions: Sequence[str]) -> Conditioning:
         """Conditioning of B captions, on the parts' device; marks are stripped (`text.plain`), length is the base's
-        own."""
+        own. Gradients go through it to what trains of an encoder, where they are asked for."""
 
     def encode_image(self, parts: Components, pixels: "Tensor") -> "Tensor":
         """(B, 3, H, W) float in [-1, 1] → latents (B, C, H/f, W/f), scaled: the posterior's mean, so that it can be
@@ -291,7 +294,7 @@ class Objective(Protocol):
 
 
 class Kind(StrEnum):
-    """What a method leaves behind: an adapter beside the base, or a denoiser in the base's place."""
+    """What a method leaves behind: an adapter beside the base, or parts in the place of the base's."""
 
     ADAPTER = "adapter"
     FULL = "full"
@@ -331,15 +334,17 @@ class Method(Protocol):
         """How the frozen base must be held; known before any weight is loaded."""
 
     def attach(
-        self, denoiser: "Module", family: FamilyFacts, params: Mapping[str, Any], *, seed: int
+        self, modules: Mapping[str, "Module"], family: FamilyFacts, params: Mapping[str, Any], *, seed: int
     ) -> dict[str, "Parameter"]:
-        """Make the denoiser trainable in place and return what trains, by name, fp32. At step 0 its output equals the
-        base's.
+        """Make what is tuned of a base (`tuned.modules`) trainable in place and return what trains, by name
+        (`tuned.named`), fp32. At step 0 its output equals the base's.
 
         `params` are checked values (see `registry.method_params`). The same seed gives the same initial values. On
         the meta device only shapes are made, which is how a plan is computed.
         """
 
-    def save(self, denoiser: "Module", folder: Path, *, metadata: Mapping[str, str]) -> tuple[str, ...]:
-        """Write the artifact under `folder` and return its relative paths. `metadata` goes into the safetensors
-        header."""
+    def save(
+        self, modules: Mapping[str, "Module"], family: FamilyFacts, folder: Path, *, metadata: Mapping[str, str]
+    ) -> tuple[str, ...]:
+        """Write the artifact under `folder` and return its relative paths: those of parts that take the place of the
+        base's as they lie in the base. `metadata` goes into the safetensors headers."""

@@ -10,7 +10,7 @@ import torch
 from marsam_trainer.run.feed import Feed, TrainingSet
 from marsam_trainer.run.loop import Loop, Plan
 
-from marsam.diffusion import registry, schedule
+from marsam.diffusion import registry, schedule, tuned
 from marsam.diffusion.lanes.net import Lanes
 from marsam.diffusion.sampling import Picture, Walk, join, sample
 from marsam.diffusion.spec import ALL_PARTS, BaseFacts, Components, Conditioning, Family, Method, Part, Precision
@@ -21,6 +21,7 @@ PARAMS: Mapping[str, Mapping[str, Any]] = {
     "qlora": {"rank": 4, "alpha": 8.0, "targets": "all"},
     "full": {},
 }
+WITH_TEXT: Mapping[str, Any] = {"text_encoders": True}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,11 @@ class Rig:
     @property
     def denoiser(self) -> Any:
         return self.parts.denoiser
+
+    def save(self, folder: Path, **metadata: str) -> tuple[str, ...]:
+        """Write the method's artifact."""
+        modules = tuned.modules(self.parts, self.family.facts, self.method.facts, self.params)
+        return self.method.save(modules, self.family.facts, folder, metadata=metadata)
 
     @property
     def side(self) -> int:
@@ -61,7 +67,7 @@ def load(
     net, how = registry.family(family), registry.method(method)
     values = registry.method_params(method, {**PARAMS[method], **(params or {})}, family=family)
     parts = net.load(source, parts=ALL_PARTS, precision=precision, quantisation=how.quantisation(values))
-    trained = how.attach(parts.denoiser, net.facts, values, seed=7)
+    trained = how.attach(tuned.modules(parts, net.facts, how.facts, values), net.facts, values, seed=7)
     return Rig(family=net, method=how, source=source, params=values, parts=parts, trained=trained)
 
 
@@ -79,12 +85,16 @@ def training_set(rig: Rig, count: int = 5) -> TrainingSet:
     """A few random pictures with captions, encoded."""
     generator = torch.Generator().manual_seed(3)
     pixels = torch.rand((count, 3, rig.side, rig.side), generator=generator) * 2 - 1
-    texts = join([rig.family.encode_text(rig.parts, [""]), rig.family.encode_text(rig.parts, PROMPTS)])
+    words = ("", *PROMPTS) if rig.params["text_encoders"] else ()
+    texts = Conditioning()
+    if not words:
+        texts = join([rig.family.encode_text(rig.parts, [""]), rig.family.encode_text(rig.parts, PROMPTS)])
     return TrainingSet(
         keys=tuple(f"picture-{row}" for row in range(count)),
         latents=rig.family.encode_image(rig.parts, pixels),
         texts=texts,
         captions=tuple((1 + row % 3, 1 + (row + 1) % 3) for row in range(count)),
+        wordings=words,
     )
 
 

@@ -23,7 +23,7 @@ from tests.contract.families import rig as rigs
 def saved(bases: dict[str, Path], tmp_path: Path) -> Path:
     """A folder with an adapter for the sd1 base."""
     rig = rigs.load(bases["sd1"], "sd1", "lora")
-    rig.method.save(rig.denoiser, tmp_path, metadata={})
+    rig.save(tmp_path)
     return tmp_path
 
 

@@ -165,7 +165,7 @@ def test_saved_and_loaded_gives_the_same_output(
     base = rigs.plain(rig)
     untuned = rigs.predict(rig.family, base)
     assert float((tuned - untuned).abs().max()) > 1e-3
-    paths = rig.method.save(rig.denoiser, tmp_path / "artifact", metadata={"note": "x"})
+    paths = rig.save(tmp_path / "artifact", note="x")
     assert all((tmp_path / "artifact" / path).is_file() for path in paths)
     if rig.method.facts.kind is Kind.ADAPTER:
         adapter = adapters.read(tmp_path / "artifact")
@@ -190,7 +190,7 @@ def _overlay(rig: rigs.Rig, tmp_path: Path):  # type: ignore[no-untyped-def]
 
     folder = tmp_path / "overlay"
     shutil.copytree(rig.source, folder)
-    shutil.copytree(tmp_path / "artifact", folder / rig.family.facts.denoiser_folder, dirs_exist_ok=True)
+    shutil.copytree(tmp_path / "artifact", folder, dirs_exist_ok=True)
     return rig.family.load(folder)
 
 
@@ -202,7 +202,7 @@ def test_a_picture_changes_with_an_adapter_and_returns_without_it(
     loop = rigs.loop(rig, steps=4)
     while not loop.done:
         loop.step()
-    rig.method.save(rig.denoiser, tmp_path, metadata={})
+    rig.save(tmp_path)
     parts = rig.family.load(bases[family])
     picture = Picture(prompt="a red kite", seed=4, width=rig.side, height=rig.side, steps=4)
     before = sample(rig.family, parts, [picture])

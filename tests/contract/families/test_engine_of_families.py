@@ -44,7 +44,7 @@ async def test_what_is_drawn_together_is_what_each_would_be_alone(
     loop = rigs.loop(rig, steps=4)
     while not loop.done:
         loop.step()
-    rig.method.save(rig.denoiser, tmp_path, metadata={})
+    rig.save(tmp_path)
     adapter = adapters.read(tmp_path)
     family = registry.family(name)
     facts = family.load(bases[name], parts=frozenset()).facts

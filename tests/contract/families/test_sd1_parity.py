@@ -98,7 +98,7 @@ def test_an_adapter_loads_with_peft_alone(bases: dict[str, Path], tmp_path: Path
     loop = rigs.loop(rig, steps=4)
     while not loop.done:
         loop.step()
-    rig.method.save(rig.denoiser, tmp_path, metadata={})
+    rig.save(tmp_path)
     unet = UNet2DConditionModel.from_pretrained(bases["sd1"] / "unet").eval()
     theirs = rigs.with_denoiser(rig.parts, PeftModel.from_pretrained(unet, tmp_path).base_model.model)
     assert torch.equal(rigs.predict(rig.family, theirs), rigs.predict(rig.family, rig.parts))
@@ -109,7 +109,7 @@ def test_a_full_model_loads_with_diffusers_alone(bases: dict[str, Path], tmp_pat
     loop = rigs.loop(rig, steps=2)
     while not loop.done:
         loop.step()
-    rig.method.save(rig.denoiser, tmp_path, metadata={})
+    rig.save(tmp_path)
     theirs = rigs.with_denoiser(rig.parts, UNet2DConditionModel.from_pretrained(tmp_path).eval())
     assert torch.equal(rigs.predict(rig.family, theirs), rigs.predict(rig.family, rig.parts))
 

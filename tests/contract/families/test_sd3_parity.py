@@ -216,8 +216,9 @@ def test_a_base_of_the_older_shape_is_trained_and_left_alone_where_nothing_liste
     idle = {}
     for world in ("3.0", "3.5"):
         denoiser = registry.family("sd3").load(worlds[world], parts=frozenset({Part.DENOISER})).denoiser
-        idle[world] = adapters.idle(denoiser, facts)
-        trained = registry.method("full").attach(denoiser, facts, {}, seed=1)  # type: ignore[arg-type]
+        assert denoiser is not None
+        idle[world] = adapters.idle(denoiser, facts.idle)
+        trained = registry.method("full").attach({"transformer": denoiser}, facts, {}, seed=1)
         assert not any(name.startswith(tuple(idle[world])) for name in trained)
     assert idle["3.0"] == ("transformer_blocks.2.attn.add_q_proj",)
     assert idle["3.5"] == ("transformer_blocks.2.attn.add_q_proj", "transformer_blocks.2.attn.norm_added_q")

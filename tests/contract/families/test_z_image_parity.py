@@ -169,7 +169,7 @@ def test_an_adapter_loads_with_peft_alone(bases: dict[str, Path], tmp_path: Path
     loop = rigs.loop(rig, steps=4)
     while not loop.done:
         loop.step()
-    rig.method.save(rig.denoiser, tmp_path, metadata={})
+    rig.save(tmp_path)
     transformer = ZImageTransformer2DModel.from_pretrained(bases["z_image"] / "transformer").eval()
     theirs = rigs.with_denoiser(rig.parts, PeftModel.from_pretrained(transformer, tmp_path).base_model.model)
     assert torch.equal(rigs.predict(rig.family, theirs), rigs.predict(rig.family, rig.parts))

@@ -32,7 +32,7 @@ class Tuned:
         while not loop.done:
             loop.step()
         self.said = rigs.predict(self.rig.family, self.rig.parts)
-        self.rig.method.save(self.rig.denoiser, folder / "adapter", metadata={})
+        self.rig.save(folder / "adapter")
         self.blobs = FolderBlobs(folder / "store")
 
     @property

@@ -56,8 +56,9 @@ def test_parameters_are_completed() -> None:
         "targets": "attention",
         "dropout": 0.0,
         "rank_stabilised": False,
+        "text_encoders": False,
     }
-    assert registry.method_params("full", {}, family="sd1") == {}
+    assert registry.method_params("full", {}, family="sd1") == {"text_encoders": False}
 
 
 def test_every_fault_of_parameters_is_told_at_once() -> None:

@@ -162,6 +162,12 @@ class AdapterBank:
         Raises `Invalid` for a layer that the model lacks or whose shape differs, `Corrupt` for a number that is not
         finite.
         """
+        if adapter.text:
+            raise Invalid(
+                f"the adapter changes {', '.join(adapter.text)}, which is not served yet",
+                reason="ADAPTER_TEXT_ENCODER",
+                resource=key,
+            )
         if not adapter.pairs:
             raise Invalid("the adapter holds no layer", reason="ADAPTER_EMPTY", resource=key)
         prepared: dict[str, tuple[Tensor, Tensor]] = {}

@@ -226,16 +226,19 @@ class Encoder:
         files: Mapping[str, Path],
         side: int,
         *,
+        words: bool = False,
         progress: Callable[[int, int], None] = lambda done, of: None,
     ) -> TrainingSet:
-        """Everything a run trains on. Row 0 of the texts is the empty caption."""
+        """Everything a run trains on. Row 0 of the texts is the empty caption. With `words` captions stay such: the
+        text encoders are to train."""
         latents = self.latents(samples, files, side, progress=progress)
         wordings = ["", *sorted({caption for sample in samples for caption in sample.captions} - {""})]
         place = {caption: row for row, caption in enumerate(wordings)}
         return TrainingSet(
             keys=tuple(sample.key for sample in samples),
             latents=latents,
-            texts=self.texts(wordings, progress=progress),
+            texts=Conditioning() if words else self.texts(wordings, progress=progress),
+            wordings=tuple(wordings) if words else (),
             captions=tuple(tuple(place[caption] for caption in sample.captions) for sample in samples),
             frames=torch.stack([frame_of(sample.width, sample.height, side) for sample in samples]),
         )

@@ -17,13 +17,14 @@ _log = Log(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
-    """All that drawing the run's prompts takes; the image decoder is loaded on the first use."""
+    """All that drawing the run's prompts takes; the image decoder is loaded on the first use. `texts` is None where
+    text encoders train: prompts are encoded anew each time."""
 
     family: Family
     parts: Components
     encoder: Encoder
     prompts: list[str]
-    texts: Conditioning
+    texts: Conditioning | None
     side: int
     seed: int
 

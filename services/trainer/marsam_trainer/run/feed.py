@@ -23,7 +23,8 @@ class TrainingSet:
     captions.
 
     Samples are in the order of their keys, which are digests of their content: equal material trains equally. `frames`
-    (N, 6) says how each picture was cut (see `Conditioning`); None where nobody knows.
+    (N, 6) says how each picture was cut (see `Conditioning`); None where nobody knows. Where text encoders train,
+    captions cannot be encoded beforehand: `wordings` are the M captions themselves then, and `texts` has no tensor.
     """
 
     keys: tuple[str, ...]
@@ -31,6 +32,7 @@ class TrainingSet:
     texts: Conditioning
     captions: tuple[tuple[int, ...], ...]
     frames: torch.Tensor | None = None
+    wordings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.keys:
@@ -48,12 +50,17 @@ class TrainingSet:
         cond = self.texts.rows(texts)
         return cond if self.frames is None else cond.plus(frame=self.frames[list(rows)])
 
+    def said(self, texts: Sequence[int]) -> tuple[str, ...]:
+        """The captions of some rows of texts, where they are not encoded."""
+        return tuple(self.wordings[row] for row in texts) if self.wordings else ()
+
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
     """One step's input: `clean` and `noise` (B, C, h, w), `t` (B,) float64, `signal` and `noise_level` (B, 1, 1, 1).
 
-    `weight` is what its loss weighs beside that of another step.
+    `captions` are those that are yet to be encoded, where text encoders train; `weight` is what its loss weighs beside
+    that of another step.
     """
 
     clean: torch.Tensor
@@ -65,6 +72,7 @@ class Batch:
     rows: tuple[int, ...]
     texts: tuple[int, ...]
     weight: float = 1.0
+    captions: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -76,7 +84,7 @@ class Batch:
     def part(self, rows: slice) -> "Batch":
         """Some of its rows."""
         part = self._each(lambda value: value[rows] if isinstance(value, torch.Tensor) else value.rows(rows))
-        return replace(part, rows=self.rows[rows], texts=self.texts[rows])
+        return replace(part, rows=self.rows[rows], texts=self.texts[rows], captions=self.captions[rows])
 
     def _each(self, change: Callable[[Any], Any]) -> "Batch":
         names = ("clean", "noise", "t", "signal", "noise_level", "cond")
@@ -103,6 +111,7 @@ def make_batch(
         cond=samples.conditioning(rows, texts),
         rows=tuple(rows),
         texts=tuple(texts),
+        captions=samples.said(texts),
     )
 
 

@@ -11,13 +11,14 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from marsam.catalog.runs import Optimiser
 from marsam.core.errors import Invalid
 from marsam.diffusion.lanes.net import Lanes, cuts
+from marsam.diffusion.parts.net import at_rest, networks
 from marsam.diffusion.spec import Components, Family, Objective, Precision
 from marsam_trainer.run import optimisers, randomness
 from marsam_trainer.run.feed import Batch, Feed
@@ -76,11 +77,14 @@ class _Piece(NamedTuple):
 
 
 def loss_of(family: Family, parts: Components, objective: Objective, batch: Batch, gamma: float | None) -> torch.Tensor:
-    """The scalar loss of one batch."""
+    """The scalar loss of one batch. Captions that came as words are encoded here, by what trains of the encoders."""
     noisy = objective.noisy(batch.clean, batch.noise, batch.signal, batch.noise_level)
     target = objective.target(batch.clean, batch.noise, batch.signal, batch.noise_level)
     assert parts.denoiser is not None
-    predicted = family.predict(parts.denoiser, noisy, batch.t, batch.cond, train_steps=parts.facts.train_steps)
+    cond = batch.cond
+    if batch.captions:
+        cond = family.encode_text(parts, batch.captions).plus(**cond.tensors)
+    predicted = family.predict(parts.denoiser, noisy, batch.t, cond, train_steps=parts.facts.train_steps)
     weight = objective.weight(batch.signal, batch.noise_level, gamma)
     return (weight * (predicted.float() - target).square()).mean()
 
@@ -110,6 +114,11 @@ class Loop:
         self.position = Position()
         self.lanes = lanes
         self._reseed = reseed
+        self._networks = networks(parts)
+        if feed.samples.wordings:
+            # A tokenizer is set up by its first use, which no two lanes may make at once.
+            with torch.no_grad():
+                family.encode_text(parts, feed.samples.wordings[:1])
         self.optimiser = optimisers.make(plan.optimiser, list(self.trained.values()), plan.learning_rate)
         self.average = {name: value.detach().clone() for name, value in self.trained.items()} if plan.ema_decay else {}
         self.norm = math.nan
@@ -130,8 +139,8 @@ class Loop:
             group["lr"] = plan.rate(step)
         if self._reseed:
             torch.manual_seed(randomness.bits(plan.seed, "layers", step))
-        denoiser: Any = self.parts.denoiser
-        denoiser.train()
+        for network in self._networks:
+            network.train()
         batch = self.feed.batch(step).to(self.parts.device)
         fed = time.monotonic()
         value, forward = self._gradients(batch)
@@ -188,24 +197,21 @@ class Loop:
         """The mean loss of batches that nothing is learnt from, under the weights that would be published; noted beside
         the position when it is a number. None when `stopping`, which is asked before every batch, says so.
         """
-        denoiser: Any = self.parts.denoiser
-        training = denoiser.training
         learnt = {name: self.trained[name].detach().clone() for name in self.average}
-        denoiser.eval()
         self.settle()
         total, count = 0.0, 0
         try:
-            for batch in batches:
-                if stopping():
-                    return None
-                here = batch.to(self.parts.device)
-                pieces = [here.part(rows) for rows in cuts(len(here), self.lanes.count)]
-                total += sum(self.lanes.map(self._held_out, pieces))
-                count += len(here)
+            with at_rest(self.parts):
+                for batch in batches:
+                    if stopping():
+                        return None
+                    here = batch.to(self.parts.device)
+                    pieces = [here.part(rows) for rows in cuts(len(here), self.lanes.count)]
+                    total += sum(self.lanes.map(self._held_out, pieces))
+                    count += len(here)
         finally:
             for name, value in learnt.items():
                 self.trained[name].copy_(value)
-            denoiser.train(training)
         if math.isfinite(total):
             self.position.validation.append((self.position.step, total / count))
         return total / count

@@ -20,8 +20,19 @@ from marsam.catalog.models import Model
 from marsam.catalog.runs import RunSpec
 from marsam.core.cores import computing_cores
 from marsam.core.errors import Invalid, MarsamError
-from marsam.diffusion import registry
-from marsam.diffusion.spec import BaseFacts, Conditioning, Family, FamilyFacts, Method, Quantisation, kept
+from marsam.diffusion import registry, tuned
+from marsam.diffusion.spec import (
+    BaseFacts,
+    Components,
+    Conditioning,
+    Family,
+    FamilyFacts,
+    Method,
+    Part,
+    Precision,
+    Quantisation,
+    kept,
+)
 from marsam.store.blobs import Blobs
 from marsam.store.cache import Cache
 from marsam_trainer.run.bridge import Bridge
@@ -97,11 +108,23 @@ def _measure(
     width = 2 if spec.precision == "bf16" else 4
     quantisation = method.quantisation(params)
     quantised = _linear_sizes(denoiser, family.facts) if quantisation else []
-    trained = method.attach(denoiser, family.facts, params, seed=spec.seed)
+    encoders = family.empty_encoders(source) if Part.TEXT in tuned.parts_of(params) else {}
+    parts = Components(
+        source=source,
+        facts=facts,
+        device="meta",
+        precision=Precision(spec.precision),
+        denoiser=denoiser,
+        text=encoders,
+    )
+    trained = method.attach(
+        tuned.modules(parts, family.facts, method.facts, params), family.facts, params, seed=spec.seed
+    )
     sizes = [value.numel() for value in trained.values()]
     count = sum(sizes)
     # Buffers too: a table of positions can be hundreds of megabytes.
-    still = [value for value in (*denoiser.parameters(), *denoiser.buffers()) if not value.requires_grad]
+    held = [value for module in (denoiser, *encoders.values()) for value in (*module.parameters(), *module.buffers())]
+    still = [value for value in held if not value.requires_grad]
     frozen = sum(value.numel() for value in still) - sum(quantised)
     base = frozen * width + sum(nf4_bytes(size, quantisation) for size in quantised if quantisation)
     activations, flops = _trace(family, denoiser, facts, spec, width)

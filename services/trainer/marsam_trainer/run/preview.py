@@ -4,13 +4,13 @@ of it leaves this file."""
 import io
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from PIL import Image
 
 from marsam.core.errors import Cancelled
 from marsam.diffusion.lanes.net import Lanes, cuts
+from marsam.diffusion.parts.net import at_rest
 from marsam.diffusion.sampling import Picture, sample
 from marsam.diffusion.spec import BaseFacts, Components, Conditioning, Family
 from marsam.telemetry.logs import Log
@@ -34,18 +34,16 @@ def draw(
     family: Family,
     parts: Components,
     wanted: Sequence[Picture],
-    texts: Conditioning,
+    texts: Conditioning | None,
     *,
     lanes: Lanes,
     budget_s: float,
 ) -> list[bytes] | None:
     """The pictures as PNG, or None when they did not come about (no memory, no time, or a fault, which is logged).
 
-    `texts` holds the conditionings of the prompts, then of the empty caption for each picture. Mode and generators are
-    put back as they were.
+    `texts` holds the conditionings of the prompts, then of the empty caption for each picture; when None they are
+    encoded here, by the text encoders as they are now. Modes and generators are put back as they were.
     """
-    denoiser: Any = parts.denoiser
-    training = denoiser.training
     generators = (torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])
     deadline = time.monotonic() + budget_s
 
@@ -53,15 +51,15 @@ def draw(
         return time.monotonic() > deadline
 
     try:
-        denoiser.eval()
 
         def some(rows: slice) -> list[bytes]:
             places = range(len(wanted))[rows]
-            texts_of = texts.rows([*places, *(len(wanted) + place for place in places)])
+            texts_of = texts and texts.rows([*places, *(len(wanted) + place for place in places)])
             pixels = sample(family, parts, wanted[rows], batch=4, texts=texts_of, cancelled=late)
             return [png(one) for one in pixels]
 
-        return [one for piece in lanes.map(some, cuts(len(wanted), lanes.count)) for one in piece]
+        with at_rest(parts):
+            return [one for piece in lanes.map(some, cuts(len(wanted), lanes.count)) for one in piece]
     except Cancelled:
         _log.warning("preview.skipped", reason="OUT_OF_TIME", seconds=budget_s)
     except (MemoryError, torch.OutOfMemoryError) as error:
@@ -70,7 +68,6 @@ def draw(
     except Exception as error:
         _log.exception("preview.skipped", reason="FAULT", message=str(error))
     finally:
-        denoiser.train(training)
         torch.set_rng_state(generators[0])
         if generators[1]:
             torch.cuda.set_rng_state_all(generators[1])

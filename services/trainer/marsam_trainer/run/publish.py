@@ -80,13 +80,13 @@ async def publish(
     kind = registry.method(spec.method).facts.kind
     files = [await _file(blobs, spec.project, outcome.folder / path, path) for path in outcome.paths]
     if kind is Kind.FULL:
-        folder = registry.family_facts(base.family).denoiser_folder
+        tuned = {file.path.split("/")[0] for file in files}
         # A full model is a whole base again: the parts that did not train are the base's own blobs, so they cost
         # nothing.
         files = [
             # Its card speaks of the base.
-            *(file for file in base.files if file.path.split("/")[0] != folder and file.path != "README.md"),
-            *(FileRef(path=f"{folder}/{f.path}", digest=f.digest, size=f.size, media_type=f.media_type) for f in files),
+            *(file for file in base.files if file.path.split("/")[0] not in tuned and file.path != "README.md"),
+            *files,
         ]
     points = curve(outcome.losses)
     model = Model(
@@ -146,12 +146,10 @@ def check_artifact(kind: Kind, folder: Path, trained: Mapping[str, Any]) -> None
         return
     from marsam.diffusion.adapter import net
 
-    adapter = net.read(folder)
-    if 2 * len(adapter.pairs) != len(trained):
-        raise Corrupt(
-            f"the adapter holds {2 * len(adapter.pairs)} of {len(trained)} tensors", reason="ARTIFACT_INCOMPLETE"
-        )
-    if not any(bool(up.any()) for _, up in adapter.pairs.values()):
+    pairs = net.read(folder).every_pair()
+    if 2 * len(pairs) != len(trained):
+        raise Corrupt(f"the adapter holds {2 * len(pairs)} of {len(trained)} tensors", reason="ARTIFACT_INCOMPLETE")
+    if not any(bool(up.any()) for _, up in pairs):
         raise Invalid("training changed nothing", reason="TRAINED_NOTHING", remedy="look at the learning rate")
 
 

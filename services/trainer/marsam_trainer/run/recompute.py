@@ -12,10 +12,14 @@ Recompute = Callable[..., Any]
 
 
 def checkpoint_blocks(denoiser: Any, *, with_: Recompute | None = None) -> None:
-    """Let every block of a denoiser be computed again on the way back. Raises `Unsupported` when its class cannot.
+    """Let every block of a denoiser, or of a text encoder, be computed again on the way back. Raises `Unsupported` when
+    its class cannot.
 
-    `with_` stands for the function that calls a block; it is given the block and its arguments.
+    `with_` stands for the function that calls a block of a denoiser; it is given the block and its arguments.
     """
+    if getattr(denoiser, "supports_gradient_checkpointing", False):  # a class of transformers
+        denoiser.activation_checkpointing_enable({"use_reentrant": False})
+        return
     if not getattr(denoiser, "_supports_gradient_checkpointing", False):
         raise Unsupported(
             f"a {type(denoiser).__name__} cannot compute its blocks again",

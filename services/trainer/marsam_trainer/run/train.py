@@ -12,9 +12,10 @@ from marsam.catalog.checkpoints import Checkpoint
 from marsam.catalog.files import FileRef
 from marsam.catalog.models import Model
 from marsam.core.ids import digest_hex
-from marsam.diffusion import registry, schedule
+from marsam.diffusion import registry, schedule, tuned
 from marsam.diffusion.lanes.net import Lanes
 from marsam.diffusion.nf4.net import quantised_share
+from marsam.diffusion.parts.net import draws, networks
 from marsam.diffusion.spec import Components, Family, Part, Precision
 from marsam.diffusion.weights.net import bytes_at_rest
 from marsam.store.cache import Cache
@@ -90,34 +91,38 @@ def _train(work: Work, scratch: Path, lanes: Lanes, found: tuple[Checkpoint, Pat
         lanes=lanes,
     )
     learnt = samples_of(work.version, spec.languages)
-    samples = _encode(work, encoder, cache, scratch / "pictures", learnt)
+    method = registry.method(spec.method)
+    words = Part.TEXT in tuned.parts_of(params)
+    samples = _encode(work, encoder, cache, scratch / "pictures", learnt, words=words)
     apart = held_out_of(work.version, spec.languages)[:MOST]
-    aside = _encode(work, encoder, cache, scratch / "pictures", apart) if apart else None
+    aside = _encode(work, encoder, cache, scratch / "pictures", apart, words=words) if apart else None
     others = None
     if work.regularisation is not None:
         kept = regularisation_of(work.regularisation, spec.languages)
-        others = _encode(work, encoder, cache, scratch / "pictures", kept)
+        others = _encode(work, encoder, cache, scratch / "pictures", kept, words=words)
     work.bridge.call(cache.trim())
     prompts = list(spec.preview.prompts if spec.preview else _sample_prompts(work))
-    texts = encoder.texts([*prompts, *[""] * len(prompts)])
+    texts = None if words else encoder.texts([*prompts, *[""] * len(prompts)])
     encoder.release(Part.TEXT)
     encoder.release(Part.IMAGE)
     work.reporter.phase("loading")
-    method = registry.method(spec.method)
     quantisation = method.quantisation(params)
     parts = family.load(
         source,
-        parts=frozenset({Part.DENOISER}),
+        parts=tuned.parts_of(params),
         precision=Precision(spec.precision),
         device=work.device,
         quantisation=quantisation,
     )
     share = quantised_share(parts.denoiser)
-    trained = method.attach(_denoiser(parts), family.facts, params, seed=spec.seed)
+    modules = tuned.modules(parts, family.facts, method.facts, params)
+    trained = method.attach(modules, family.facts, params, seed=spec.seed)
     if spec.gradient_checkpointing:
-        checkpoint_blocks(_denoiser(parts))
+        for module in modules.values():
+            checkpoint_blocks(module)
     feed = _feed(work, parts, samples, others)
-    loop = _loop(work, family, parts, trained, feed, lanes, dropout=float(params.get("dropout", 0.0)) > 0.0)
+    dropout = float(params.get("dropout", 0.0)) > 0.0 or draws(parts)
+    loop = _loop(work, family, parts, trained, feed, lanes, dropout=dropout)
     if found is not None:
         resume(work, loop, *found)
     first = loop.position.step
@@ -141,7 +146,7 @@ def _train(work: Work, scratch: Path, lanes: Lanes, found: tuple[Checkpoint, Pat
         "method": spec.method,
         "code_version": publish.code_version(),
     }
-    paths = method.save(_denoiser(parts), artifact, metadata=header)
+    paths = method.save(modules, family.facts, artifact, metadata=header)
     publish.check_artifact(method.facts.kind, artifact, trained)
     outcome = publish.Outcome(
         folder=artifact,
@@ -163,14 +168,11 @@ def _train(work: Work, scratch: Path, lanes: Lanes, found: tuple[Checkpoint, Pat
     )
 
 
-def _denoiser(parts: Components) -> Any:
-    assert parts.denoiser is not None
-    return parts.denoiser
-
-
-def _encode(work: Work, encoder: Encoder, cache: Cache, pictures: Path, samples: Sequence[Sample]) -> TrainingSet:
-    """Every picture and caption of `samples`, encoded; from the cache where it was before. `pictures` is a folder for
-    meanwhile."""
+def _encode(
+    work: Work, encoder: Encoder, cache: Cache, pictures: Path, samples: Sequence[Sample], *, words: bool
+) -> TrainingSet:
+    """Every picture and caption of `samples`, encoded, but for captions with `words`; from the cache where it was
+    before. `pictures` is a folder for meanwhile."""
     files: dict[str, Path] = {}
     for done, sample in enumerate(samples):
         work.caching(done, len(samples))
@@ -179,7 +181,7 @@ def _encode(work: Work, encoder: Encoder, cache: Cache, pictures: Path, samples:
             folder = work.bridge.call(cache.lay_out(work.jobs.blobs, work.spec.project, [place], pictures))
             files[sample.image.digest] = folder / place.path
     try:
-        return encoder.training_set(samples, files, work.spec.resolution, progress=work.caching)
+        return encoder.training_set(samples, files, work.spec.resolution, words=words, progress=work.caching)
     finally:
         shutil.rmtree(pictures)
 
@@ -277,7 +279,7 @@ def _metrics(
         "train_seconds": seconds,
         "attempt_seconds": time.monotonic() - began,
         "peak_memory_bytes": float(device_memory(work.device).peak),
-        "weights_at_rest_bytes": float(bytes_at_rest(loop.parts.denoiser)),
+        "weights_at_rest_bytes": float(sum(bytes_at_rest(network) for network in networks(loop.parts))),
         "trainable_parameters": float(sum(value.numel() for value in loop.trained.values())),
         "artifact_bytes": float(sum((artifact / path).stat().st_size for path in paths)),
         "quantised_share": share,

@@ -1,14 +1,15 @@
 """Low-rank adapters: W' = W + weight · (α/r) · B·A with B = 0 at the start (arXiv 2106.09685).
 
 On disk an adapter is what PEFT writes: `adapter_model.safetensors` with keys
-`base_model.model.<module>.lora_{A,B}.weight`, and `adapter_config.json`. Injection goes through
-`peft.inject_adapter_in_model`, which every torch module supports.
+`base_model.model.<module>.lora_{A,B}.weight`, and `adapter_config.json`. Those of text encoders lie likewise in folders
+named as the base's, beside that of the denoiser. Injection goes through `peft.inject_adapter_in_model`, which every
+torch module supports.
 """
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,14 @@ from peft.tuners.lora import LoraLayer
 from safetensors import safe_open
 
 from marsam.core.errors import Corrupt, Invalid
+from marsam.diffusion import tuned
 from marsam.diffusion.spec import FamilyFacts
 from marsam.diffusion.weights import net as weights
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 _PREFIX = "base_model.model."
+_INNER = "text_model."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,15 +49,22 @@ class LowRank:
 
 @dataclass(frozen=True, kw_only=True)
 class Adapter:
-    """An adapter in memory: per module path, A (r, in, …) and B (out, r, …) as fp32; `nbytes` of both."""
+    """An adapter in memory: per module path, A (r, in, …) and B (out, r, …) as fp32; `nbytes` of both. `text` holds the
+    adapters of text encoders that belong to it, by folder."""
 
     shape: LowRank
     pairs: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
     metadata: Mapping[str, str]
+    text: Mapping[str, "Adapter"] = field(default_factory=dict)
 
     @property
     def nbytes(self) -> int:
-        return sum(a.nbytes + b.nbytes for a, b in self.pairs.values())
+        own = sum(a.nbytes + b.nbytes for a, b in self.pairs.values())
+        return own + sum(adapter.nbytes for adapter in self.text.values())
+
+    def every_pair(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """The pairs of all parts."""
+        return [*self.pairs.values(), *(pair for adapter in self.text.values() for pair in adapter.every_pair())]
 
 
 def inject(denoiser: Any, shape: LowRank, *, seed: int, name: str = "default") -> dict[str, torch.nn.Parameter]:
@@ -73,7 +83,7 @@ def inject(denoiser: Any, shape: LowRank, *, seed: int, name: str = "default") -
             raise Invalid(
                 f"no layer of the denoiser bears a target's name: {error}", field="targets", reason="TARGETS_UNMATCHED"
             ) from error
-    trained = {}
+    trained: dict[str, torch.nn.Parameter] = {}
     for path, parameter in denoiser.named_parameters():
         if f".lora_A.{name}." in path or f".lora_B.{name}." in path:
             parameter.data = parameter.data.float()
@@ -82,28 +92,65 @@ def inject(denoiser: Any, shape: LowRank, *, seed: int, name: str = "default") -
     return trained
 
 
-def from_params(params: Mapping[str, Any], family: FamilyFacts, denoiser: Any) -> LowRank:
-    """The shape that a method's checked parameters ask for; `targets` names a preset of the family."""
-    targets = family.targets[params["targets"]]
+def attach(
+    modules: Mapping[str, Any], family: FamilyFacts, params: Mapping[str, Any], *, seed: int
+) -> dict[str, torch.nn.Parameter]:
+    """See `Method.attach`: an adapter on each of the modules, each with a start of its own."""
+    trained: dict[str, torch.nn.Parameter] = {}
+    for place, (folder, module) in enumerate(modules.items()):
+        own = inject(module, _shape(params, family, folder, module), seed=seed + place)
+        trained |= {tuned.named(family, folder, path): value for path, value in own.items()}
+    return trained
+
+
+def _shape(params: Mapping[str, Any], family: FamilyFacts, folder: str, module: Any) -> LowRank:
+    """The shape that a method's checked parameters ask for; `targets` names a preset of the family's denoiser."""
+    denoiser = folder == family.denoiser_folder
+    targets = family.targets[params["targets"]] if denoiser else family.encoders[folder].targets
+    unheard = idle(module, tuned.idle_names(family, folder))
     return LowRank(
         rank=params["rank"],
         alpha=params["alpha"],
         targets=targets,
-        left_out=tuple(module for module in idle(denoiser, family) if module.endswith(targets)),
+        left_out=tuple(
+            name
+            for name, _ in module.named_modules()
+            if name.endswith(targets) and any(f"{name}.".startswith(f"{one}.") for one in unheard)
+        ),
         dropout=params["dropout"],
         rank_stabilised=params["rank_stabilised"],
     )
 
 
-def idle(denoiser: Any, family: FamilyFacts) -> tuple[str, ...]:
-    """The paths of the modules of this denoiser that no prediction depends on (`FamilyFacts.idle`), where it has
+def idle(module: Any, names: Iterable[str]) -> tuple[str, ...]:
+    """The paths of the modules that `names` names (`FamilyFacts.idle`, `TunedEncoder.idle`), where `module` has
     them."""
-    found = (
-        f"{blocks}.{len(denoiser.get_submodule(blocks)) - 1}.{module}"
-        for blocks, module in (name.split(".-1.") for name in family.idle)
+    paths = dict(module.named_modules())
+    found: list[str] = []
+    for name in names:
+        if name.endswith(":"):
+            blocks, _, first = name[:-1].rpartition(".")
+            count = len(paths.get(blocks, ()))
+            found += [f"{blocks}.{place}" for place in range(count)[int(first) :]]
+        elif ".-1." in name:
+            blocks, _, inside = name.partition(".-1.")
+            found.append(f"{blocks}.{len(paths[blocks]) - 1}.{inside}")
+        else:
+            found.append(name)
+    return tuple(name for name in found if name in paths)
+
+
+def save_all(
+    modules: Mapping[str, Any], family: FamilyFacts, folder: Path, *, metadata: Mapping[str, str]
+) -> tuple[str, ...]:
+    """Write the adapters of all modules: the denoiser's into `folder`, others' each into a folder of its part's name
+    below. Returns the relative paths."""
+    places = {part: "" if part == family.denoiser_folder else f"{part}/" for part in modules}
+    return tuple(
+        f"{places[part]}{path}"
+        for part, module in modules.items()
+        for path in save(module, folder / places[part], metadata=metadata)
     )
-    modules = {name for name, _ in denoiser.named_modules()}
-    return tuple(name for name in found if name in modules)
 
 
 def save(denoiser: Any, folder: Path, *, metadata: Mapping[str, str], name: str = "default") -> tuple[str, ...]:
@@ -163,7 +210,10 @@ def read(folder: Path) -> Adapter:
         if not all(bool(torch.isfinite(half).all()) for half in pair.values()):
             raise Corrupt(f"{module} holds numbers that are not finite", reason="ADAPTER_NOT_FINITE")
     return Adapter(
-        shape=shape, pairs={m: (p["lora_A"], p["lora_B"]) for m, p in sorted(halves.items())}, metadata=metadata
+        shape=shape,
+        pairs={m: (p["lora_A"], p["lora_B"]) for m, p in sorted(halves.items())},
+        metadata=metadata,
+        text={path.parent.name: read(path.parent) for path in sorted(folder.glob(f"*/{CONFIG}"))},
     )
 
 
@@ -199,6 +249,39 @@ def apply(denoiser: Any, adapter: Adapter, *, name: str = "default", weight: flo
         )
     set_weight(denoiser, weight, name=name)
     return len(taken)
+
+
+def apply_all(
+    modules: Mapping[str, Any], family: FamilyFacts, adapter: Adapter, *, name: str = "default", weight: float = 1.0
+) -> int:
+    """As `apply`, on the denoiser and on the text encoders that the adapter changes; `modules` holds them by folder."""
+    count = apply(modules[family.denoiser_folder], adapter, name=name, weight=weight)
+    for folder, own in adapter.text.items():
+        if folder not in modules or folder not in family.encoders:
+            raise Corrupt(
+                f"the adapter changes {folder}, which is no text encoder of the base that takes one",
+                reason="ADAPTER_MISMATCH",
+                remedy="use it with the base that it was trained on",
+            )
+        count += apply(modules[folder], named_as(modules[folder], own), name=name, weight=weight)
+    return count
+
+
+def named_as(encoder: Any, adapter: Adapter) -> Adapter:
+    """The adapter under the names that the encoder's class has here: whether CLIP's layers lie below `text_model`
+    depends on the version of the library that wrote them."""
+    paths = {path for path, _ in encoder.named_modules()}
+
+    def here(module: str) -> str:
+        other = module.removeprefix(_INNER) if module.startswith(_INNER) else f"{_INNER}{module}"
+        return other if module not in paths and other in paths else module
+
+    shape = adapter.shape
+    return replace(
+        adapter,
+        pairs={here(module): pair for module, pair in adapter.pairs.items()},
+        shape=replace(shape, targets=tuple(map(here, shape.targets)), left_out=tuple(map(here, shape.left_out))),
+    )
 
 
 def set_weight(denoiser: Any, weight: float, *, name: str = "default") -> None:

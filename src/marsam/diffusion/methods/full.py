@@ -1,13 +1,16 @@
-"""Full tuning: every parameter of the denoiser trains, in fp32. Importing this imports no torch.
+"""Full tuning: every parameter of the denoiser trains, in fp32, and by choice those of the text encoders. Importing
+this imports no torch.
 
-The artifact is a denoiser in diffusers layout, to be laid over the base's own folder.
+The artifact is what was tuned, in diffusers' and transformers' layout, to be laid over the base's own folders.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from marsam.diffusion import tuned
 from marsam.diffusion.spec import FamilyFacts, Kind, MethodFacts, Quantisation
+from marsam.diffusion.tuned import TEXT_ENCODERS
 
 if TYPE_CHECKING:
     from torch.nn import Module, Parameter
@@ -16,11 +19,12 @@ FACTS = MethodFacts(
     name="full",
     title="Full: every parameter of the denoiser",
     kind=Kind.FULL,
-    settings=(),
+    settings=(TEXT_ENCODERS,),
     learning_rate=1e-5,
 )
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+ENCODER_WEIGHTS = "model.safetensors"
 
 
 class FullTuning:
@@ -32,24 +36,41 @@ class FullTuning:
         return None
 
     def attach(
-        self, denoiser: "Module", family: FamilyFacts, params: Mapping[str, Any], *, seed: int
+        self, modules: "Mapping[str, Module]", family: FamilyFacts, params: Mapping[str, Any], *, seed: int
     ) -> "dict[str, Parameter]":
         from marsam.diffusion.adapter.net import idle
 
-        # The master copy is fp32 whatever the base came in: bf16 steps of 1e-5 would round to nothing.
-        denoiser.float().requires_grad_(True)
-        for module in idle(denoiser, family):
-            denoiser.get_submodule(module).requires_grad_(False)
-        return {name: value for name, value in denoiser.named_parameters() if value.requires_grad}
+        trained: dict[str, Parameter] = {}
+        for folder, module in modules.items():
+            # The master copy is fp32 whatever the base came in: bf16 steps of 1e-5 would round to nothing.
+            module.float().requires_grad_(True)
+            for name in idle(module, tuned.idle_names(family, folder)):
+                module.get_submodule(name).requires_grad_(False)
+            trained |= {
+                tuned.named(family, folder, name): value
+                for name, value in module.named_parameters()
+                if value.requires_grad
+            }
+        return trained
 
-    def save(self, denoiser: "Module", folder: Path, *, metadata: Mapping[str, str]) -> tuple[str, ...]:
+    def save(
+        self, modules: "Mapping[str, Module]", family: FamilyFacts, folder: Path, *, metadata: Mapping[str, str]
+    ) -> tuple[str, ...]:
         from marsam.diffusion.weights.net import save
 
-        folder.mkdir(parents=True, exist_ok=True)
-        tensors = {name: value.detach().to("cpu").contiguous() for name, value in denoiser.state_dict().items()}
-        save(tensors, folder / WEIGHTS, metadata={**metadata, "format": "pt"})
-        denoiser.save_config(folder)
-        return ("config.json", WEIGHTS)
+        paths = []
+        for part, module in modules.items():
+            (folder / part).mkdir(parents=True, exist_ok=True)
+            weights = WEIGHTS if part == family.denoiser_folder else ENCODER_WEIGHTS
+            tensors = {name: value.detach().to("cpu").contiguous() for name, value in module.state_dict().items()}
+            save(tensors, folder / part / weights, metadata={**metadata, "format": "pt"})
+            if part == family.denoiser_folder:
+                module.save_config(folder / part)
+            else:
+                module.config.dtype = module.dtype
+                module.config.save_pretrained(folder / part)
+            paths += [f"{part}/config.json", f"{part}/{weights}"]
+        return tuple(paths)
 
 
 METHOD = FullTuning()

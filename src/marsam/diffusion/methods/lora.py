@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from marsam.diffusion.adapter.facts import LOW_RANK
 from marsam.diffusion.spec import FamilyFacts, Kind, MethodFacts, Quantisation
+from marsam.diffusion.tuned import TEXT_ENCODERS
 
 if TYPE_CHECKING:
     from torch.nn import Module, Parameter
@@ -14,7 +15,7 @@ FACTS = MethodFacts(
     name="lora",
     title="LoRA: low-rank matrices beside frozen layers",
     kind=Kind.ADAPTER,
-    settings=LOW_RANK,
+    settings=(*LOW_RANK, TEXT_ENCODERS),
     learning_rate=1e-4,
 )
 
@@ -28,16 +29,18 @@ class LowRankAdaptation:
         return None
 
     def attach(
-        self, denoiser: "Module", family: FamilyFacts, params: Mapping[str, Any], *, seed: int
+        self, modules: "Mapping[str, Module]", family: FamilyFacts, params: Mapping[str, Any], *, seed: int
     ) -> "dict[str, Parameter]":
         from marsam.diffusion.adapter import net
 
-        return net.inject(denoiser, net.from_params(params, family, denoiser), seed=seed)
+        return net.attach(modules, family, params, seed=seed)
 
-    def save(self, denoiser: "Module", folder: Path, *, metadata: Mapping[str, str]) -> tuple[str, ...]:
+    def save(
+        self, modules: "Mapping[str, Module]", family: FamilyFacts, folder: Path, *, metadata: Mapping[str, str]
+    ) -> tuple[str, ...]:
         from marsam.diffusion.adapter import net
 
-        return net.save(denoiser, folder, metadata=metadata)
+        return net.save_all(modules, family, folder, metadata=metadata)
 
 
 METHOD = LowRankAdaptation()

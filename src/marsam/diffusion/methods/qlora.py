@@ -1,7 +1,8 @@
 """QLoRA: the base's Linear layers frozen in 4 bits, LoRA beside them (arXiv 2305.14314). Importing this imports no
 torch.
 
-Convolutions are not quantised, so a UNet gains less than a transformer; the run reports the share that was.
+Convolutions are not quantised, so a UNet gains less than a transformer; the run reports the share that was. Text
+encoders are held as they are where adapters are put on them.
 """
 
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from marsam.diffusion.adapter.facts import LOW_RANK
 from marsam.diffusion.spec import FamilyFacts, Kind, MethodFacts, Quantisation, Setting
+from marsam.diffusion.tuned import TEXT_ENCODERS
 
 if TYPE_CHECKING:
     from torch.nn import Module, Parameter
@@ -20,6 +22,7 @@ FACTS = MethodFacts(
     kind=Kind.ADAPTER,
     settings=(
         *LOW_RANK,
+        TEXT_ENCODERS,
         Setting(name="double_quantisation", type=bool, default=True, help="quantise the quantisation constants too"),
     ),
     learning_rate=1e-4,
@@ -35,16 +38,18 @@ class QuantisedLowRankAdaptation:
         return Quantisation(kind="nf4", double=bool(params["double_quantisation"]))
 
     def attach(
-        self, denoiser: "Module", family: FamilyFacts, params: Mapping[str, Any], *, seed: int
+        self, modules: "Mapping[str, Module]", family: FamilyFacts, params: Mapping[str, Any], *, seed: int
     ) -> "dict[str, Parameter]":
         from marsam.diffusion.adapter import net
 
-        return net.inject(denoiser, net.from_params(params, family, denoiser), seed=seed)
+        return net.attach(modules, family, params, seed=seed)
 
-    def save(self, denoiser: "Module", folder: Path, *, metadata: Mapping[str, str]) -> tuple[str, ...]:
+    def save(
+        self, modules: "Mapping[str, Module]", family: FamilyFacts, folder: Path, *, metadata: Mapping[str, str]
+    ) -> tuple[str, ...]:
         from marsam.diffusion.adapter import net
 
-        return net.save(denoiser, folder, metadata=metadata)
+        return net.save_all(modules, family, folder, metadata=metadata)
 
 
 METHOD = QuantisedLowRankAdaptation()

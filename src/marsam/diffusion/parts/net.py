@@ -1,6 +1,7 @@
 """Loading the parts of a base from a diffusers folder: what every family does alike."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,34 @@ def _text(cls: Any, folder: Path, precision: Precision, device: str) -> Any:
 
 def _is_tokenizer(cls: Any) -> bool:
     return issubclass(cls, PreTrainedTokenizerBase)
+
+
+def networks(parts: Components) -> list[Any]:
+    """The denoiser and the text encoders that are loaded and train."""
+    encoders = [part for part in parts.text.values() if isinstance(part, torch.nn.Module)]
+    return [parts.denoiser, *(one for one in encoders if any(value.requires_grad for value in one.parameters()))]
+
+
+@contextlib.contextmanager
+def at_rest(parts: Components) -> Iterator[None]:
+    """What trains in eval mode inside the block, and as it was after it."""
+    modes = [(network, network.training) for network in networks(parts)]
+    try:
+        for network, _ in modes:
+            network.eval()
+        yield
+    finally:
+        for network, mode in modes:
+            network.train(mode)
+
+
+def draws(parts: Components) -> bool:
+    """Whether a text encoder that trains drops anything of its own, for which it draws from torch's generator."""
+    return any(
+        float(getattr(encoder.config, name, 0.0)) > 0.0
+        for encoder in networks(parts)[1:]
+        for name in ("dropout", "attention_dropout")
+    )
 
 
 def text_part(parts: Components, name: str) -> Any:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from marsam.diffusion import basefiles
+from marsam.diffusion.encoders import clip
 from marsam.diffusion.originals import by_block
 from marsam.diffusion.schedule import Flow, line_through
 from marsam.diffusion.spec import BaseFacts, FamilyFacts, Kohya
@@ -75,6 +76,8 @@ FACTS = FamilyFacts(
     text_folders=("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"),
     # CLIP gives a pooled vector only.
     readers=("tokenizer_2",),
+    # Not T5: recipes leave it alone, and no other program reads an adapter of it.
+    encoders={"text_encoder": clip("lora_te1_")},
 )
 
 

@@ -36,7 +36,6 @@ class Flux1(loading.Assembled):
             image_coder=AutoencoderKL,
         )
 
-    @torch.no_grad()
     def encode_text(self, parts: Components, captions: Sequence[str]) -> Conditioning:
         clip, t5 = (loading.text_part(parts, name) for name in ("text_encoder", "text_encoder_2"))
         short, long = (loading.text_part(parts, name) for name in ("tokenizer", "tokenizer_2"))

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from marsam.diffusion import basefiles
+from marsam.diffusion.encoders import language_model
 from marsam.diffusion.schedule import Flow
 from marsam.diffusion.spec import BaseFacts, FamilyFacts
 
@@ -47,6 +48,12 @@ FACTS = FamilyFacts(
     ),
     denoiser_folder="transformer",
     text_folders=("text_encoder", "tokenizer"),
+    encoders={
+        # Klein's Qwen3 and dev's Mistral: nothing is asked of what comes after the last layer that is read.
+        "text_encoder": language_model(
+            idle=("model.layers.27:", "model.language_model.layers.30:", "model.vision_tower")
+        )
+    },
 )
 
 

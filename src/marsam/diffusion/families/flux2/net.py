@@ -43,7 +43,6 @@ class Flux2(loading.Assembled):
             denoiser=Flux2Transformer2DModel, text=_TEXT.get(kind, {}), image_coder=AutoencoderKLFlux2
         )
 
-    @torch.no_grad()
     def encode_text(self, parts: Components, captions: Sequence[str]) -> Conditioning:
         tokenizer, encoder = (loading.text_part(parts, name) for name in ("tokenizer", "text_encoder"))
         reader = READERS[encoder.config.model_type]

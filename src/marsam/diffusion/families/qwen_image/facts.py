@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from marsam.diffusion import basefiles, schedule
+from marsam.diffusion.encoders import language_model
 from marsam.diffusion.spec import BaseFacts, FamilyFacts
 
 PATCH = 2
@@ -52,6 +53,7 @@ FACTS = FamilyFacts(
     text_folders=("text_encoder", "tokenizer"),
     # Its table of adapters' names has these layers by diffusers' names (comfy/lora.py, model_lora_keys_unet).
     comfyui=True,
+    encoders={"text_encoder": language_model(idle=("model.visual",))},
 )
 
 

@@ -50,7 +50,6 @@ class QwenImage(loading.Assembled):
             _lay_out_positions(loaded.denoiser)
         return loaded
 
-    @torch.no_grad()
     def encode_text(self, parts: Components, captions: Sequence[str]) -> Conditioning:
         tokenizer, encoder = (loading.text_part(parts, name) for name in ("tokenizer", "text_encoder"))
         start = len(tokenizer(BEFORE).input_ids)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from marsam.diffusion import basefiles
+from marsam.diffusion.encoders import language_model
 from marsam.diffusion.schedule import Flow
 from marsam.diffusion.spec import BaseFacts, FamilyFacts
 
@@ -30,6 +31,7 @@ FACTS = FamilyFacts(
     ),
     denoiser_folder="transformer",
     text_folders=("text_encoder", "tokenizer"),
+    encoders={"text_encoder": language_model()},
 )
 
 

@@ -30,7 +30,6 @@ class Sana(loading.Assembled):
             image_coder=AutoencoderDC,
         )
 
-    @torch.no_grad()
     def encode_text(self, parts: Components, captions: Sequence[str]) -> Conditioning:
         tokenizer, encoder = (loading.text_part(parts, name) for name in ("tokenizer", "text_encoder"))
         tokens = tokenizer(

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from marsam.diffusion import basefiles
+from marsam.diffusion.encoders import clip
 from marsam.diffusion.spec import BaseFacts, FamilyFacts, Kohya
 
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
@@ -32,6 +33,7 @@ FACTS = FamilyFacts(
     # sd-scripts trains diffusers' own UNet here.
     kohya=Kohya(network="networks.lora", layers=lambda layers: {layer: (layer,) for layer in layers}),
     text_folders=("text_encoder", "tokenizer"),
+    encoders={"text_encoder": clip("lora_te_")},
 )
 
 _PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}

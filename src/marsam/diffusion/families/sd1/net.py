@@ -26,7 +26,6 @@ class StableDiffusion1(loading.Assembled):
             image_coder=AutoencoderKL,
         )
 
-    @torch.no_grad()
     def encode_text(self, parts: Components, captions: Sequence[str]) -> Conditioning:
         tokenizer, encoder = (loading.text_part(parts, name) for name in ("tokenizer", "text_encoder"))
         tokens = tokenizer(

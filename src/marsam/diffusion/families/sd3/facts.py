@@ -4,6 +4,7 @@ torch."""
 from collections.abc import Mapping
 
 from marsam.diffusion import basefiles, schedule
+from marsam.diffusion.encoders import clip
 from marsam.diffusion.originals import by_block
 from marsam.diffusion.spec import BaseFacts, FamilyFacts, Kohya
 
@@ -65,6 +66,8 @@ FACTS = FamilyFacts(
     ),
     # The last block makes nothing more of the caption, so nobody hears what the caption asks there.
     idle=("transformer_blocks.-1.attn.add_q_proj", "transformer_blocks.-1.attn.norm_added_q"),
+    # Not T5: recipes leave it alone, and no other program reads an adapter of it.
+    encoders={"text_encoder": clip("lora_te1_"), "text_encoder_2": clip("lora_te2_")},
 )
 
 T5 = "text_encoder_3"

@@ -36,7 +36,6 @@ class StableDiffusion3(loading.Assembled):
             text |= {"tokenizer_3": T5TokenizerFast, T5: T5EncoderModel}
         return loading.Classes(denoiser=SD3Transformer2DModel, text=text, image_coder=AutoencoderKL)
 
-    @torch.no_grad()
     def encode_text(self, parts: Components, captions: Sequence[str]) -> Conditioning:
         texts = [plain(caption) for caption in captions]
         length, width = parts.facts.conditioning["hidden"]

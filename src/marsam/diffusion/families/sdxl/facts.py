@@ -4,6 +4,7 @@ import re
 from collections.abc import Collection, Mapping
 
 from marsam.diffusion import basefiles
+from marsam.diffusion.encoders import clip
 from marsam.diffusion.spec import BaseFacts, FamilyFacts, Kohya
 
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
@@ -81,6 +82,11 @@ FACTS = FamilyFacts(
     kohya=Kohya(network="networks.lora", layers=original),
     # The index says what the empty caption is.
     text_folders=("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", basefiles.INDEX),
+    encoders={
+        # Of the first nothing is asked beyond its last state but one; the second gives the pooled caption too.
+        "text_encoder": clip("lora_te1_", idle=("encoder.layers.-1:", "final_layer_norm")),
+        "text_encoder_2": clip("lora_te2_"),
+    },
 )
 
 LATENT_FACTOR = 8

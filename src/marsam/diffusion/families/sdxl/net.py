@@ -36,7 +36,6 @@ class StableDiffusionXL(loading.Assembled):
             image_coder=AutoencoderKL,
         )
 
-    @torch.no_grad()
     def encode_text(self, parts: Components, captions: Sequence[str]) -> Conditioning:
         texts = [plain(caption) for caption in captions]
         read = [

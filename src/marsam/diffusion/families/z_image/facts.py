@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from marsam.diffusion import basefiles, schedule
+from marsam.diffusion.encoders import language_model
 from marsam.diffusion.spec import BaseFacts, FamilyFacts
 
 PATCH = 2
@@ -48,6 +49,7 @@ FACTS = FamilyFacts(
     text_folders=("text_encoder", "tokenizer"),
     # Its table of adapters' names has these layers by diffusers' names (comfy/lora.py, model_lora_keys_unet).
     comfyui=True,
+    encoders={"text_encoder": language_model(idle=("layers.-1:", "norm"))},
 )
 
 
