@@ -84,9 +84,7 @@ class Bench:
         samples = self._encode(family, parts)
         self.encode_seconds = time.monotonic() - began
         trained = method.attach({family.facts.denoiser_folder: parts.denoiser}, family.facts, params, seed=SEED)
-        feed = Feed(
-            samples, schedule.of(parts.facts, self.side, self.side), seed=SEED, batch_size=BATCH, caption_dropout=0.0
-        )
+        feed = Feed(samples, schedule.by_cells(parts.facts), seed=SEED, batch_size=BATCH, caption_dropout=0.0)
         plan = Plan(steps=steps, learning_rate=1e-3, warmup_steps=10, seed=SEED, snr_gamma=GAMMA, ema_decay=None)
         objective = registry.objective(parts.facts.objective)
         self.ours = Loop(family, parts, objective, trained, feed, plan, lanes=self.lanes)
@@ -101,7 +99,7 @@ class Bench:
         self.their_step = 0
 
     def _encode(self, family: Any, parts: Any) -> TrainingSet:
-        pixels = [read_picture(file, self.side, name=file.name) for file in self.data.files]
+        pixels = [read_picture(file, (self.side, self.side), name=file.name) for file in self.data.files]
         latents = [family.encode_image(parts, torch.stack(pixels[at : at + BATCH])) for at in range(0, PICTURES, BATCH)]
         wordings = self.data.wordings
         texts = [family.encode_text(parts, wordings[at : at + BATCH]) for at in range(0, len(wordings), BATCH)]

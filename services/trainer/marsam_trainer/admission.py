@@ -16,7 +16,7 @@ from marsam.core.names import parse
 from marsam.diffusion import registry
 from marsam.diffusion.spec import BaseFacts
 from marsam.store.content import read_blob
-from marsam_trainer import base_terms, spread, versions
+from marsam_trainer import base_terms, pictures, spread, versions
 from marsam_trainer.orders import Fault, Order, default_steps, faults_of, range_faults
 from marsam_trainer.reservations import Reservations
 from marsam_trainer.runs import Runs
@@ -88,6 +88,7 @@ class Admission:
         spec = _complete(order, run=run, output=output, model=model, facts=facts, version=version, params=params)
         if apart is not None:
             spec = versions.regularised(spec, order, apart)
+        warnings += pictures.warnings(order, registry.family_facts(model.family), facts, version)
         return Admitted(spec=replace(spec, accepted=accepted), faults=[], model=model, warnings=warnings)
 
     async def base_facts(self, model: Model) -> BaseFacts:
@@ -208,6 +209,7 @@ def _complete(
         gradient_checkpointing=bool(order.gradient_checkpointing),
         processes=order.processes or 1,
         sharding=spread.sharding(order),
+        aspect_buckets=bool(order.aspect_buckets),
     )
 
 

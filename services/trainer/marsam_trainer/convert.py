@@ -84,6 +84,7 @@ def order_of(spec: trainer_pb2.RunSpec) -> Order:
         regularisation_digest=spec.regularisation_digest,
         regularisation_share=given("regularisation_share"),
         regularisation_weight=given("regularisation_weight"),
+        aspect_buckets=given("aspect_buckets"),
     )
 
 
@@ -145,6 +146,7 @@ def spec_message(spec: RunSpec) -> trainer_pb2.RunSpec:
         sharding=spec.sharding,
         regularisation=spec.regularisation,
         regularisation_digest=spec.regularisation_digest,
+        aspect_buckets=spec.aspect_buckets,
     )
     if spec.regularisation:
         message.regularisation_share = spec.regularisation_share

@@ -16,6 +16,7 @@ _LATER = frozenset(
         "optimiser",
         "accumulate",
         "gradient_checkpointing",
+        "aspect_buckets",
         "processes",
         "sharding",
         *("regularisation", "regularisation_digest", "regularisation_share", "regularisation_weight"),
@@ -61,6 +62,7 @@ class Order:
     regularisation_digest: str = ""
     regularisation_share: float | None = None
     regularisation_weight: float | None = None
+    aspect_buckets: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,8 +39,9 @@ class RunSpec:
     of the denoiser's blocks and computes the rest again on the way back. `processes` take every step together and share
     its pictures out; each holds the whole model, or a part of it where `sharding` is "sharded". `regularisation` names
     a version of what must not be forgotten ('' for none): `regularisation_share` of the steps are taken from it, and
-    their loss weighs `regularisation_weight`. `accepted` says who accepted the base's licence, `allow_distilled` that a
-    base made for few steps was meant; like all in `RECORDED` they change nothing of what is trained. Those in `LATER`
+    their loss weighs `regularisation_weight`. With `aspect_buckets` pictures keep about their aspect, at about the area
+    of the square; without they are cut square. `accepted` says who accepted the base's licence, `allow_distilled` that
+    a base made for few steps was meant; like all in `RECORDED` they change nothing of what is trained. Those in `LATER`
     came after the first runs were made; left at their defaults they are what runs did before.
     """
 
@@ -48,7 +49,7 @@ class RunSpec:
     RECORDED: ClassVar[frozenset[str]] = frozenset({"accepted", "allow_distilled"})
     LATER: ClassVar[frozenset[str]] = frozenset(
         {
-            *("optimiser", "accumulate", "gradient_checkpointing", "processes", "sharding"),
+            *("optimiser", "accumulate", "gradient_checkpointing", "aspect_buckets", "processes", "sharding"),
             *("regularisation", "regularisation_digest", "regularisation_share", "regularisation_weight"),
         }
     )
@@ -86,6 +87,7 @@ class RunSpec:
     regularisation_digest: str = ""
     regularisation_share: float = 0.0
     regularisation_weight: float = 1.0
+    aspect_buckets: bool = False
     accepted: Acceptance | None = None
     allow_distilled: bool = False
 

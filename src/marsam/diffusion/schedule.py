@@ -9,6 +9,7 @@ terminal SNR (arXiv 2305.08891, algorithm 1); for flows, logit-normal times and 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -125,6 +126,12 @@ def of(facts: "BaseFacts", width: int, height: int) -> Schedule:
     if facts.flow is None:
         return from_config(facts.scheduler)
     return Line(facts.flow.factor(facts.tokens(width, height), facts.default_steps))
+
+
+def by_cells(facts: "BaseFacts") -> Callable[[int, int], Schedule]:
+    """`of`, asked by the height and width of the latents in cells; each schedule is made once."""
+    factor = facts.latent_factor
+    return cache(lambda height, width: of(facts, width * factor, height * factor))
 
 
 def from_config(config: Mapping[str, Any]) -> Table:

@@ -103,7 +103,7 @@ def loop(rig: Rig, *, steps: int = 8, rate: float = 1e-2, lanes: int = 1, batch:
     numbers = {"warmup_steps": 2, "seed": 11, "snr_gamma": 5.0, "ema_decay": None, **plan}
     feed = Feed(
         training_set(rig),
-        schedule.of(rig.parts.facts, rig.side, rig.side),
+        schedule.by_cells(rig.parts.facts),
         seed=11,
         batch_size=batch,
         caption_dropout=0.2,

@@ -98,8 +98,10 @@ async def place_base(
     return model
 
 
-async def place_version(blobs: Blobs, name: str = VERSION, *, items: int = 3) -> DatasetVersion:
-    """Put a dataset version of `items` pictures in English and Arabic into the catalog."""
+async def place_version(
+    blobs: Blobs, name: str = VERSION, *, items: int = 3, size: tuple[int, int] = (64, 64)
+) -> DatasetVersion:
+    """Put a dataset version of `items` pictures of a size in English and Arabic into the catalog."""
     made = []
     for number in range(items):
         stored = await put_blob(blobs, "default", f"picture {number}".encode())
@@ -110,8 +112,8 @@ async def place_version(blobs: Blobs, name: str = VERSION, *, items: int = 3) ->
                 image=FileRef(path=f"{number}.png", digest=stored.digest, size=stored.size),
                 original_digest=stored.digest,
                 pixel_digest=digest_of(str(number).encode()),
-                width=64,
-                height=64,
+                width=size[0],
+                height=size[1],
                 phash=number,
                 dhash=number,
                 captions=(Caption(language="en", text=f"a man {number}"), Caption(language="ar", text=f"رجل {number}")),

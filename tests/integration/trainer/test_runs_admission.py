@@ -13,7 +13,7 @@ from marsam.catalog.aliases import set_alias
 from marsam.core.errors import Invalid
 from marsam.rpc.wire import error_of
 from marsam.store.open import open_store
-from tests.integration.trainer.harness import BASE, CLOCK, OTHERS, PARENT, VERSION, Service
+from tests.integration.trainer.harness import BASE, CLOCK, OTHERS, PARENT, VERSION, Service, place_version
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -38,6 +38,27 @@ async def test_a_good_order_is_resolved_and_costed_once(shared: Service) -> None
     assert (await validate(shared, steps=20)).plan.seconds == 40.0
     assert (shared.cache / "plans").read_text() == "asked\n"
     assert (await shared.trainer.ListRuns(trainer_pb2.ListRunsRequest(parent=PARENT))).runs == []
+
+
+async def test_how_pictures_would_be_cut_is_said_before(shared: Service) -> None:
+    wide = VERSION.replace("v1", "wide")
+    await place_version(open_store(str(shared.store)), wide, items=22, size=(150, 50))
+    square = await validate(shared, dataset_version=wide)
+    (told,) = (warning for warning in square.warnings if warning.reason.startswith("PICTURES"))
+    assert (told.field, told.reason) == ("spec.aspect_buckets", "PICTURES_CUT")
+    assert "of 22 pictures" in told.message
+    assert "0.png (150×50) loses 67%" in told.message
+    assert told.message.endswith("and 2 more")
+    assert "aspect_buckets" in told.remedy
+    assert not square.resolved.aspect_buckets
+    bucketed = await validate(shared, dataset_version=wide, aspect_buckets=True)
+    (told,) = (warning for warning in bucketed.warnings if warning.reason.startswith("PICTURES"))
+    assert (told.reason, told.message) == (
+        "PICTURES_BY_SIZE",
+        "pictures by size: 96×32: 22; at most 0% of one is cut away",
+    )
+    assert bucketed.resolved.aspect_buckets
+    assert bucketed.plan.total_bytes == square.plan.total_bytes
 
 
 async def test_every_fault_is_said_at_once_in_order(shared: Service) -> None:

@@ -8,15 +8,21 @@ import numpy as np
 import pytest
 import torch
 from marsam_trainer.run import randomness
-from marsam_trainer.run.data import frame_of, read_picture
+from marsam_trainer.run.data import read_picture
 from marsam_trainer.run.feed import EMPTY, Feed, TrainingSet
+from marsam_trainer.run.validation import HeldOut
 from PIL import Image
 
 from marsam.core.errors import Invalid
 from marsam.diffusion import schedule
+from marsam.diffusion.buckets import Cut
 from marsam.diffusion.spec import Conditioning
 
 _TABLE = schedule.from_config({"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012})
+
+
+def _always(height: int, width: int) -> schedule.Schedule:
+    return _TABLE
 
 
 def _set(count: int = 10) -> TrainingSet:
@@ -29,7 +35,7 @@ def _set(count: int = 10) -> TrainingSet:
 
 
 def _feed(*, seed: int = 1, batch_size: int = 4, dropout: float = 0.0, count: int = 10) -> Feed:
-    return Feed(_set(count), _TABLE, seed=seed, batch_size=batch_size, caption_dropout=dropout)
+    return Feed(_set(count), _always, seed=seed, batch_size=batch_size, caption_dropout=dropout)
 
 
 def test_a_step_is_the_same_whenever_it_is_asked_for() -> None:
@@ -109,8 +115,8 @@ def test_a_batch_says_how_its_pictures_were_cut_where_that_is_known() -> None:
     assert "frame" not in _feed().batch(0).cond.tensors
     samples = _set()
     frames = torch.arange(60, dtype=torch.float32).view(10, 6)
-    told = Feed(replace(samples, frames=frames), _TABLE, seed=1, batch_size=4, caption_dropout=0.5)
-    plain = Feed(samples, _TABLE, seed=1, batch_size=4, caption_dropout=0.5)
+    told = Feed(replace(samples, frames=frames), _always, seed=1, batch_size=4, caption_dropout=0.5)
+    plain = Feed(samples, _always, seed=1, batch_size=4, caption_dropout=0.5)
     for step in range(5):
         batch, bare = told.batch(step), plain.batch(step)
         assert torch.equal(batch.cond.tensors["frame"], frames[list(batch.rows)])
@@ -120,31 +126,71 @@ def test_a_batch_says_how_its_pictures_were_cut_where_that_is_known() -> None:
         assert torch.equal(batch.cond.tensors["hidden"], bare.cond.tensors["hidden"])
 
 
-@pytest.mark.parametrize(
-    ("size", "side", "frame"),
-    [
-        ((32, 32), 32, [32, 32, 0, 0, 32, 32]),
-        ((1500, 1000), 512, [1000, 1500, 0, 128, 512, 512]),
-        ((1000, 1500), 512, [1500, 1000, 128, 0, 512, 512]),
-        # 1023 · 512 / 700 = 748.25 px: cut down to 748, half of what is over on either side.
-        ((1023, 700), 512, [700, 1023, 0, 118, 512, 512]),
-    ],
-)
-def test_a_frame_tells_the_original_the_cut_and_what_is_left(
-    size: tuple[int, int], side: int, frame: list[float]
-) -> None:
-    assert frame_of(*size, side).tolist() == frame
-
-
 def test_a_frame_is_how_the_picture_was_cut(tmp_path: Path) -> None:
     """Columns are numbered by their red: the first one that is left is the frame's, in pixels of the scaled picture."""
     columns = np.zeros((50, 200, 3), dtype=np.uint8)
     columns[:, :, 0] = np.arange(200)
     Image.fromarray(columns).save(tmp_path / "wide.png")
-    height, width, top, left, side, _ = frame_of(200, 50, 25).tolist()
-    red = (read_picture(tmp_path / "wide.png", 25, name="wide") + 1) * 127.5
+    height, width, top, left, side, _ = Cut((200, 50), (25, 25)).frame
+    red = (read_picture(tmp_path / "wide.png", (25, 25), name="wide") + 1) * 127.5
     assert (height, width, top, side) == (50, 200, 0, 25)
     assert float(red[0, 10, 0]) * 25 / 50 == pytest.approx(left, abs=1.0)
+
+
+@pytest.mark.parametrize(("picture", "size"), [((60, 40), (32, 16)), ((40, 60), (16, 32)), ((90, 20), (32, 8))])
+def test_what_is_left_of_a_picture_is_its_centre(
+    tmp_path: Path, picture: tuple[int, int], size: tuple[int, int]
+) -> None:
+    """Every pixel tells where it stood: red is its column, green its row."""
+    columns, rows = np.meshgrid(np.arange(picture[0]), np.arange(picture[1]))
+    Image.fromarray(np.stack([columns, rows, 0 * rows], axis=-1).astype(np.uint8)).save(tmp_path / "one.png")
+    pixels = (read_picture(tmp_path / "one.png", size, name="one") + 1) * 127.5
+    assert pixels.shape == (3, size[1], size[0])
+    left, top, right, bottom = Cut(picture, size).box
+    across, down = (right - left) / size[0], (bottom - top) / size[1]
+    # Away from the borders, where the filter has less to average over.
+    for x, y in ((4, 3), (size[0] // 2, size[1] // 2), (size[0] - 5, size[1] - 4)):
+        assert float(pixels[0, y, x]) == pytest.approx(left + (x + 0.5) * across - 0.5, abs=1.0)
+        assert float(pixels[1, y, x]) == pytest.approx(top + (y + 0.5) * down - 0.5, abs=1.0)
+
+
+def _of_two_sizes() -> TrainingSet:
+    """Seven pictures of 2×4 cells among five of 4×2."""
+    shapes = [(2, 4), (4, 2)] * 5 + [(2, 4)] * 2
+    return replace(_set(12), latents=[torch.full((4, *shape), float(row)) for row, shape in enumerate(shapes)])
+
+
+def test_a_batch_of_buckets_is_of_one_size_and_drawn_by_its_schedule() -> None:
+    wide, tall = schedule.Line(shift=1.0), schedule.Line(shift=3.0)
+    samples = _of_two_sizes()
+    feed = Feed(
+        samples,
+        lambda height, width: wide if width > height else tall,
+        seed=1,
+        batch_size=4,
+        caption_dropout=0.0,
+        bucketed=True,
+    )
+    epoch = [feed.batch(step) for step in range(4)]
+    assert sorted(len(batch) for batch in epoch) == [2, 3, 3, 4]
+    assert sorted(row for batch in epoch for row in batch.rows) == list(range(12))
+    for step, batch in enumerate(epoch):
+        assert batch.clean.shape == batch.noise.shape == (len(batch), *samples.shape(batch.rows[0]))
+        assert torch.equal(batch.clean[:, 0, 0, 0], torch.tensor(batch.rows, dtype=torch.float32))
+        own = wide if batch.clean.shape[3] == 4 else tall
+        uniform = [(i + randomness.unit(1, "time", step, i)) / len(batch) for i in range(len(batch))]
+        assert batch.t.tolist() == [own.draw(value) for value in uniform]
+        assert batch.signal.flatten().tolist() == pytest.approx([own.levels(t)[0] for t in batch.t.tolist()])
+
+
+def test_pictures_held_out_are_asked_in_batches_of_one_size() -> None:
+    samples = _of_two_sizes()
+    asked = list(HeldOut(samples, _always, seed=1, batch_size=5))
+    rows = Counter(row for batch in asked for row in batch.rows)
+    assert rows == dict.fromkeys(range(12), 4)
+    assert all({samples.shape(row) for row in batch.rows} == {tuple(batch.clean.shape[1:])} for batch in asked)
+    square = list(HeldOut(_set(), _always, seed=1, batch_size=5))
+    assert [row for batch in square for row in batch.rows] == [row for row in range(10) for _ in range(4)]
 
 
 def test_nothing_to_train_on_is_refused() -> None:

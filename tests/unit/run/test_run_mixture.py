@@ -21,7 +21,7 @@ def _feed(name: str, count: int, seed: int) -> Feed:
         texts=Conditioning({"hidden": torch.zeros(2, 1, 1)}),
         captions=((1,),) * count,
     )
-    return Feed(samples, _TABLE, seed=seed, batch_size=3, caption_dropout=0.0)
+    return Feed(samples, lambda height, width: _TABLE, seed=seed, batch_size=3, caption_dropout=0.0)
 
 
 def _mixture(share: float, weight: float = 1.0) -> Mixture:

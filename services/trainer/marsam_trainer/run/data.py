@@ -17,7 +17,8 @@ from marsam.catalog.files import FileRef, tree_digest
 from marsam.catalog.models import Model
 from marsam.core.errors import Corrupt, Invalid
 from marsam.core.ids import sha256_hex
-from marsam.diffusion import registry
+from marsam.diffusion import buckets, registry
+from marsam.diffusion.buckets import Cut, Size
 from marsam.diffusion.lanes.net import Lanes, cuts
 from marsam.diffusion.sampling import join, trimmed
 from marsam.diffusion.spec import Components, Conditioning, Family, Part, Precision
@@ -44,6 +45,10 @@ class Sample:
     width: int
     height: int
     captions: tuple[str, ...]
+
+    def cut(self, sizes: Sequence[Size]) -> Cut:
+        """How its picture is cut, where it may become any of `sizes`."""
+        return buckets.cut(self.width, self.height, sizes)
 
 
 def samples_of(version: DatasetVersion, languages: Sequence[str]) -> list[Sample]:
@@ -181,27 +186,31 @@ class Encoder:
         self,
         samples: Sequence[Sample],
         files: Mapping[str, Path],
-        side: int,
+        sizes: Sequence[Size],
         *,
         progress: Callable[[int, int], None] = lambda done, of: None,
-    ) -> torch.Tensor:
-        """Latents (N, C, h, w) of the samples' pictures at `side` px; `files` gives each image digest's local file.
+    ) -> list[torch.Tensor]:
+        """Latents (C, h, w) of the samples' pictures, each cut to the nearest of `sizes`; `files` gives each image
+        digest's local file.
 
         Raises `Corrupt` naming the picture when one cannot be read, or encodes to what is no number.
         """
-        key = ("latent", self.base.family, encoder_digest(self.base, Part.IMAGE), str(side))
+        key = ("latent", self.base.family, encoder_digest(self.base, Part.IMAGE))
         found: dict[str, torch.Tensor] = {}
-        absent = []
+        absent: dict[Size, list[Sample]] = {}
         for sample in samples:
-            entry = self.cache.get(*key, sample.image.digest)
+            cut = sample.cut(sizes)
+            entry = self.cache.get(*key, cut.label(), sample.image.digest)
             if entry is None:
-                absent.append(sample)
+                absent.setdefault(cut.size, []).append(sample)
             else:
                 found[sample.image.digest] = entry["latent"]
-        for done, some in _groups(absent, PICTURES * self.lanes.count):
-            progress(done, len(absent))
+        done, missing = 0, sum(len(some) for some in absent.values())
+        for some in (few for many in absent.values() for _, few in _groups(many, PICTURES * self.lanes.count)):
+            progress(done, missing)
+            done += len(some)
             pieces = [some[rows] for rows in cuts(len(some), self.lanes.count)]
-            encode = partial(self._pictures, self.part(Part.IMAGE), files, side)
+            encode = partial(self._pictures, self.part(Part.IMAGE), files, sizes)
             encoded = torch.cat(self.lanes.map(encode, pieces))
             for sample, latent in zip(some, encoded, strict=True):
                 if not bool(torch.isfinite(latent).all()):
@@ -210,28 +219,31 @@ class Encoder:
                         reason="LATENT_NOT_FINITE",
                         remedy="leave the picture out of the next version",
                     )
-                self.cache.put({"latent": latent}, *key, sample.image.digest)
+                self.cache.put({"latent": latent}, *key, sample.cut(sizes).label(), sample.image.digest)
                 found[sample.image.digest] = latent.clone()
-        return torch.stack([found[sample.image.digest] for sample in samples])
+        return [found[sample.image.digest] for sample in samples]
 
     def _pictures(
-        self, parts: Components, files: Mapping[str, Path], side: int, samples: Sequence[Sample]
+        self, parts: Components, files: Mapping[str, Path], sizes: Sequence[Size], samples: Sequence[Sample]
     ) -> torch.Tensor:
-        pixels = torch.stack([read_picture(files[one.image.digest], side, name=one.file_name) for one in samples])
+        """Latents of pictures that are all cut to one size."""
+        pixels = torch.stack(
+            [read_picture(files[one.image.digest], one.cut(sizes).size, name=one.file_name) for one in samples]
+        )
         return self.family.encode_image(parts, pixels).to("cpu", torch.float32)
 
     def training_set(
         self,
         samples: Sequence[Sample],
         files: Mapping[str, Path],
-        side: int,
+        sizes: Sequence[Size],
         *,
         words: bool = False,
         progress: Callable[[int, int], None] = lambda done, of: None,
     ) -> TrainingSet:
-        """Everything a run trains on. Row 0 of the texts is the empty caption. With `words` captions stay such: the
-        text encoders are to train."""
-        latents = self.latents(samples, files, side, progress=progress)
+        """Everything a run trains on, each picture at the nearest of `sizes`. Row 0 of the texts is the empty caption.
+        With `words` captions stay such: the text encoders are to train."""
+        latents = self.latents(samples, files, sizes, progress=progress)
         wordings = ["", *sorted({caption for sample in samples for caption in sample.captions} - {""})]
         place = {caption: row for row, caption in enumerate(wordings)}
         return TrainingSet(
@@ -240,31 +252,19 @@ class Encoder:
             texts=Conditioning() if words else self.texts(wordings, progress=progress),
             wordings=tuple(wordings) if words else (),
             captions=tuple(tuple(place[caption] for caption in sample.captions) for sample in samples),
-            frames=torch.stack([frame_of(sample.width, sample.height, side) for sample in samples]),
+            frames=torch.tensor([sample.cut(sizes).frame for sample in samples], dtype=torch.float32),
         )
 
 
-def read_picture(path: Path, side: int, *, name: str) -> torch.Tensor:
-    """A picture as (3, side, side) float32 in [-1, 1]: scaled so that its shorter side fits, then cropped at the
-    centre."""
+def read_picture(path: Path, size: Size, *, name: str) -> torch.Tensor:
+    """A picture as (3, height, width) float32 in [-1, 1]: scaled until it covers `size`, then cropped at the centre."""
     try:
         with Image.open(path, formats=["PNG"]) as opened:
             picture = opened.convert("RGB")
     except (OSError, ValueError, SyntaxError) as error:
         raise Corrupt(f"{name} cannot be decoded: {error}", reason="PICTURE_UNREADABLE") from error
-    width, height = picture.size
-    short = min(width, height)
-    left, top = (width - short) / 2, (height - short) / 2
-    square = picture.resize((side, side), Image.Resampling.LANCZOS, box=(left, top, left + short, top + short))
-    return torch.from_numpy(np.asarray(square, dtype=np.float32).copy()).permute(2, 0, 1) / 127.5 - 1.0
-
-
-def frame_of(width: int, height: int, side: int) -> torch.Tensor:
-    """(6,) float32, how `read_picture` cuts a picture of a size (see `Conditioning`): the cut's top and left are pixels
-    of the scaled picture, as diffusers' SDXL training script counts them."""
-    short = min(width, height)
-    top, left = (round((side * edge // short - side) / 2) for edge in (height, width))
-    return torch.tensor([height, width, top, left, side, side], dtype=torch.float32)
+    scaled = picture.resize(size, Image.Resampling.LANCZOS, box=Cut(picture.size, size).box)
+    return torch.from_numpy(np.asarray(scaled, dtype=np.float32).copy()).permute(2, 0, 1) / 127.5 - 1.0
 
 
 def _groups(things: Sequence[T], size: int) -> Iterator[tuple[int, Sequence[T]]]:

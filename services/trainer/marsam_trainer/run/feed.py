@@ -1,9 +1,13 @@
 """Which samples, captions, noise and times a step sees: a pure function of (seed, step), so resuming is only a
-number."""
+number.
+
+All pictures of a batch are of one size. Where the samples differ in size, an epoch's last batch of a size is smaller
+than the others rather than filled with pictures twice (see `turns`). It weighs less in the same proportion, so that
+every picture counts the same.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -11,16 +15,20 @@ import torch
 from marsam.core.errors import Invalid
 from marsam.diffusion.schedule import Schedule
 from marsam.diffusion.spec import Conditioning
-from marsam_trainer.run import randomness
+from marsam_trainer.run import randomness, turns
 
 EMPTY = 0
 """The row of `TrainingSet.texts` that holds the empty caption."""
 
 
+ScheduleOf = Callable[[int, int], Schedule]
+"""The schedule for latents of so many cells in height and width."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingSet:
-    """What a run trains on, encoded: N latents (N, C, h, w), M caption rows, and for each sample the rows of its
-    captions.
+    """What a run trains on, encoded: N latents (C, h, w), which may differ in h and w, M caption rows, and for each
+    sample the rows of its captions.
 
     Samples are in the order of their keys, which are digests of their content: equal material trains equally. `frames`
     (N, 6) says how each picture was cut (see `Conditioning`); None where nobody knows. Where text encoders train,
@@ -28,7 +36,7 @@ class TrainingSet:
     """
 
     keys: tuple[str, ...]
-    latents: torch.Tensor
+    latents: torch.Tensor | Sequence[torch.Tensor]
     texts: Conditioning
     captions: tuple[tuple[int, ...], ...]
     frames: torch.Tensor | None = None
@@ -39,11 +47,16 @@ class TrainingSet:
             raise Invalid(
                 "the dataset version has nothing to train on", field="dataset_version", reason="DATASET_EMPTY"
             )
-        if not len(self.keys) == len(self.captions) == self.latents.shape[0]:
+        if not len(self.keys) == len(self.captions) == len(self.latents):
             raise Invalid("a training set needs one latent and one list of captions per sample")
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def shape(self, row: int) -> tuple[int, int, int]:
+        """(C, h, w) of a sample's latent."""
+        channels, height, width = self.latents[row].shape
+        return channels, height, width
 
     def conditioning(self, rows: Sequence[int], texts: Sequence[int]) -> Conditioning:
         """What steers the denoiser for the samples `rows`, each with its row of `texts`."""
@@ -100,10 +113,10 @@ def make_batch(
     times: Sequence[float],
     noise: Sequence[torch.Tensor],
 ) -> Batch:
-    """The samples `rows`, each with its row of texts, its time and its noise (C, h, w)."""
+    """The samples `rows`, which are of one size, each with its row of texts, its time and its noise (C, h, w)."""
     signal, noise_level = torch.tensor([schedule.levels(t) for t in times], dtype=torch.float32).unbind(1)
     return Batch(
-        clean=samples.latents[list(rows)],
+        clean=torch.stack([samples.latents[row] for row in rows]),
         noise=torch.stack(list(noise)),
         t=torch.tensor(times, dtype=torch.float64),
         signal=signal.view(-1, 1, 1, 1),
@@ -116,43 +129,56 @@ def make_batch(
 
 
 class Feed:
-    """Batches of a training set by step. Each epoch is a permutation of all samples; a batch may straddle two."""
+    """Batches of a training set by step, of at most `batch_size` samples. `bucketed`: samples differ in size, and no
+    batch does."""
 
     def __init__(
-        self, samples: TrainingSet, schedule: Schedule, *, seed: int, batch_size: int, caption_dropout: float
+        self,
+        samples: TrainingSet,
+        schedule: ScheduleOf,
+        *,
+        seed: int,
+        batch_size: int,
+        caption_dropout: float,
+        bucketed: bool = False,
     ) -> None:
         self.samples = samples
         self.batch_size = batch_size
         self._seed = seed
         self._dropout = caption_dropout
         self._schedule = schedule
-        self._order = lru_cache(maxsize=2)(self._permutation)
+        if bucketed:
+            sizes = [samples.shape(row)[1:] for row in range(len(samples))]
+            self._turns = turns.by_size(samples.keys, sizes, seed=seed, batch_size=batch_size)
+        else:
+            self._turns = turns.in_a_row(samples.keys, seed=seed, batch_size=batch_size)
 
     def batch(self, step: int) -> Batch:
         """The input of step `step`, counted from 0."""
         rows = self.rows(step)
         texts = tuple(self._text(step, row) for row in rows)
-        shape, keys = self.samples.latents.shape[1:], self.samples.keys
-        return make_batch(
+        shape, keys = self.samples.shape(rows[0]), self.samples.keys
+        batch = make_batch(
             self.samples,
-            self._schedule,
+            self._schedule(*shape[1:]),
             rows=rows,
             texts=texts,
             times=self.times(step),
             noise=[randomness.normal(shape, self._seed, "noise", step, keys[row]) for row in rows],
         )
+        return replace(batch, weight=len(rows) / self.batch_size)
 
     def rows(self, step: int) -> tuple[int, ...]:
         """The samples of a step."""
-        start, count = step * self.batch_size, len(self.samples)
-        return tuple(self._order((start + i) // count)[(start + i) % count] for i in range(self.batch_size))
+        return self._turns(step)
 
     def times(self, step: int) -> tuple[float, ...]:
         """A time for each row, drawn under the schedule's own law and spread over the batch (stratified), which leaves
         the expectation alone and takes most of the variance between batches away."""
+        rows = self.rows(step)
+        schedule = self._schedule(*self.samples.shape(rows[0])[1:])
         return tuple(
-            self._schedule.draw((i + randomness.unit(self._seed, "time", step, i)) / self.batch_size)
-            for i in range(self.batch_size)
+            schedule.draw((i + randomness.unit(self._seed, "time", step, i)) / len(rows)) for i in range(len(rows))
         )
 
     def _text(self, step: int, row: int) -> int:
@@ -160,7 +186,3 @@ class Feed:
         if not choices or randomness.unit(self._seed, "dropout", step, key) < self._dropout:
             return EMPTY
         return choices[randomness.bits(self._seed, "caption", step, key) % len(choices)]
-
-    def _permutation(self, epoch: int) -> Sequence[int]:
-        keys = self.samples.keys
-        return sorted(range(len(keys)), key=lambda row: (randomness.bits(self._seed, "order", epoch, keys[row]), row))

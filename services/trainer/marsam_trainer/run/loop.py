@@ -3,8 +3,9 @@
     noisy = signal · clean + noise_level · noise
     loss  = mean over rows of weight · ‖predict(noisy, t, caption) - target‖²
 
-A step's gradient is that of its loss times what the step weighs (see `mixture`); the loss is told as it is. What trains
-is always fp32. AdamW (`optimisers`), linear warm-up, cosine to zero, gradients clipped to norm 1.
+A step's gradient is that of its loss times what the step weighs (see `mixture`, and `feed` for batches of fewer rows
+than others); the loss is told as it is. What trains is always fp32. AdamW (`optimisers`), linear warm-up, cosine to
+zero, gradients clipped to norm 1.
 """
 
 import math
@@ -125,6 +126,8 @@ class Loop:
         """The gradient's norm at the last step, before it was clipped."""
         self.spent: Mapping[str, float] = {}
         """Where the last step's seconds went: data, forward, backward, optimiser."""
+        self.shown = 0
+        """How many pictures this loop's steps were shown, those twice that were shown twice."""
 
     @property
     def done(self) -> bool:
@@ -155,6 +158,7 @@ class Loop:
         self.optimiser.zero_grad(set_to_none=True)
         self.position.step += 1
         self.position.losses.append(value)
+        self.shown += len(batch)
         self.spent = {
             "data": fed - began,
             "forward": forward,

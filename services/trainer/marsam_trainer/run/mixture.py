@@ -10,7 +10,8 @@ _FINEST = 1_000_000
 
 
 class Mixture:
-    """Batches by step: `share` of the steps, spread evenly, are `apart`'s and weigh `weight`, the others `feed`'s.
+    """Batches by step: `share` of the steps, spread evenly, are `apart`'s and weigh `weight` times as much, the others
+    `feed`'s.
 
     Each feed counts its own steps, so each goes through all of its own samples epoch by epoch.
     """
@@ -26,7 +27,8 @@ class Mixture:
         """The input of step `step`, counted from 0."""
         before = self._taken(step)
         if self._taken(step + 1) > before:
-            return replace(self.apart.batch(before), weight=self._weight)
+            batch = self.apart.batch(before)
+            return replace(batch, weight=batch.weight * self._weight)
         return self._feed.batch(step - before)
 
     def _taken(self, steps: int) -> int:

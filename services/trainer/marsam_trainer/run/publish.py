@@ -169,6 +169,7 @@ def _order(spec: RunSpec) -> dict[str, Any]:
         "gradient_checkpointing",
         "processes",
         "sharding",
+        "aspect_buckets",
     )
     if spec.regularisation:
         names += ("regularisation_share", "regularisation_weight")

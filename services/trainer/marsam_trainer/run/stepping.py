@@ -51,7 +51,7 @@ def take_steps(work: Work, loop: Loop, drawing: Drawing, held_out: HeldOut | Non
                 _save(work, loop, scratch)
             raise Stopped
         work.reporter.check()
-        began = time.monotonic()
+        began, shown = time.monotonic(), loop.shown
         loss = loop.step()
         seconds = time.monotonic() - began
         spent += seconds
@@ -60,7 +60,7 @@ def take_steps(work: Work, loop: Loop, drawing: Drawing, held_out: HeldOut | Non
             done,
             loss=loss,
             norm=loop.norm,
-            images=spec.step_size,
+            images=loop.shown - shown,
             seconds=seconds,
             spent=loop.spent,
             learning_rate=loop.plan.rate(done - 1),

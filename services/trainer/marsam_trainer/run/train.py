@@ -5,6 +5,7 @@ import math
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,14 @@ from marsam.catalog.files import FileRef
 from marsam.catalog.models import Model
 from marsam.core.ids import digest_hex
 from marsam.diffusion import registry, schedule, tuned
+from marsam.diffusion.buckets import Size
 from marsam.diffusion.lanes.net import Lanes
 from marsam.diffusion.nf4.net import quantised_share
 from marsam.diffusion.parts.net import draws, networks
 from marsam.diffusion.spec import Components, Family, Part, Precision
 from marsam.diffusion.weights.net import bytes_at_rest
 from marsam.store.cache import Cache
-from marsam_trainer.run import checkpoint, probe, publish, randomness
+from marsam_trainer.run import checkpoint, cutting, probe, publish, randomness
 from marsam_trainer.run.data import Encoder, Sample, held_out_of, regularisation_of, samples_of
 from marsam_trainer.run.drawing import Drawing
 from marsam_trainer.run.encoded import EncodedCache
@@ -93,13 +95,15 @@ def _train(work: Work, scratch: Path, lanes: Lanes, found: tuple[Checkpoint, Pat
     learnt = samples_of(work.version, spec.languages)
     method = registry.method(spec.method)
     words = Part.TEXT in tuned.parts_of(params)
-    samples = _encode(work, encoder, cache, scratch / "pictures", learnt, words=words)
+    sizes = cutting.sizes(work, facts)
+    encode = partial(_encode, work, encoder, cache, scratch / "pictures", sizes, words=words)
     apart = held_out_of(work.version, spec.languages)[:MOST]
-    aside = _encode(work, encoder, cache, scratch / "pictures", apart, words=words) if apart else None
-    others = None
-    if work.regularisation is not None:
-        kept = regularisation_of(work.regularisation, spec.languages)
-        others = _encode(work, encoder, cache, scratch / "pictures", kept, words=words)
+    kept = regularisation_of(work.regularisation, spec.languages) if work.regularisation is not None else []
+    if found is None:
+        cutting.tell(work, learnt, sizes)
+        cutting.tell(work, kept, sizes, of="the regularisation version")
+    samples = encode(learnt)
+    aside, others = (encode(some) if some else None for some in (apart, kept))
     work.bridge.call(cache.trim())
     prompts = list(spec.preview.prompts if spec.preview else _sample_prompts(work))
     texts = None if words else encoder.texts([*prompts, *[""] * len(prompts)])
@@ -125,7 +129,6 @@ def _train(work: Work, scratch: Path, lanes: Lanes, found: tuple[Checkpoint, Pat
     loop = _loop(work, family, parts, trained, feed, lanes, dropout=dropout)
     if found is not None:
         resume(work, loop, *found)
-    first = loop.position.step
     drawing = Drawing(
         family=family,
         parts=parts,
@@ -155,9 +158,8 @@ def _train(work: Work, scratch: Path, lanes: Lanes, found: tuple[Checkpoint, Pat
         prompts=prompts,
         losses=loop.position.losses,
         validation=loop.position.validation,
-        metrics=_metrics(
-            work, loop, share=share, seconds=seconds, first=first, began=began, artifact=artifact, paths=paths
-        ),
+        metrics=_metrics(work, loop, share=share, seconds=seconds, began=began, artifact=artifact, paths=paths)
+        | cutting.numbers(work, learnt, sizes),
         quantisation=quantisation.label() if quantisation else "",
         libraries=publish.libraries(),
     )
@@ -169,10 +171,17 @@ def _train(work: Work, scratch: Path, lanes: Lanes, found: tuple[Checkpoint, Pat
 
 
 def _encode(
-    work: Work, encoder: Encoder, cache: Cache, pictures: Path, samples: Sequence[Sample], *, words: bool
+    work: Work,
+    encoder: Encoder,
+    cache: Cache,
+    pictures: Path,
+    sizes: Sequence[Size],
+    samples: Sequence[Sample],
+    *,
+    words: bool,
 ) -> TrainingSet:
-    """Every picture and caption of `samples`, encoded, but for captions with `words`; from the cache where it was
-    before. `pictures` is a folder for meanwhile."""
+    """Every picture and caption of `samples`, encoded at the nearest of `sizes`, but for captions with `words`; from
+    the cache where it was before. `pictures` is a folder for meanwhile."""
     files: dict[str, Path] = {}
     for done, sample in enumerate(samples):
         work.caching(done, len(samples))
@@ -181,14 +190,14 @@ def _encode(
             folder = work.bridge.call(cache.lay_out(work.jobs.blobs, work.spec.project, [place], pictures))
             files[sample.image.digest] = folder / place.path
     try:
-        return encoder.training_set(samples, files, work.spec.resolution, words=words, progress=work.caching)
+        return encoder.training_set(samples, files, sizes, words=words, progress=work.caching)
     finally:
         shutil.rmtree(pictures)
 
 
 def _held_out(work: Work, parts: Components, aside: TrainingSet) -> HeldOut:
-    spec, side = work.spec, work.spec.resolution
-    return HeldOut(aside, schedule.of(parts.facts, side, side), seed=spec.seed, batch_size=spec.batch_size)
+    spec = work.spec
+    return HeldOut(aside, schedule.by_cells(parts.facts), seed=spec.seed, batch_size=spec.batch_size)
 
 
 def _sample_prompts(work: Work) -> list[str]:
@@ -207,10 +216,11 @@ def _feed(work: Work, parts: Components, samples: TrainingSet, others: TrainingS
     def feed(of: TrainingSet, seed: int) -> Feed:
         return Feed(
             of,
-            schedule.of(parts.facts, spec.resolution, spec.resolution),
+            schedule.by_cells(parts.facts),
             seed=seed,
             batch_size=spec.step_size,
             caption_dropout=spec.caption_dropout,
+            bucketed=spec.aspect_buckets,
         )
 
     learnt = feed(samples, spec.seed)
@@ -252,7 +262,6 @@ def _metrics(
     *,
     share: float,
     seconds: float,
-    first: int,
     began: float,
     artifact: Path,
     paths: tuple[str, ...],
@@ -268,14 +277,13 @@ def _metrics(
             "validation_loss_best": best[1],
             "validation_best_step": float(best[0]),
         }
-    # Of this attempt: another one's steps took another time.
-    taken = loop.position.step - first
     return validation | {
         "steps": float(loop.position.step),
         "samples": float(len(loop.feed.samples)),
         **({"regularisation_samples": float(len(loop.feed.apart.samples))} if isinstance(loop.feed, Mixture) else {}),
         "final_loss": sum(last) / len(last) if last else 0.0,
-        "images_per_second": work.spec.step_size * taken / seconds if seconds else 0.0,
+        # Of this attempt: another one's steps took another time.
+        "images_per_second": loop.shown / seconds if seconds else 0.0,
         "train_seconds": seconds,
         "attempt_seconds": time.monotonic() - began,
         "peak_memory_bytes": float(device_memory(work.device).peak),

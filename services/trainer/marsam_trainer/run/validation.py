@@ -5,11 +5,11 @@ between them and by nothing else. Not weighted: the plain squared error, at time
 run draws its own from.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 
-from marsam.diffusion.schedule import Schedule
 from marsam_trainer.run import randomness
-from marsam_trainer.run.feed import EMPTY, Batch, TrainingSet, make_batch
+from marsam_trainer.run.feed import EMPTY, Batch, ScheduleOf, TrainingSet, make_batch
 
 TIMES = 4
 """Times at which each picture is asked for."""
@@ -19,24 +19,28 @@ MOST = 64
 
 
 class HeldOut:
-    """Batches of the pictures held out, always the same."""
+    """Batches of the pictures held out, always the same, each of one size."""
 
-    def __init__(self, samples: TrainingSet, schedule: Schedule, *, seed: int, batch_size: int) -> None:
+    def __init__(self, samples: TrainingSet, schedule: ScheduleOf, *, seed: int, batch_size: int) -> None:
         self.samples = samples
         self._schedule = schedule
         self._seed = seed
         self._batch_size = batch_size
 
     def __iter__(self) -> Iterator[Batch]:
-        asked = [(row, i) for row in range(len(self.samples)) for i in range(TIMES)]
-        shape, keys = self.samples.latents.shape[1:], self.samples.keys
-        for start in range(0, len(asked), self._batch_size):
-            some = asked[start : start + self._batch_size]
-            yield make_batch(
-                self.samples,
-                self._schedule,
-                rows=[row for row, _ in some],
-                texts=[next(iter(self.samples.captions[row]), EMPTY) for row, _ in some],
-                times=[self._schedule.draw((i + 0.5) / TIMES) for _, i in some],
-                noise=[randomness.normal(shape, self._seed, "validation", i, keys[row]) for row, i in some],
-            )
+        rows = sorted(range(len(self.samples)), key=self.samples.shape)
+        for shape, of_one_size in groupby(rows, self.samples.shape):
+            asked = [(row, i) for row in of_one_size for i in range(TIMES)]
+            for start in range(0, len(asked), self._batch_size):
+                yield self._batch(shape, asked[start : start + self._batch_size])
+
+    def _batch(self, shape: tuple[int, int, int], asked: Sequence[tuple[int, int]]) -> Batch:
+        schedule, keys = self._schedule(*shape[1:]), self.samples.keys
+        return make_batch(
+            self.samples,
+            schedule,
+            rows=[row for row, _ in asked],
+            texts=[next(iter(self.samples.captions[row]), EMPTY) for row, _ in asked],
+            times=[schedule.draw((i + 0.5) / TIMES) for _, i in asked],
+            noise=[randomness.normal(shape, self._seed, "validation", i, keys[row]) for row, i in asked],
+        )
