@@ -80,7 +80,7 @@ async def _assembled(
                 supervisor.wake()
                 queue.wake()
 
-            admission = Admission(runs, reservations, profiles=ground.profiles)
+            admission = Admission(runs, reservations, profiles=ground.profiles, room=ground.room)
             desk = Desk(runs, admission, planner, prober, reservations, wake=wake)
             watcher = Watcher(runs, queue, draining=lifecycle.draining, poll_s=min(0.5, settings.poll_s))
             trainer = TrainerService(runs, desk, queue, watcher, ground)

@@ -17,6 +17,7 @@ from marsam.diffusion import registry
 from marsam.diffusion.spec import BaseFacts
 from marsam.store.content import read_blob
 from marsam_trainer import base_terms, pictures, spread, versions
+from marsam_trainer.ground import Room, anywhere
 from marsam_trainer.orders import Fault, Order, default_steps, faults_of, range_faults
 from marsam_trainer.reservations import Reservations
 from marsam_trainer.runs import Runs
@@ -44,9 +45,12 @@ class Admission:
     Holds the facts of bases.
     """
 
-    def __init__(self, runs: Runs, reservations: Reservations, *, profiles: Collection[str] = ()) -> None:
+    def __init__(
+        self, runs: Runs, reservations: Reservations, *, profiles: Collection[str] = (), room: Room = anywhere
+    ) -> None:
         self._reservations = reservations
         self._profiles = profiles
+        self._room = room
         self._blobs = runs.blobs
         self._clock = runs.clock
         self._facts: dict[str, BaseFacts] = {}
@@ -78,6 +82,8 @@ class Admission:
         faults += spread.faults(order)
         if order.profile and order.profile not in self._profiles:
             faults.append(_unknown_profile(order.profile, self._profiles))
+        else:
+            faults += spread.room_faults(order, self._room)
         accepted, licence_faults = (
             base_terms.licence(order, model, by=by, at=self._clock.now) if model is not None else (None, [])
         )

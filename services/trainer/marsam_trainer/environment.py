@@ -1,8 +1,11 @@
-"""What a launched program inherits from this one, and a port for it to be scraped at."""
+"""What a launched program inherits from this one, a port for it to be scraped at, and whether there is room for it."""
 
 import socket
 from collections.abc import Mapping
+from pathlib import Path
 
+from marsam.core.cores import available_cores
+from marsam.core.errors import Invalid
 from marsam.store.settings import s3_variables
 
 
@@ -17,3 +20,27 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def check_room_here(processes: int, environment: Mapping[str, str], *, devices: Path = Path("/dev")) -> None:
+    """Raise Invalid (PROCESSES_UNSUPPORTED) when a run of so many processes gets no GPU for each of them, or on a
+    machine without GPUs no core.
+    """
+    gpus = visible_gpus(environment, devices=devices)
+    room, what = (gpus, "GPU") if gpus else (available_cores(), "core")
+    if processes > room:
+        raise Invalid(
+            f"{processes} processes need a {what} each, and this machine has {room}",
+            field="processes",
+            reason="PROCESSES_UNSUPPORTED",
+            remedy=f"at most {room} processes, or a trainer whose runs are Jobs of a cluster",
+        )
+
+
+def visible_gpus(environment: Mapping[str, str], *, devices: Path = Path("/dev")) -> int:
+    """How many NVIDIA GPUs a program of this machine sees, without asking a library for them."""
+    present = sum(entry.name.removeprefix("nvidia").isdigit() for entry in devices.glob("nvidia*"))
+    chosen = environment.get("CUDA_VISIBLE_DEVICES")
+    if chosen is None:
+        return present
+    return min(present, sum(bool(name.strip()) for name in chosen.split(",")))

@@ -9,11 +9,16 @@ from pathlib import Path
 from marsam.core.errors import Invalid
 from marsam.launch.launcher import Launcher
 from marsam.launch.process import ProcessLauncher
-from marsam_trainer.environment import child_environment, free_port
+from marsam_trainer.environment import check_room_here, child_environment, free_port
 from marsam_trainer.settings import TrainerSettings
 
+Room = Callable[[int, str], object]
 _SLOTS_HERE = 1
 _SLOTS_CLUSTER = 64
+
+
+def anywhere(processes: int, profile: str) -> None:
+    """Room for however many."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +28,8 @@ class Ground:
     `owner` is who drives the runs: the same after a restart, so that they are found again. `stops` says whether runs
     end with the trainer. `command` and `cache` hold where a run is; `metrics` gives it host and port to be scraped at
     (port 0: none); `beat_path` is the file that it touches. `profiles` are names and descriptions, `default` is one.
-    `elsewhere` says that runs get other machines than this one.
+    `elsewhere` says that runs get other machines than this one. `room` raises Invalid (PROCESSES_UNSUPPORTED) when so
+    many processes of a run have no place with a profile.
     """
 
     launcher: Launcher
@@ -37,6 +43,7 @@ class Ground:
     profiles: Mapping[str, str] = field(default_factory=dict)
     default: str = ""
     elsewhere: bool = False
+    room: Room = anywhere
 
 
 @asynccontextmanager
@@ -54,6 +61,7 @@ async def opened(settings: TrainerSettings, *, owner: str, folder: Path) -> Asyn
         command=settings.run_command,
         cache=str(settings.cache),
         metrics=lambda: (settings.run_metrics_host, free_port() if settings.run_metrics else 0),
+        room=lambda processes, profile: check_room_here(processes, os.environ),
     )
 
 
@@ -79,4 +87,5 @@ async def _cluster(settings: TrainerSettings) -> AsyncIterator[Ground]:
             profiles={name: profile.description for name, profile in file.profiles.items()},
             default=file.default_name,
             elsewhere=True,
+            room=file.spread,
         )

@@ -1,6 +1,6 @@
 """What the end of an attempt means: done, try again, or over. Pure rules; the supervisor carries them out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from marsam.launch.launcher import Cause, Exit
@@ -51,6 +51,7 @@ _CODES = {
     ),
     codes.STORE: Verdict(next=Next.RETRY, cause="STORE_FAILED", message="the store failed the run"),
     codes.INTERNAL: Verdict(next=Next.RETRY, cause="INTERNAL", message="the run program failed on a fault of its own"),
+    codes.PEER_LOST: Verdict(next=Next.RETRY, cause="PEER_LOST", message="a process of the run was gone or hung"),
     # Stopped in good order (a preempted node, a machine shut down): nothing was wrong with the run.
     codes.STOPPED: Verdict(next=Next.RETRY, cause="STOPPED", message="stopped after a checkpoint", counts=False),
 }
@@ -69,7 +70,7 @@ _HOPELESS = {
 
 CAUSES = (
     "DONE", "BAD_SPEC", "BAD_DATA", "OUT_OF_MEMORY", "LOSS_NOT_FINITE", "STORE_FAILED", "INTERNAL", "STOPPED", "SILENT",
-    "LOST", "KILLED", "RESULT_MISSING", "UNKNOWN_EXIT", "DEADLINE",
+    "PEER_LOST", "LOST", "KILLED", "RESULT_MISSING", "UNKNOWN_EXIT", "DEADLINE",
     # what a cluster does
     "PREEMPTED", "DRAINED", "NODE_TAINTED", "NODE_LOST", "EVICTED", "OVER_LIMIT", "SUSPENDED", "DISRUPTED", "POD_GONE",
     "JOB_DELETED", "IMAGE_PULL", "CREATE_FAILED", "NODE_REFUSED", *_HOPELESS,
@@ -94,7 +95,8 @@ def _verdict(ending: Ending) -> Verdict:
     exit_ = ending.exit
     match exit_.cause:
         case Cause.OUT_OF_MEMORY:
-            return Verdict(next=Next.FAIL, cause="OUT_OF_MEMORY", message=f"the program was {exit_}; {_MEMORY}")
+            message = exit_.message or f"the program was {exit_}"
+            return Verdict(next=Next.FAIL, cause="OUT_OF_MEMORY", message=f"{message}; {_MEMORY}")
         case Cause.DISRUPTED:
             message = f"taken away by the cluster: {exit_}"
             return Verdict(next=Next.RETRY, cause=exit_.reason or "DISRUPTED", message=message, counts=False)
@@ -116,8 +118,11 @@ def _verdict(ending: Ending) -> Verdict:
         case Cause.DONE:
             return Verdict(next=Next.RETRY, cause="RESULT_MISSING", message="it ended well and left no result")
         case Cause.FAILED:
-            unknown = Verdict(next=Next.RETRY, cause="UNKNOWN_EXIT", message=f"the program {exit_}")
-            return _CODES.get(exit_.code if exit_.code is not None else -1, unknown)
+            known = _CODES.get(exit_.code if exit_.code is not None else -1)
+            if known is None:
+                message = exit_.message or f"the program {exit_}"
+                return Verdict(next=Next.RETRY, cause="UNKNOWN_EXIT", message=message)
+            return replace(known, message=f"{known.message} ({exit_.message})") if exit_.message else known
 
 
 def _not_started(exit_: Exit) -> Verdict:

@@ -3,10 +3,11 @@
 from typing import cast, get_args
 
 from marsam.catalog.runs import Sharding
-from marsam.core.errors import did_you_mean
+from marsam.core.errors import Invalid, did_you_mean
 from marsam.diffusion import registry
 from marsam.diffusion.spec import Kind
-from marsam_trainer.orders import Fault, Order
+from marsam_trainer.ground import Room
+from marsam_trainer.orders import Fault, Order, faults_of
 
 _SHARDINGS: tuple[str, ...] = get_args(Sharding)
 _BATCH = 4
@@ -54,3 +55,12 @@ def sharding(order: Order) -> Sharding:
         return cast(Sharding, order.sharding)
     trains_all = registry.method(order.method).facts.kind is Kind.FULL
     return "sharded" if trains_all and (order.processes or 1) > 1 else "replicated"
+
+
+def room_faults(order: Order, room: Room) -> list[Fault]:
+    """Faults of an order whose processes have no place where runs run; `room` raises Invalid for those."""
+    try:
+        room(order.processes or 1, order.profile)
+    except Invalid as error:
+        return faults_of(error, field="processes")
+    return []

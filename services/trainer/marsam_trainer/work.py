@@ -62,8 +62,9 @@ class RunWork:
             argv=(*ground.command, *arguments),
             log_path=self._log_path(store.project, job_id, attempt),
             labels={"marsam.dev/run": job_id, "marsam.dev/attempt": str(attempt), "marsam.dev/project": store.project},
-            profile=(await self._runs.spec(store.project, job_id)).profile,
+            profile=spec.profile,
             beat_path=ground.beat_path,
+            ranks=spec.processes,
         )
 
     async def judge(self, store: JobStore, job_id: str, ended: Ended) -> Outcome:

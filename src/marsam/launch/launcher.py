@@ -10,6 +10,9 @@ from typing import Protocol
 
 from marsam.core.errors import Invalid
 
+ECHO = 76
+"""The exit code of a rank that ends only because another one is gone or hangs: what became of that one comes first."""
+
 _KEY = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
 
 
@@ -35,6 +38,10 @@ class Program:
     `beat_path` is a file that it touches while it is well, and `limit_s` is for a program that is of use to its caller
     only: it is ended after running for so long (0: never), and forgotten soon after, whatever became of the caller. A
     launcher on one machine has no use for these four.
+
+    `ranks` copies of it work together: each is told RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and
+    MASTER_PORT as by torchrun, and its share of the cores. They end together: soon after the first has failed, and as
+    that one did.
     """
 
     argv: tuple[str, ...]
@@ -45,8 +52,11 @@ class Program:
     profile: str = ""
     beat_path: Path | None = None
     limit_s: int = 0
+    ranks: int = 1
 
     def __post_init__(self) -> None:
+        if self.ranks < 1:
+            raise Invalid(f"a program has one rank or more, not {self.ranks}", field="ranks")
         if not self.argv or any("\0" in word for word in self.argv):
             raise Invalid("a program needs words without NUL to run", field="argv")
 
@@ -117,7 +127,9 @@ class Launcher(Protocol):
         ...
 
     async def stop(self, handle: Handle, *, grace_s: float) -> Exit:
-        """Ask the program to end (SIGTERM), make it end after `grace_s` seconds (SIGKILL), with all that it started."""
+        """Ask the program to end (SIGTERM, once for each rank), make it end after `grace_s` seconds (SIGKILL), with all
+        that it started.
+        """
         ...
 
     async def forget(self, key: str) -> None:

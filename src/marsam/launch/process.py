@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 from marsam.core.errors import Exists, Invalid, Precondition, Unavailable
 from marsam.launch import keeper
 from marsam.launch.launcher import Cause, Exit, Handle, Program, Waiting, check_program_key
+from marsam.launch.word import named
 from marsam.store.staging import failure
 from marsam.store.threads import offload
 
@@ -24,13 +25,15 @@ _POLL_S = 0.1
 _START_S = 20.0
 _CHILD = "child.json"
 _EXIT = "exit.json"
+_WORD = "word.json"
+_CREW = (sys.executable, "-P", "-m", "marsam.launch.crew")
 
 
 class ProcessLauncher:
     """Runs each program as a child of its own keeper, in sessions apart from this process: both outlive it.
 
     `state` remembers one folder per key: `child.json` (process number and start time, so that a reused number is not
-    taken for the program) and `exit.json`.
+    taken for the program), `exit.json`, and `word.json` of a crew, which stands between the keeper and several ranks.
     """
 
     def __init__(self, state: Path, *, base_env: Mapping[str, str] | None = None) -> None:
@@ -93,7 +96,10 @@ class ProcessLauncher:
         except OSError as error:
             log.close()
             raise failure(error, f"the launcher's folder {folder}") from error
-        command = [sys.executable, "-I", "-S", keeper.__file__, str(folder), str(program.log_path), "--", *program.argv]
+        argv = program.argv
+        if program.ranks > 1:
+            argv = (*_CREW, "--ranks", str(program.ranks), "--word", str(folder / _WORD), "--", *argv)
+        command = [sys.executable, "-I", "-S", keeper.__file__, str(folder), str(program.log_path), "--", *argv]
         with log:
             process = subprocess.Popen(
                 command,
@@ -136,7 +142,7 @@ class ProcessLauncher:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(1.0)
             self._keepers.pop(key, None)
-        return _exit(record) if record is not None else Exit(cause=Cause.LOST)
+        return named(_exit(record), self._word(key)) if record is not None else Exit(cause=Cause.LOST)
 
     def _alive(self, key: str, who: str) -> int | None:
         """Return the process number of the 'child' or its 'keeper' if that very process still runs."""
@@ -152,10 +158,17 @@ class ProcessLauncher:
         return time.time() - (self._state / key).stat().st_mtime < _START_S
 
     def _signal(self, key: str, number: signal.Signals) -> None:
+        """Kill the program with all that it started; any other signal is the program's own to pass on."""
         pid = self._alive(key, "child")
         if pid is not None:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(pid, number)
+                (os.killpg if number == signal.SIGKILL else os.kill)(pid, number)
+
+    def _word(self, key: str) -> str:
+        try:
+            return (self._state / key / _WORD).read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return ""
 
     def _read(self, key: str, name: str) -> dict[str, Any] | None:
         try:

@@ -11,13 +11,15 @@ from marsam.core.errors import Missing
 from marsam.launch.kubernetes.cluster import Object, connect
 from marsam.launch.kubernetes.launcher import KubernetesLauncher
 from marsam.launch.kubernetes.manifest import CONTAINER, job_name, selector
-from marsam.launch.kubernetes.profiles import ClusterFile, Profile
+from marsam.launch.kubernetes.profiles import ClusterFile, Profile, Resources
 from marsam.launch.launcher import Launcher, Program
 from marsam.launch.process import ProcessLauncher, read_tail
-from tests.fakes.kubernetes.cluster import NAMESPACE, FakeCluster
+from tests.fakes.kubernetes.cluster import NAMESPACE, SERVICE, FakeCluster
 
 REAL = bool(os.environ.get("MARSAM_TEST_CLUSTER"))
 PLACES = ("cluster",) if REAL else ("process", "kubernetes")
+SPREADS = ("cluster",) if REAL else ("process", "one node", "two nodes")
+"""Where two ranks of one program run. On a real cluster the image must hold Marsam, and a headless Service be named."""
 
 GRACE_S = 2
 
@@ -32,7 +34,7 @@ class Place(Protocol):
 
     async def open(self, state: str = "state") -> Launcher: ...
 
-    def program(self, code: str, **env: str) -> Program: ...
+    def program(self, code: str, *, ranks: int = 1, **env: str) -> Program: ...
 
     def said(self, program: Program, key: str = "a") -> str:
         """What the program has written so far."""
@@ -55,10 +57,9 @@ class ProcessPlace:
     async def open(self, state: str = "state") -> Launcher:
         return ProcessLauncher(self._folder / state)
 
-    def program(self, code: str, **env: str) -> Program:
-        return Program(
-            argv=(self.python, "-c", code), log_path=self._folder / "logs" / "run.log", env=env, cwd=self._folder
-        )
+    def program(self, code: str, *, ranks: int = 1, **env: str) -> Program:
+        log = self._folder / "logs" / "run.log"
+        return Program(argv=(self.python, "-c", code), log_path=log, env=env, cwd=self._folder, ranks=ranks)
 
     def said(self, program: Program, key: str = "a") -> str:
         return read_tail(program.log_path)
@@ -70,11 +71,11 @@ class ProcessPlace:
 
 
 class JobPlace:
-    """Jobs of a cluster; `local` on the fake one."""
+    """Jobs of a cluster; `local` on the fake one, which may have `nodes` with so many `gpus` each."""
 
     python = "python3"
 
-    def __init__(self, folder: Path, *, local: bool, token: str = "trainer") -> None:
+    def __init__(self, folder: Path, *, local: bool, token: str = "trainer", nodes: int = 0, gpus: int = 0) -> None:
         self.local = local
         self._folder = folder
         self._stack = ExitStack()
@@ -82,12 +83,17 @@ class JobPlace:
         if local:
             self.fake = self._stack.enter_context(FakeCluster(folder / "cluster", token=token))
             self._config, namespace, image = self.fake.kubeconfig, NAMESPACE, "marsam/run:test"
+            service = SERVICE
+            for number in range(1, nodes + 1):
+                self.fake.add_node(f"gpu-{number}", gpus={"nvidia.com/gpu": gpus})
         else:
             self._config = Path(os.environ["KUBECONFIG"])
             namespace = os.environ.get("MARSAM_TEST_NAMESPACE", "marsam-test")
             image = os.environ.get("MARSAM_TEST_IMAGE", "python:3.11-slim")
+            service = os.environ.get("MARSAM_TEST_SERVICE", "")
         self.cluster = connect(namespace, self._config)
-        self.file = cluster_file(namespace, image, instance=f"t{os.getpid()}-{abs(hash(folder)) % 10**8}")
+        instance = f"t{os.getpid()}-{abs(hash(folder)) % 10**8}"
+        self.file = cluster_file(namespace, image, instance=instance, service=service, gpus=gpus)
 
     @property
     def _selector(self) -> str:
@@ -100,12 +106,13 @@ class JobPlace:
         """Open a launcher that is closed with this place."""
         return await self._opened.enter_async_context(launcher)
 
-    def program(self, code: str, **env: str) -> Program:
+    def program(self, code: str, *, ranks: int = 1, **env: str) -> Program:
         return Program(
             argv=(self.python, "-c", code),
             log_path=self._folder / "logs" / "run.log",
             env=env,
             cwd=self._folder if self.local else None,
+            ranks=ranks,
         )
 
     def said(self, program: Program, key: str = "a") -> str:
@@ -133,10 +140,22 @@ class JobPlace:
         self._stack.close()
 
 
-def cluster_file(namespace: str, image: str, *, instance: str = "marsam", **fields: object) -> ClusterFile:
-    profiles: Mapping[str, Profile] = {"cpu": Profile(graceSeconds=GRACE_S, imageSeconds=2, pendingSeconds=3)}
+def cluster_file(
+    namespace: str, image: str, *, instance: str = "marsam", gpus: int = 0, **fields: object
+) -> ClusterFile:
+    resources = Resources(limits={"nvidia.com/gpu": gpus} if gpus else {})
+    profile = Profile(graceSeconds=GRACE_S, imageSeconds=2, pendingSeconds=3, resources=resources)
+    profiles: Mapping[str, Profile] = {"cpu": profile}
     return ClusterFile(namespace=namespace, image=image, instance=instance, **{"profiles": profiles, **fields})  # type: ignore[arg-type]
 
 
 def place_called(name: str, folder: Path) -> ProcessPlace | JobPlace:
     return ProcessPlace(folder) if name == "process" else JobPlace(folder, local=name == "kubernetes")
+
+
+def spread_called(name: str, folder: Path) -> ProcessPlace | JobPlace:
+    """A place for two ranks of a program."""
+    if name in ("process", "cluster"):
+        return place_called(name, folder)
+    nodes = ("one node", "two nodes").index(name) + 1
+    return JobPlace(folder, local=True, nodes=nodes, gpus=2 // nodes)

@@ -15,6 +15,9 @@ from tests.fakes.kubernetes.server import Rules, Server
 from tests.fakes.kubernetes.store import Object, Objects, now
 
 NAMESPACE = "marsam"
+SERVICE = "marsam-runs"
+"""The headless Service that there is."""
+
 ROLE: Rules = (
     {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["create", "get", "list", "watch", "patch", "delete"]},
     {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]},
@@ -61,8 +64,9 @@ class FakeCluster:
 
     def add_node(self, name: str = "node-1", **how: Any) -> Kubelet:
         node = Kubelet(
-            self.url, "admin", NAMESPACE, self._folder / "nodes" / name, name=name, base_env=self._env, **how
-        )
+            self.url, "admin", NAMESPACE, self._folder / "nodes" / name, name=name, base_env=self._env,
+            names=self._folder / "names", services=(SERVICE,), **how,
+        )  # fmt: skip
         self.nodes.append(node)
         node.start()
         return node
@@ -139,5 +143,5 @@ def forbid(words: str) -> Callable[[Object], str | None]:
 
 def _image_env() -> dict[str, str]:
     """What the image brings along: a PATH with this Python, and the code under test."""
-    path = os.pathsep.join(p for p in sys.path if p)
+    path = os.pathsep.join([str(Path(__file__).with_name("dns")), *(p for p in sys.path if p)])
     return {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": path, "LANG": "C.UTF-8"}

@@ -76,7 +76,7 @@ class Controllers:
         done = [p for p in pods if p.get("status", {}).get("phase") == "Succeeded"]
         change: Object = {"failed": len(failed) or None, "succeeded": len(done) or None, "active": len(active) or None}
         verdict = self._failure(job, failed)
-        if done and verdict is None:
+        if verdict is None and len({_index(pod) for pod in done}) >= spec.get("completions", 1):
             _set(change, status, "SuccessCriteriaMet", "CompletionsReached", _REACHED)
             if not live:
                 _set(change, status, "Complete", "CompletionsReached", _REACHED)
@@ -96,8 +96,9 @@ class Controllers:
                 _set(change, status, "Suspended", "JobResumed", "Job resumed", value="False")
             if not status.get("startTime"):
                 change["startTime"] = now()
-            if not live and not failed and not done and time.monotonic() >= self._retry_at.get(name, 0):
-                self._make_pod(job)
+            if not failed and time.monotonic() >= self._retry_at.get(name, 0):
+                for index in sorted(set(range(spec.get("completions", 1))) - {_index(pod) for pod in pods}):
+                    self._make_pod(job, index)
         self._objects.update("jobs", name, lambda j: _update_status(j, change))
 
     def _failure(self, job: Object, failed: list[Object]) -> tuple[str, str] | None:
@@ -142,37 +143,39 @@ class Controllers:
                     return action, said
         return "Count", ""
 
-    def _make_pod(self, job: Object) -> None:
+    def _make_pod(self, job: Object, index: int) -> None:
         meta = job["metadata"]
         template = copy.deepcopy(job["spec"]["template"])
         labels = {
             **(template.get("metadata", {}).get("labels") or {}),
             "batch.kubernetes.io/job-name": meta["name"],
             "batch.kubernetes.io/controller-uid": meta["uid"],
-            "batch.kubernetes.io/job-completion-index": "0",
+            "batch.kubernetes.io/job-completion-index": str(index),
         }
         pod = {
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {
-                "generateName": f"{meta['name']}-0-",
+                "generateName": f"{meta['name']}-{index}-",
                 "namespace": self._namespace,
                 "labels": labels,
                 "annotations": template.get("metadata", {}).get("annotations") or {},
                 "finalizers": [TRACKING],
                 "ownerReferences": [{"kind": "Job", "name": meta["name"], "uid": meta["uid"], "controller": True}],
             },
-            "spec": {**template["spec"], "hostname": f"{meta['name']}-0"},
+            "spec": {**template["spec"], "hostname": f"{meta['name']}-{index}"},
             "status": {"phase": "Pending"},
         }
         for container in pod["spec"]["containers"]:
-            container.setdefault("env", []).append({"name": "JOB_COMPLETION_INDEX", "value": "0"})
+            container.setdefault("env", []).append({"name": "JOB_COMPLETION_INDEX", "value": str(index)})
         refusal = self.admission(pod)
         if refusal is None:
             self._objects.create("pods", pod)
             return
         self._retry_at[meta["name"]] = time.monotonic() + 1.0
-        self.event(job, "Job", "FailedCreate", f'Error creating: pods "{meta["name"]}-0-x" is forbidden: {refusal}')
+        self.event(
+            job, "Job", "FailedCreate", f'Error creating: pods "{meta["name"]}-{index}-x" is forbidden: {refusal}'
+        )
 
     def _end(self, pods: list[Object]) -> None:
         for pod in pods:
@@ -215,6 +218,10 @@ def end_pod(objects: Objects, pod: Object) -> None:
 
 def _grace(pod: Object) -> int:
     return int(pod["spec"].get("terminationGracePeriodSeconds", 30))
+
+
+def _index(pod: Object) -> int:
+    return int(pod["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"])
 
 
 def _owner(pod: Object) -> str:

@@ -1,9 +1,11 @@
 """A node: takes the pods that were scheduled to it and really runs their program, as a process of this machine.
 
-It talks to the API server over HTTP as a kubelet does, with its own rights; volumes and images are make-believe.
+It talks to the API server over HTTP as a kubelet does, with its own rights; volumes and images are make-believe. Each
+pod has a loopback address of its own and, in a headless Service that there is, a name.
 """
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -13,7 +15,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from marsam.launch.kubernetes.profiles import quantity
 from tests.fakes.kubernetes.store import Object, now
 
 _IMAGE = re.compile(r"[a-z0-9./_:@-]+")
+_ADDRESSES = itertools.count(1)
 _GPU_TAINT = {"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}
 
 
@@ -36,17 +39,20 @@ class Container:
 
 
 class Kubelet:
-    """One node called `name`. `unpullable` images cannot be had; `base_env` is what an image brings along."""
+    """One node called `name`. `unpullable` images cannot be had; `base_env` is what an image brings along; `services`
+    are the headless Services that there are, whose pods' names all nodes write to one file `names`.
+    """
 
     def __init__(
         self, url: str, token: str, namespace: str, folder: Path, *, name: str = "node-1", gpus: Mapping[str, int] = {},
-        labels: Mapping[str, str] = {}, base_env: Mapping[str, str],
+        labels: Mapping[str, str] = {}, base_env: Mapping[str, str], names: Path, services: Collection[str] = (),
     ) -> None:  # fmt: skip
         self._url, self._token, self._namespace = url, token, namespace
         self._folder = folder
         self.name = name
         self._gpus, self._labels = dict(gpus), dict(labels)
         self._base_env = dict(base_env)
+        self._names, self._services = names, services
         self.unpullable: set[str] = set()
         self.secrets: dict[str, dict[str, str]] = {}
         self.containers: dict[str, Container] = {}
@@ -119,6 +125,8 @@ class Kubelet:
 
     def _begin(self, pod: Object) -> None:
         name, spec = pod["metadata"]["name"], pod["spec"]["containers"][0]
+        address = self._address(pod)
+        self._report(name, {"podIP": address})
         if not _IMAGE.fullmatch(spec["image"]):
             said = f'Failed to apply default image tag "{spec["image"]}": couldn\'t parse image name: invalid reference'
             self._report(name, _waits(spec, "InvalidImageName", said))
@@ -128,7 +136,7 @@ class Kubelet:
             self._report(name, _waits(spec, "ImagePullBackOff", f'Back-off pulling image "{spec["image"]}"'))
             return
         try:
-            env = self._environment(pod, spec)
+            env = self._environment(spec, address)
         except LookupError as error:
             self._report(name, _waits(spec, "CreateContainerConfigError", str(error.args[0])))
             return
@@ -158,8 +166,17 @@ class Kubelet:
         if "livenessProbe" in spec:
             self._go(self._probe, container, spec["livenessProbe"], env)
 
-    def _environment(self, pod: Object, spec: Object) -> dict[str, str]:
-        env = dict(self._base_env)
+    def _address(self, pod: Object) -> str:
+        """An address of the pod's own, published under its name before it is ready."""
+        number = next(_ADDRESSES)
+        address = f"127.{1 + os.getpid() % 250}.{number // 250}.{1 + number % 250}"
+        if pod["spec"].get("subdomain") in self._services:
+            with self._names.open("a") as file:
+                file.write(f"{pod['spec']['hostname']}.{pod['spec']['subdomain']} {address}\n")
+        return address
+
+    def _environment(self, spec: Object, address: str) -> dict[str, str]:
+        env = {**self._base_env, "FAKE_CLUSTER_NAMES": str(self._names)}
         for entry in spec.get("env", ()):
             source = entry.get("valueFrom", {})
             if "secretKeyRef" in source:
@@ -168,7 +185,7 @@ class Kubelet:
                     raise LookupError(f'secret "{ref["name"]}" not found')
                 env[entry["name"]] = self.secrets[ref["name"]][ref["key"]]
             elif "fieldRef" in source:
-                env[entry["name"]] = "127.0.0.1"
+                env[entry["name"]] = address
             else:
                 env[entry["name"]] = entry["value"]
         return env

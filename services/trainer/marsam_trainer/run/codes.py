@@ -18,6 +18,7 @@ from marsam.core.errors import (
     Unavailable,
     Unsupported,
 )
+from marsam.launch.launcher import ECHO
 
 DONE = 0
 BAD_SPEC = 64
@@ -26,6 +27,7 @@ INTERNAL = 70
 OUT_OF_MEMORY = 71
 STORE = 74
 STOPPED = 75
+PEER_LOST = ECHO  # of several processes another one is gone, or does not answer
 NOT_FINITE = 78
 
 NOT_FINITE_REASON = "LOSS_NOT_FINITE"

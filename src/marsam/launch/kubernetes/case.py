@@ -18,7 +18,7 @@ _SETTLE_S = 10.0
 """How long a pod that has ended waits for its Job to say the same; the Job knows of deadlines, the pod does not."""
 
 _POD_LATE_S = 1.0
-"""How long a Job that has ended waits for its pod to be seen; the pod knows more of how."""
+"""How long a Job that has ended waits for its pods' ends to be seen; they know more of how."""
 
 # How long each kind of waiting may last, as a profile's field; the others are not for us to end.
 _AT_ONCE = {"ADMISSION_REFUSED", "IMAGE_NAME_INVALID"}
@@ -28,10 +28,14 @@ _PLACE = {"UNSCHEDULABLE", "QUOTA_EXCEEDED", "CREATE_FAILED"}
 
 @dataclass
 class Case:
-    """What is remembered of one Job. `turn` is held while it is judged, `ended` once it has been."""
+    """What is remembered of one Job. `turn` is held while it is judged, `ended` once it has been.
+
+    `begun` says that one of its pods has run, `ran` that all have.
+    """
 
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     ended: Exit | None = None
+    begun: bool = False
     ran: bool = False
     events: list[dict[str, Any]] = field(default_factory=list)
     asked_at: float = float("-inf")
@@ -42,16 +46,16 @@ class Case:
 
     def verdict(self, job: Object, pods: Sequence[Object], now: float) -> Exit | None:
         """Say how the Job ended, None while it has not or it is too early to say."""
-        self.ran = self.ran or any(reasons.begun(pod) for pod in pods)
+        begun = sum(reasons.begun(pod) for pod in pods)
+        self.begun, self.ran = self.begun or begun > 0, self.ran or begun >= reasons.nodes(job)
         suspended = bool(job["spec"].get("suspend"))
-        pod = reasons.ended_pod(pods)
-        if suspended and self.ran and not any(_is_live(pod) for pod in pods):
+        pod, live = reasons.ended_pod(job, pods), [pod for pod in pods if _is_live(pod)]
+        if suspended and self.begun and not live:
             done = pod is not None and pod["status"]["phase"] == "Succeeded"
             return reasons.conclude(job, pod) if done else _suspended()
         if pod is not None or reasons.final(job):
             self._ended_at = self._ended_at or now
-            patience = 0.0 if pod is not None and reasons.final(job) else _POD_LATE_S if pod is None else _SETTLE_S
-            if now - self._ended_at < patience:
+            if now - self._ended_at < _patience(job, pod, live):
                 return None
             return reasons.conclude(job, pod)
         if suspended and STOPPED in job["metadata"].get("annotations", {}):
@@ -83,6 +87,22 @@ class Case:
         if now - self._going_at < grace + LOST_S:
             return None
         return node_lost("its pod was told to end and never did; its node is gone")
+
+
+def _patience(job: Object, pod: Object | None, live: Sequence[Object]) -> float:
+    """How long to wait for more than the end of `pod`, or than that of the Job alone."""
+    if pod is None:
+        return _POD_LATE_S
+    if reasons.final(job):
+        return _POD_LATE_S if live else 0.0
+    if pod["status"]["phase"] == "Succeeded":
+        return LOST_S if live else _SETTLE_S
+    # Two attempts must not run side by side: the other nodes' pods get the time that they were promised.
+    return max((_grace_of(other) + LOST_S for other in live), default=_SETTLE_S)
+
+
+def _grace_of(pod: Object) -> float:
+    return float(pod["spec"].get("terminationGracePeriodSeconds") or 0)
 
 
 def node_lost(message: str) -> Exit:

@@ -81,7 +81,7 @@ class KubernetesLauncher:
         if job is None or reasons.remembered(job) is not None or reasons.final(job):
             return None
         case, pods = self._case(name), self._pods(name)
-        if case.ran or case.ended is not None or reasons.ended_pod(pods) is not None:
+        if case.ran or case.ended is not None or reasons.ended_pod(job, pods) is not None:
             return None
         return reasons.waiting(job, pods, await self._events(job, pods, case))
 
@@ -148,7 +148,7 @@ class KubernetesLauncher:
         pods, now = self._pods(name), time.monotonic()
         ended = case.verdict(job, pods, now)
         if ended is not None:
-            await self._keep_log(job, reasons.ended_pod(pods))
+            await self._keep_logs(job, pods)
             if ended.reason == "SUSPENDED":  # whoever suspended it may let it run again
                 await self._remember(name, ended, stop=True)
             return ended
@@ -164,8 +164,8 @@ class KubernetesLauncher:
         return self._file.profile(name if name in self._file.profiles else "")
 
     async def _events(self, job: Object, pods: list[Object], case: Case) -> list[Object]:
-        """What was reported of a Job that has no pod: an admission refusal is told nowhere else."""
-        if pods or job["spec"].get("suspend"):
+        """What was reported of a Job that lacks a pod: an admission refusal is told nowhere else."""
+        if len(pods) >= reasons.nodes(job) or job["spec"].get("suspend"):
             return []
         if time.monotonic() - case.asked_at > _EVENTS_S:
             case.asked_at = time.monotonic()
@@ -184,19 +184,28 @@ class KubernetesLauncher:
         with contextlib.suppress(Missing):
             self.jobs.put(await offload(self._cluster.patch_job, name, change))
 
-    async def _keep_log(self, job: Object, pod: reasons.Object | None) -> None:
-        """Append the program's output to its log here: the pod will not be there for ever."""
-        path = job["metadata"].get("annotations", {}).get(manifest.LOG)
-        if pod is None or path is None:
+    async def _keep_logs(self, job: Object, pods: list[Object]) -> None:
+        """Append the program's output to its log here: the pods will not be there for ever.
+
+        Of several nodes each is told with a line of its own; the one whose end was the program's comes last.
+        """
+        path, last = job["metadata"].get("annotations", {}).get(manifest.LOG), reasons.ended_pod(job, pods)
+        if path is None or last is None:
             return
-        try:
-            text = await offload(self._cluster.log, pod["metadata"]["name"], manifest.CONTAINER)
-        except MarsamError:
-            text = reasons.last_words(pod)
-        try:
-            await offload(_append, Path(path), text)
-        except OSError as error:
-            _log.warning("cannot keep the log %s: %s", path, error.strerror)
+        several = reasons.nodes(job) > 1
+        for pod in [*(pod for pod in pods if pod is not last and several and reasons.begun(pod)), last]:
+            meta = pod["metadata"]
+            try:
+                text = await offload(self._cluster.log, meta["name"], manifest.CONTAINER)
+            except MarsamError:
+                text = reasons.last_words(pod)
+            if several:
+                head = {"event": "node.output", "pod": meta["name"], "node": pod["spec"].get("nodeName", "")}
+                text = canonical(head) + b"\n" + text.rstrip(b"\n") + b"\n"
+            try:
+                await offload(_append, Path(path), text)
+            except OSError as error:
+                _log.warning("cannot keep the log %s: %s", path, error.strerror)
 
     async def _job(self, name: str) -> Object | None:
         """The Job as last seen, asked for when it was not; None when the server says that there is none."""

@@ -17,6 +17,7 @@ EXIT = "marsam.dev/exit"
 STOPPED = "marsam.dev/stopped"
 PROFILE = "marsam.dev/profile"
 TRAINER = "marsam.dev/trainer"
+RANKS = "marsam.dev/ranks"
 QUEUE = "kueue.x-k8s.io/queue-name"
 
 _KEPT_S = 7 * 86_400
@@ -27,6 +28,9 @@ _KEPT_BRIEFLY_S = 600
 
 _BEAT_AGE_S = 300
 """A program whose last sign of life is older than this has hung, and is ended by the kubelet."""
+
+_MEETING_PORT = 29400
+"""Where the nodes of a program meet, at the first one; they talk on ports of their own choice afterwards."""
 
 # Numbers of the rules of podFailurePolicy: the Job's condition names the one that matched.
 DISRUPTION_RULE = 0
@@ -62,14 +66,19 @@ def job(cluster: ClusterFile, program: Program, *, key: str) -> dict[str, Any]:
     """Return the manifest of the Job that runs `program`, once: only the trainer retries.
 
     Every way to fail ends the Job at once; its condition says by which rule: taken away, or an exit code of its own.
-    Raises Invalid (UNKNOWN_PROFILE).
+    Several ranks have a pod for each node that they need.
+    Raises Invalid (UNKNOWN_PROFILE, PROCESSES_UNSUPPORTED, SERVICE_MISSING).
     """
     profile = cluster.profile(program.profile)
+    nodes, ranks = cluster.spread(program.ranks, program.profile)
+    annotations = {KEY: key, LOG: str(program.log_path)}
+    if program.ranks > 1:
+        annotations[RANKS] = str(program.ranks)
     labels = _labels(cluster, program)
     spec: dict[str, Any] = {
         "completionMode": "Indexed",
-        "completions": 1,
-        "parallelism": 1,
+        "completions": nodes,
+        "parallelism": nodes,
         "backoffLimit": 0,
         "podReplacementPolicy": "Failed",
         "ttlSecondsAfterFinished": _KEPT_BRIEFLY_S if program.limit_s else _KEPT_S,
@@ -84,7 +93,7 @@ def job(cluster: ClusterFile, program: Program, *, key: str) -> dict[str, Any]:
         },
         "template": {
             "metadata": {"labels": labels, "annotations": dict(cluster.annotations)},
-            "spec": _pod(cluster, profile, program, key),
+            "spec": _pod(cluster, profile, program, _command(cluster, program, key, nodes=nodes, ranks=ranks)),
         },
     }
     limits = [limit for limit in (profile.deadlineSeconds, program.limit_s) if limit]
@@ -100,13 +109,24 @@ def job(cluster: ClusterFile, program: Program, *, key: str) -> dict[str, Any]:
             "name": job_name(key),
             "namespace": cluster.namespace,
             "labels": labels,
-            "annotations": {KEY: key, LOG: str(program.log_path)},
+            "annotations": annotations,
         },
         "spec": spec,
     }
 
 
-def _pod(cluster: ClusterFile, profile: Profile, program: Program, key: str) -> dict[str, Any]:
+def _command(cluster: ClusterFile, program: Program, key: str, *, nodes: int, ranks: int) -> list[str]:
+    """What a pod starts: the program, or a crew that starts several of it."""
+    if program.ranks == 1:
+        return list(program.argv)
+    crew = [*cluster.crew, "--ranks", str(ranks)]
+    if nodes > 1:
+        crew += ["--nodes", str(nodes), "--meet", f"{job_name(key)}-0.{cluster.service}:{_MEETING_PORT}"]
+        crew += ["--beat", str(program.beat_path)] if program.beat_path is not None else []
+    return [*crew, "--", *program.argv]
+
+
+def _pod(cluster: ClusterFile, profile: Profile, program: Program, command: list[str]) -> dict[str, Any]:
     volumes, mounts = _volumes(cluster, profile)
     pod: dict[str, Any] = {
         "restartPolicy": "Never",
@@ -120,7 +140,7 @@ def _pod(cluster: ClusterFile, profile: Profile, program: Program, key: str) -> 
             "fsGroup": USER,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_container(cluster, profile, program, mounts)],
+        "containers": [_container(cluster, profile, program, command, mounts)],
         "volumes": volumes,
     }
     tolerations = [dict(toleration) for toleration in profile.tolerations]
@@ -140,7 +160,7 @@ def _pod(cluster: ClusterFile, profile: Profile, program: Program, key: str) -> 
 
 
 def _container(
-    cluster: ClusterFile, profile: Profile, program: Program, mounts: list[dict[str, Any]]
+    cluster: ClusterFile, profile: Profile, program: Program, command: list[str], mounts: list[dict[str, Any]]
 ) -> dict[str, Any]:
     plain = {"HOME": "/tmp", **cluster.env, **profile.env, **program.env}
     env: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in plain.items()]
@@ -154,7 +174,7 @@ def _container(
         "name": CONTAINER,
         "image": profile.image or cluster.image,
         "imagePullPolicy": cluster.imagePullPolicy,
-        "command": list(program.argv),
+        "command": command,
         "env": env,
         "ports": [{"name": "metrics", "containerPort": cluster.metricsPort}],
         "resources": {

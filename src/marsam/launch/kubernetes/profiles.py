@@ -18,6 +18,9 @@ _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?)(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?")
 _UNITS = {"m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15,
           "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40, "Pi": 2.0**50}  # fmt: skip
+_MAX_NODES = 99
+"""A pod's host name, the Job's and its number, is a label of 63 characters."""
+
 _NATIVE = ("cpu", "memory", "ephemeral-storage")
 
 Quantities = Mapping[str, str | int]
@@ -77,6 +80,11 @@ class Profile:
         """The NVIDIA resources among the limits."""
         return {name: amount for name, amount in self.resources.limits.items() if name.startswith("nvidia.com/")}
 
+    @property
+    def ranks(self) -> int:
+        """How many ranks of a program a node takes: one for each GPU, or one."""
+        return sum(int(quantity(amount, field=name)) for name, amount in self.gpus.items()) or 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class SecretKey:
@@ -102,7 +110,7 @@ class ClusterFile:
 
     `service` is the headless Service that names the nodes; `cache` a folder that a run may fill (an emptyDir unless a
     volume is mounted there); `default` the profile of a run that names none (the only one, where there is only one);
-    `command` how the image starts its program, the trainer's own when empty.
+    `command` how the image starts its program, the trainer's own when empty; `crew` what there starts several ranks.
     """
 
     namespace: str
@@ -113,6 +121,7 @@ class ClusterFile:
     service: str = ""
     serviceAccount: str = ""
     command: tuple[str, ...] = ()
+    crew: tuple[str, ...] = ("python3", "-m", "marsam.launch.crew")
     imagePullPolicy: str = "IfNotPresent"
     imagePullSecrets: tuple[str, ...] = ()
     cache: str = "/cache"
@@ -145,6 +154,34 @@ class ClusterFile:
         if name not in self.profiles:
             raise unknown_name("profile", name, self.profiles, field="profile")
         return self.profiles[name]
+
+    def spread(self, ranks: int, profile: str) -> tuple[int, int]:
+        """Return (nodes, ranks on each) of a program: fewer than a node takes get one, more get whole nodes.
+
+        Raises Invalid (PROCESSES_UNSUPPORTED, SERVICE_MISSING).
+        """
+        each, name = self.profile(profile).ranks, profile or self.default_name
+        if ranks <= each:
+            return 1, ranks
+        nodes, left = divmod(ranks, each)
+        if left:
+            raise _no_room(
+                f"{ranks} processes do not fill nodes of {each} GPUs, as profile '{name}' asks for them",
+                remedy=f"{nodes * each} or {(nodes + 1) * each} processes",
+            )
+        if nodes > _MAX_NODES:
+            raise _no_room(f"{ranks} processes need {nodes} nodes of profile '{name}'", remedy=f"{_MAX_NODES} at most")
+        if not self.service:
+            raise _no_room(
+                f"{nodes} nodes for {ranks} processes find each other by a headless Service, and none is named",
+                reason="SERVICE_MISSING",
+                remedy="set `service` in MARSAM_KUBERNETES_FILE",
+            )
+        return nodes, each
+
+
+def _no_room(message: str, *, remedy: str, reason: str = "PROCESSES_UNSUPPORTED") -> Invalid:
+    return Invalid(message, field="processes", reason=reason, remedy=remedy)
 
 
 def quantity(amount: str | int, *, field: str) -> float:

@@ -4,11 +4,13 @@ import json
 import re
 import signal
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from marsam.core.records import from_plain
-from marsam.launch.kubernetes.manifest import CONTAINER, EXIT, QUEUE, STOPPED
-from marsam.launch.launcher import Cause, Exit, Waiting
+from marsam.launch.kubernetes.manifest import CONTAINER, EXIT, QUEUE, RANKS, STOPPED
+from marsam.launch.launcher import ECHO, Cause, Exit, Waiting
+from marsam.launch.word import named
 
 Object = Mapping[str, Any]
 
@@ -18,6 +20,8 @@ UNSETTLED = ("status unknown for quota", "not yet ready to handle request")
 """What a server calls forbidden that has only not made up its mind: a quota just made, itself just started."""
 
 _UNSTARTABLE = {"StartError", "ContainerCannotRun"}
+
+_URGENCY = ("IMAGE_NAME_INVALID", "CONTAINER_CONFIG", "IMAGE_PULL", "UNSCHEDULABLE", "STARTING")
 
 # Reasons of the pod condition DisruptionTarget, in our words.
 _DISRUPTIONS = {
@@ -35,12 +39,38 @@ def final(job: Object) -> bool:
     return _condition(job, "Complete") is not None or _condition(job, "Failed") is not None
 
 
-def ended_pod(pods: Iterable[Object]) -> Object | None:
-    """Return the pod that has ended, None while there is none."""
-    for pod in pods:
-        if pod.get("status", {}).get("phase") in ("Succeeded", "Failed"):
-            return pod
-    return None
+def nodes(job: Object) -> int:
+    """Of how many pods the Job is."""
+    return int(job["spec"].get("completions") or 1)
+
+
+def ended_pod(job: Object, pods: Iterable[Object]) -> Object | None:
+    """Return the pod whose end is the program's; None while it goes on. Once the first node has done the work, it is
+    that one, whatever becomes of the others; a pod that failed ends the program otherwise.
+    """
+    pods = list(pods)
+    done = [pod for pod in pods if pod.get("status", {}).get("phase") == "Succeeded"]
+    failed = [pod for pod in pods if pod.get("status", {}).get("phase") == "Failed"]
+    first = next((pod for pod in done if index(pod) == 0), None)
+    return first or min(failed, key=_telling, default=None)
+
+
+def _telling(pod: Object) -> tuple[int, bool, str, int]:
+    """Sorts pods by how near their end is to what went wrong: others end because of it, or are ended."""
+    terminated = _container(pod).get("state", {}).get("terminated", {})
+    code = int(terminated.get("exitCode") or 0)
+    if _condition(pod, "DisruptionTarget") is not None:
+        nearness = 0
+    elif terminated.get("reason") == "OOMKilled":
+        nearness = 1
+    else:
+        nearness = 4 if code == ECHO else 3 if pod["metadata"].get("deletionTimestamp") else 2
+    return nearness, code <= 128, str(terminated.get("finishedAt", "")), index(pod)
+
+
+def index(pod: Object) -> int:
+    """Which node of its program a pod is, from 0."""
+    return int(pod["metadata"].get("labels", {}).get("batch.kubernetes.io/job-completion-index", 0))
 
 
 def begun(pod: Object) -> bool:
@@ -63,7 +93,7 @@ def conclude(job: Object, pod: Object | None) -> Exit:
     if why == "DeadlineExceeded" and not stopped:
         return Exit(cause=Cause.OVERDUE, reason="DEADLINE", message="it ran for longer than its profile allows")
     if pod is not None:
-        return _of_pod(pod)
+        return _named(job, pod, _of_pod(pod))
     if _condition(job, "Complete") is not None:
         return Exit(cause=Cause.DONE, code=0)
     message = str(failed.get("message", "")) if failed is not None else ""
@@ -75,6 +105,18 @@ def conclude(job: Object, pod: Object | None) -> Exit:
         return Exit(cause=Cause.SIGNALLED, signal=signal.SIGTERM, reason="STOPPED")
     said = f": {message}" if message else ""
     return Exit(cause=Cause.LOST, reason="POD_GONE", message=f"its pod is gone and left no exit code{said}")
+
+
+def _named(job: Object, pod: Object, exit_: Exit) -> Exit:
+    """`exit_` with the rank that it is of, or else the node, where there are several."""
+    if RANKS not in job["metadata"].get("annotations", {}) or exit_.cause is Cause.DONE:
+        return exit_
+    node, several = pod["spec"].get("nodeName", ""), nodes(job) > 1
+    said = last_words(pod).decode().splitlines()[-1:]
+    told = named(exit_, said[0] if said else "", where=f" on node {node}" if several else "")
+    if told is not exit_ and exit_.cause in (Cause.FAILED, Cause.SIGNALLED):
+        return told
+    return replace(exit_, message=f"node {index(pod) + 1} of {nodes(job)}, {node}: {exit_}") if several else exit_
 
 
 def _of_pod(pod: Object) -> Exit:
@@ -119,12 +161,22 @@ def _of_code(code: int) -> Exit:
 
 
 def waiting(job: Object, pods: Iterable[Object], events: Iterable[Object]) -> Waiting | None:
-    """Say what a Job that has not ended waits for; None when its program runs. `events` are the Job's own."""
+    """Say what a Job that has not ended waits for: of several pods, the one that waits for most; None when it runs.
+
+    `events` are the Job's own.
+    """
     if job["spec"].get("suspend"):
         queue = job["metadata"].get("labels", {}).get(QUEUE, "")
         return Waiting(reason="QUEUED", message=f"waits to be admitted by queue '{queue}'" if queue else "is suspended")
-    for pod in pods:
-        return _pod_waits(pod)
+    pods, count = list(pods), nodes(job)
+    waits = [(pod, wait) for pod in pods if (wait := _pod_waits(pod)) is not None]
+    if waits:
+        pod, wait = min(waits, key=lambda each: _URGENCY.index(each[1].reason))
+        if count == 1 or not wait.message:
+            return wait
+        return replace(wait, message=f"node {index(pod) + 1} of {count}: {wait.message}")
+    if len(pods) >= count:
+        return None
     for event in reversed(list(events)):
         if event.get("reason") == "FailedCreate":
             return _refused(str(event.get("message", "")))
