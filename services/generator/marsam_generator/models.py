@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
@@ -14,7 +14,6 @@ from marsam.core.errors import Missing, Precondition
 from marsam.diffusion import registry
 from marsam.diffusion.adapter import net as adapter_net
 from marsam.diffusion.spec import ALL_PARTS, BaseFacts, Components, Part
-from marsam.diffusion.weights.net import bytes_at_rest
 from marsam.store.blobs import Blobs
 from marsam.store.cache import Cache
 from marsam.telemetry import Log, Meter, metrics
@@ -24,6 +23,7 @@ from marsam_generator.engine.loop import Tick
 from marsam_generator.engine.width import Widths
 from marsam_generator.hardware import Hardware
 from marsam_generator.loads import Loads
+from marsam_generator.residents import Resident, reads_otherwise, size_of
 from marsam_generator.trees import Trees
 
 _log = Log(__name__)
@@ -38,19 +38,6 @@ class Lease:
     engine: Engine
     denoiser: str
     adapters: Sequence[str]
-
-
-@dataclass(eq=False, kw_only=True)
-class Resident:
-    """One model in memory, `size` in bytes; of an adapter its own tensors, of which the bank's stack may hold more."""
-
-    model: Model
-    size: int
-    engine: Engine
-    drop: Callable[[], Awaitable[None]]
-    pins: int = 0
-    uses: int = 0
-    used_at: float = field(default_factory=time.monotonic)
 
 
 class Library:
@@ -244,17 +231,13 @@ class Library:
         seconds = time.monotonic() - began
         self._meter.observe(metrics.MODEL_LOAD_SECONDS, seconds, family=model.family)
         _log.info("model.loaded", model=model.name, seconds=round(seconds, 3))
-        held = [
-            part for part in (parts.denoiser, *parts.text.values(), parts.image_coder) if hasattr(part, "parameters")
-        ]
-        size = sum(bytes_at_rest(part) for part in held)
-        return Resident(model=model, size=size, engine=engine, drop=engine.close)
+        return Resident(model=model, size=size_of(parts), engine=engine, drop=engine.close)
 
     async def _load_full(self, model: Model, engine: Engine, root: Model) -> Resident:
         began = time.monotonic()
-        parts = await self._load_parts(model, frozenset({Part.DENOISER}))
-        assert parts.denoiser is not None  # it was asked for
-        await engine.add_denoiser(model.digest, parts.denoiser)
+        own = {Part.TEXT} if reads_otherwise(model, root) else set()
+        parts = await self._load_parts(model, frozenset({Part.DENOISER, *own}))
+        await engine.add_denoiser(model.digest, parts)
         seconds = time.monotonic() - began
         self._meter.observe(metrics.MODEL_LOAD_SECONDS, seconds, family=model.family)
         _log.info("model.loaded", model=model.name, base=root.name, seconds=round(seconds, 3))
@@ -262,8 +245,7 @@ class Library:
         async def drop() -> None:
             await engine.drop_denoiser(model.digest)
 
-        size = bytes_at_rest(parts.denoiser)
-        return Resident(model=model, size=size, engine=engine, drop=drop)
+        return Resident(model=model, size=size_of(parts), engine=engine, drop=drop)
 
     def _loader(self, model: Model, engine: Engine, denoiser: str) -> Callable[[], Awaitable[Resident]]:
         async def load() -> Resident:
@@ -271,7 +253,7 @@ class Library:
             try:
                 async with self._trees.laid_out(model, model.files) as folder:
                     adapter = await asyncio.to_thread(adapter_net.read, folder)
-                prepared = await asyncio.to_thread(engine.bank(denoiser).prepare, model.digest, adapter)
+                prepared = await asyncio.to_thread(engine.prepare, model.digest, adapter, denoiser=denoiser)
                 await engine.install(prepared, denoiser=denoiser)
             except Exception:
                 self._meter.inc(metrics.ADAPTER_LOADS, outcome="failed")

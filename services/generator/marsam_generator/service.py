@@ -17,9 +17,9 @@ from marsam.diffusion.sampling import SCHEDULERS
 from marsam.rpc.server.paging import page
 from marsam.store.blobs import Blobs
 from marsam_generator import wire
-from marsam_generator.models import Resident
 from marsam_generator.records import list_names, load_record
 from marsam_generator.requests import MAX_COUNT
+from marsam_generator.residents import Resident
 from marsam_generator.studio import Studio
 
 SERVICE = "marsam.api.generator.v1.GeneratorService"

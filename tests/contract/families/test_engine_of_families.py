@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,14 @@ import pytest
 import torch
 from marsam_generator.engine.engine import Drawing, Drawn, Engine
 from marsam_generator.engine.loop import Tick
+from marsam_generator.engine.reader import TOKENS, Reader
 from marsam_generator.engine.width import Widths
 
+from marsam.core.errors import Invalid
 from marsam.core.ids import new_ulid
 from marsam.diffusion import registry
 from marsam.diffusion.adapter import net as adapters
-from marsam.diffusion.sampling import Picture, for_base, sample, schedulers
+from marsam.diffusion.sampling import Picture, filled, for_base, sample, schedulers
 from tests.contract.families import rig as rigs
 
 pytestmark = pytest.mark.slow
@@ -72,7 +75,7 @@ async def test_what_is_drawn_together_is_what_each_would_be_alone(
         observe=ticks.append,
     )  # fmt: skip
     try:
-        await engine.install(engine.bank().prepare("tuned", adapter))
+        await engine.install(engine.prepare("tuned", adapter))
         # The loop stands still until all three are there, so that they share its ticks.
         gate = threading.Event()
         held = engine._loop.between(lambda: gate.wait(60))
@@ -96,3 +99,115 @@ async def test_what_is_drawn_together_is_what_each_would_be_alone(
     assert max(tick.rows for tick in ticks) == sum(2 if picture.guided else 1 for picture in wanted)
     plain = sample(family, family.load(bases[name]), [wanted[1]])[0]
     assert not _close(_levels(plain), together[1])
+
+
+async def _engine(family: Any, parts: Any) -> Engine:
+    return Engine(name="b", family=family, parts=parts, lanes=1, widths=Widths(limit=16), observe=lambda tick: None)
+
+
+@pytest.mark.parametrize("name", registry.families())
+async def test_prompts_are_read_under_the_adapters_of_their_own_request(
+    bases: dict[str, Path], name: str, tmp_path: Path
+) -> None:
+    rig = rigs.load(bases[name], name, "lora", params=rigs.WITH_TEXT)
+    loop = rigs.loop(rig, steps=4)
+    while not loop.done:
+        loop.step()
+    rig.save(tmp_path)
+    adapter, family = adapters.read(tmp_path), registry.family(name)
+    base = family.load(bases[name])
+    side = rigs.side(base.facts)
+    picture = for_base(
+        Picture(prompt=PROMPTS[0], negative="grey", seed=3, width=side, height=side, steps=3, guidance=3.0), base.facts
+    )
+    plain = _levels(sample(family, base, [picture])[0])
+    alone = {0.0: plain}
+    for weight in (1.0, 0.5):
+        parts = family.load(bases[name])
+        networks = {family.facts.denoiser_folder: parts.denoiser, **parts.text}
+        adapters.apply_all(networks, family.facts, adapter, weight=weight)
+        alone[weight] = _levels(sample(family, parts, [picture])[0])
+    engine = await _engine(family, family.load(bases[name]))
+    try:
+        assert torch.equal(await _draw(engine, picture), plain)
+        await engine.install(engine.prepare("tuned", adapter))
+        held = engine.bank_bytes
+        drawn = await asyncio.gather(*(_draw(engine, picture, adapters={"tuned": weight}) for weight in alone))
+        for one, other in zip(drawn, alone.values(), strict=True):
+            assert _close(one, other)
+        # What others asked for is nothing to who asked for none.
+        assert torch.equal(await _draw(engine, picture), plain)
+        await engine.evict("tuned")
+        assert (held > 0, engine.bank_bytes) == (True, 0)
+        assert torch.equal(await _draw(engine, picture), plain)
+    finally:
+        await engine.close()
+
+
+@pytest.mark.parametrize("name", registry.families())
+async def test_a_prompt_is_encoded_once_for_each_use_of_an_adapter(
+    bases: dict[str, Path], name: str, tmp_path: Path
+) -> None:
+    rig = rigs.load(bases[name], name, "lora", params=rigs.WITH_TEXT)
+    loop = rigs.loop(rig, steps=4)
+    while not loop.done:
+        loop.step()
+    rig.save(tmp_path)
+    adapter, family = adapters.read(tmp_path), registry.family(name)
+    parts = family.load(bases[name])
+    reader, side = Reader(family, parts), rigs.side(parts.facts)
+    asked = [Picture(prompt=PROMPTS[0], seed=3, width=side, height=side, guidance=1.0)]
+    try:
+        before, nothing = await reader.read(asked, {})
+        assert nothing is None
+        await reader.install(reader.prepare("tuned", adapter))
+        found = {weight: (await reader.read(asked, {"tuned": weight}))[0] for weight in (1.0, 0.5, 0.0)}
+        assert all(torch.equal(found[0.0].tensors[key], before.tensors[key]) for key in before.tensors)
+        await reader.evict("tuned")
+        assert reader.size_bytes == 0
+    finally:
+        reader.close()
+    for weight in (1.0, 0.5):
+        expected = family.load(bases[name])
+        networks = {family.facts.denoiser_folder: expected.denoiser, **expected.text}
+        adapters.apply_all(networks, family.facts, adapter, weight=weight)
+        tensors = filled(family.encode_text(expected, [PROMPTS[0]]), TOKENS).tensors
+        assert any(not torch.equal(found[weight].tensors[key], before.tensors[key]) for key in tensors)
+        for key in parts.facts.conditioning:
+            torch.testing.assert_close(found[weight].tensors[key], tensors[key], atol=1e-5, rtol=1e-4)
+
+
+async def test_a_tuned_model_reads_with_encoders_of_its_own(bases: dict[str, Path], tmp_path: Path) -> None:
+    rig = rigs.load(bases["sd1"], "sd1", "full", params=rigs.WITH_TEXT)
+    loop = rigs.loop(rig, steps=4, rate=1e-3)
+    while not loop.done:
+        loop.step()
+    picture = Picture(prompt=PROMPTS[0], seed=3, width=rig.side, height=rig.side, steps=3, guidance=3.0)
+    for value in rig.trained.values():
+        value.requires_grad_(False)
+    rig.denoiser.eval()
+    tuned = _levels(sample(rig.family, rig.parts, [picture])[0])
+    plain = _levels(sample(rig.family, rig.family.load(bases["sd1"]), [picture])[0])
+    engine = await _engine(rig.family, rig.family.load(bases["sd1"]))
+    try:
+        await engine.add_denoiser("full", replace(rig.parts, image_coder=None))
+        assert torch.equal(await _draw(engine, picture, denoiser="full"), tuned)
+        assert torch.equal(await _draw(engine, picture), plain)
+        # The same tuned denoiser under the base's encoders draws something else.
+        await engine.add_denoiser("half", replace(rig.parts, text={}, image_coder=None))
+        assert not torch.equal(await _draw(engine, picture, denoiser="half"), tuned)
+        await engine.drop_denoiser("full")
+    finally:
+        await engine.close()
+
+
+async def test_an_adapter_of_an_encoder_that_the_base_lacks_is_refused(bases: dict[str, Path], tmp_path: Path) -> None:
+    rig = rigs.load(bases["sdxl"], "sdxl", "lora", params=rigs.WITH_TEXT)
+    rig.save(tmp_path)
+    engine = await _engine(registry.family("sd1"), registry.family("sd1").load(bases["sd1"]))
+    try:
+        with pytest.raises(Invalid) as caught:
+            engine.prepare("strange", adapters.read(tmp_path))
+        assert caught.value.reason == "ADAPTER_TEXT_ENCODER"
+    finally:
+        await engine.close()

@@ -143,7 +143,7 @@ async def test_a_deadline_is_answered_while_text_waits_to_be_encoded(house: Hous
         busy.set()
         free.wait(60)
 
-    base.engine._encoder.submit(occupy)
+    base.engine._reader("base")._thread.submit(occupy)
     busy.wait(60)
     try:
         with pytest.raises(Deadline):

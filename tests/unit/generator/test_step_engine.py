@@ -54,7 +54,7 @@ class Bench:
             if isinstance(event, Denoised):
                 caller.call_soon_threadsafe(found.set_result, event.latent)
 
-        conditional, unconditional = await self.engine._encode([picture])
+        conditional, unconditional = await self.engine._reader(BASE).read([picture], {})
         self.engine._loop.submit(
             Order(
                 id=new_ulid(),
@@ -113,7 +113,7 @@ async def test_parity_with_the_diffusers_pipeline(bench: Bench, base_folder: Pat
 
 async def test_the_same_request_alone_and_in_a_mixed_batch(bench: Bench, adapters) -> None:
     for key, adapter in adapters.items():
-        await bench.engine.install(bench.engine.bank().prepare(key, adapter))
+        await bench.engine.install(bench.engine.prepare(key, adapter))
     wanted: list[tuple[Picture, dict[str, float]]] = [
         (picture(1, steps=13), {}),
         (picture(2, steps=17, scheduler="euler", guidance=1.0), {"a": 1.0}),
@@ -204,7 +204,7 @@ async def test_an_id_that_failed_may_be_drawn_again(bench: Bench) -> None:
 
 async def test_a_picture_that_leaves_the_numbers_fails_alone(bench: Bench, adapters) -> None:
     wild = {name: (torch.full_like(down, 3e38), up) for name, (down, up) in adapters["a"].pairs.items()}
-    await bench.engine.install(bench.engine.bank().prepare("wild", replace(adapters["a"], pairs=wild)))
+    await bench.engine.install(bench.engine.prepare("wild", replace(adapters["a"], pairs=wild)))
     calm = (await bench.draw(picture(1)))[0]
     outcomes = await asyncio.gather(
         bench.draw(picture(1)), bench.draw(picture(2), adapters={"wild": 1.0}), return_exceptions=True

@@ -17,7 +17,7 @@ adapters in one batch.
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -32,16 +32,19 @@ MAX_ROWS_OF_RANK = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedAdapter:
-    """An adapter whose numbers and shapes were checked, ready to be written into the bank between two ticks."""
+    """An adapter whose numbers and shapes were checked, ready to be written into the bank between two ticks. `text` is
+    what belongs into the banks of text encoders, by folder."""
 
     key: str
     rank: int
     layers: Mapping[str, tuple[Tensor, Tensor]]
+    text: Mapping[str, "PreparedAdapter"] = field(default_factory=dict)
 
     @property
     def size_bytes(self) -> int:
         """Bytes of its own tensors. What the bank holds for it is more where it is padded: see `AdapterBank`."""
-        return sum(down.nbytes + up.nbytes for down, up in self.layers.values())
+        own = sum(down.nbytes + up.nbytes for down, up in self.layers.values())
+        return own + sum(one.size_bytes for one in self.text.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,17 +160,12 @@ class AdapterBank:
         return self._held
 
     def prepare(self, key: str, adapter: Adapter) -> PreparedAdapter:
-        """Check an adapter against the model and its own numbers, and fold α/r into B.
+        """Check an adapter against the model and its own numbers, and fold α/r into B. Its share of text encoders is
+        `Reader.prepare`'s.
 
         Raises `Invalid` for a layer that the model lacks or whose shape differs, `Corrupt` for a number that is not
         finite.
         """
-        if adapter.text:
-            raise Invalid(
-                f"the adapter changes {', '.join(adapter.text)}, which is not served yet",
-                reason="ADAPTER_TEXT_ENCODER",
-                resource=key,
-            )
         if not adapter.pairs:
             raise Invalid("the adapter holds no layer", reason="ADAPTER_EMPTY", resource=key)
         prepared: dict[str, tuple[Tensor, Tensor]] = {}

@@ -1,32 +1,30 @@
 """One base in memory: text encoding, the step loop and decoding, joined for an asyncio caller.
 
-Four kinds of thread, so that the event loop only passes messages: one encodes text (tokenizers are not thread-safe),
-the loop's own thread and its lanes denoise, and a small pool decodes.
+Four kinds of thread, so that the event loop only passes messages: one encodes text (`reader`), the loop's own thread
+and its lanes denoise, and a small pool decodes.
 """
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from marsam.core.errors import Internal
-from marsam.diffusion.sampling import Picture, filled, join
-from marsam.diffusion.spec import Components, Conditioning, Family
+from marsam.diffusion.adapter.net import Adapter
+from marsam.diffusion.sampling import Picture
+from marsam.diffusion.spec import Components, Family
 from marsam_generator.engine.bank import AdapterBank, PreparedAdapter
 from marsam_generator.engine.lanes import Lanes
 from marsam_generator.engine.loop import Denoiser, StepLoop, Tick
+from marsam_generator.engine.reader import Reader
 from marsam_generator.engine.width import Widths
 from marsam_generator.engine.work import Denoised, Event, Failed, Order, Stepped
 
 BASE = "base"
 """The name of the base's own denoiser among an engine's denoisers."""
-PROMPTS_KEPT = 512
-TOKENS = 64
-"""Prompts of a base that masks are filled up to a multiple of this: pictures share ticks only when they are as long."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +80,7 @@ class Engine:
             raise Internal("an engine needs the base's denoiser")
         self.parts = parts
         self._family = family
-        self._prompts: OrderedDict[str, Conditioning] = OrderedDict()
-        self._encoder = ThreadPoolExecutor(1, thread_name_prefix="marsam-encode")
+        self._readers = {BASE: Reader(family, parts)}
         self._decoders = ThreadPoolExecutor(lanes, thread_name_prefix="marsam-decode")
         self._loop = StepLoop(
             name=name,
@@ -107,25 +104,49 @@ class Engine:
 
     @property
     def bank_bytes(self) -> int:
-        """Bytes that the banks of all denoisers hold."""
-        return sum(denoiser.bank.size_bytes for denoiser in list(self._loop.denoisers.values()))
+        """Bytes that the banks of all denoisers and text encoders hold."""
+        readers = sum(reader.size_bytes for reader in list(self._readers.values()))
+        return readers + sum(denoiser.bank.size_bytes for denoiser in list(self._loop.denoisers.values()))
 
-    async def add_denoiser(self, name: str, module: torch.nn.Module) -> None:
-        """Put a fully tuned denoiser beside the base's own; text encoder and image coder are shared."""
-        denoiser = Denoiser(module=module, bank=AdapterBank(module))
+    async def add_denoiser(self, name: str, parts: Components) -> None:
+        """Put a fully tuned denoiser beside the base's own, with text encoders of its own where `parts` has such; the
+        image coder is shared."""
+        if parts.denoiser is None:
+            raise Internal("a tuned model needs a denoiser")
+        denoiser = Denoiser(module=parts.denoiser, bank=AdapterBank(parts.denoiser))
+        if parts.text:
+            self._readers[name] = Reader(self._family, parts)
         await asyncio.wrap_future(self._loop.between(lambda: self._loop.denoisers.update({name: denoiser})))
 
     async def drop_denoiser(self, name: str) -> None:
         """Forget a fully tuned denoiser. Nothing may be drawing with it."""
         await asyncio.wrap_future(self._loop.between(lambda: self._loop.denoisers.pop(name, None)))
+        if (reader := self._readers.pop(name, None)) is not None:
+            reader.close()
+
+    def prepare(self, key: str, adapter: Adapter, *, denoiser: str = BASE) -> PreparedAdapter:
+        """Check an adapter against the denoiser and the text encoders that it changes. May run on any thread. Raises as
+        `AdapterBank.prepare`."""
+        text = self._reader(denoiser).prepare(_reading(denoiser, key), adapter)
+        return replace(self.bank(denoiser).prepare(key, adapter), text=text)
 
     async def install(self, adapter: PreparedAdapter, *, denoiser: str = BASE) -> None:
         """Make a prepared adapter usable, between two ticks."""
-        await asyncio.wrap_future(self._loop.between(lambda: self.bank(denoiser).install(adapter)))
+        reader = self._reader(denoiser)
+        await reader.install(adapter.text)
+        try:
+            await asyncio.wrap_future(self._loop.between(lambda: self.bank(denoiser).install(adapter)))
+        except BaseException:
+            await reader.evict(_reading(denoiser, adapter.key))
+            raise
 
     async def evict(self, key: str, *, denoiser: str = BASE) -> None:
-        """Take an adapter out of the bank. Nothing may be drawing with it."""
+        """Take an adapter out of the banks. Nothing may be drawing with it."""
+        await self._reader(denoiser).evict(_reading(denoiser, key))
         await asyncio.wrap_future(self._loop.between(lambda: self.bank(denoiser).evict(key)))
+
+    def _reader(self, denoiser: str) -> Reader:
+        return self._readers.get(denoiser, self._readers[BASE])
 
     async def draw(self, drawing: Drawing) -> AsyncGenerator[Progress | Drawn | Denoising, None]:
         """Draw; yields progress, each picture when it is ready (in any order), and the times of denoising at the end.
@@ -133,7 +154,8 @@ class Engine:
         Raises what stopped the drawing. Closing this generator frees its places before the next tick; text that is
         being encoded by then is encoded to its end and remembered.
         """
-        conditional, unconditional = await self._encode(drawing.pictures)
+        use = {_reading(drawing.denoiser, key): weight for key, weight in drawing.adapters.items()}
+        conditional, unconditional = await self._reader(drawing.denoiser).read(drawing.pictures, use)
         events: asyncio.Queue[Event | Drawn | Exception] = asyncio.Queue()
         caller = asyncio.get_running_loop()
         order = Order(
@@ -183,28 +205,9 @@ class Engine:
     async def close(self) -> None:
         """End every thread; what is being drawn fails with `Unavailable`."""
         await asyncio.to_thread(self._loop.close)
-        self._encoder.shutdown(wait=False, cancel_futures=True)
+        for reader in self._readers.values():
+            reader.close()
         self._decoders.shutdown(wait=False, cancel_futures=True)
-
-    async def _encode(self, pictures: Sequence[Picture]) -> tuple[Conditioning, Conditioning | None]:
-        def encode() -> tuple[Conditioning, Conditioning | None]:
-            guided = [picture.negative for picture in pictures if picture.guided]
-            unconditional = self._texts([picture.negative for picture in pictures]) if guided else None
-            return self._texts([picture.prompt for picture in pictures]), unconditional
-
-        return await asyncio.get_running_loop().run_in_executor(self._encoder, encode)
-
-    def _texts(self, texts: Sequence[str]) -> Conditioning:
-        """Conditioning of every text, one row each; each text is encoded once. Runs on the encoder's thread only."""
-        for text in dict.fromkeys(texts):
-            if text not in self._prompts:
-                # Alone, so that a prompt's states do not depend on what happened to be asked together.
-                self._prompts[text] = filled(self._family.encode_text(self.parts, [text]), TOKENS)
-            self._prompts.move_to_end(text)
-        found = [self._prompts[text] for text in texts]
-        while len(self._prompts) > PROMPTS_KEPT:
-            self._prompts.popitem(last=False)
-        return join(found)
 
     def _decode(self, event: Denoised) -> Drawn:
         began = time.monotonic()
@@ -217,6 +220,11 @@ class Engine:
             )
         pixels = ((image[0] + 1.0) * 127.5).round().to(torch.uint8).permute(1, 2, 0).contiguous().cpu()
         return Drawn(index=event.index, pixels=pixels, decode_seconds=time.monotonic() - began)
+
+
+def _reading(denoiser: str, key: str) -> str:
+    """An adapter's key among those of text encoders, which several denoisers may share."""
+    return f"{denoiser} {key}"
 
 
 def _pass_on(

@@ -1,0 +1,104 @@
+"""Models whose text encoders were tuned, from the store to a picture."""
+
+import contextlib
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from marsam_generator.engine.admission import Admission
+from marsam_generator.engine.engine import Drawing, Drawn
+from marsam_generator.hardware import choose
+from marsam_generator.models import Library
+
+from marsam.catalog.models import Model
+from marsam.core.ids import new_ulid
+from marsam.diffusion.sampling import Picture
+from marsam.store.cache import Cache
+from marsam.store.folder import FolderBlobs
+from marsam.telemetry import Meter
+from tests.contract.families import rig as rigs
+from tests.contract.families.bases import build_sd1
+from tests.integration.generator.support import publish
+
+pytestmark = pytest.mark.slow
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuned:
+    """A base, an adapter with and without its encoder's share, and full models with and without an encoder of their
+    own."""
+
+    library: Library
+    base: Model
+    adapter: Model
+    mute: Model
+    full: Model
+    half: Model
+
+    async def draw(self, model: Model, adapters: Sequence[Model] = ()) -> torch.Tensor:
+        picture = Picture(prompt="a red kite", negative="grey", seed=3, width=32, height=32, steps=3, guidance=3.0)
+        async with self.library.lease(model, adapters) as lease:
+            drawing = Drawing(
+                id=new_ulid(), pictures=[picture], denoiser=lease.denoiser, adapters=dict.fromkeys(lease.adapters, 1.0)
+            )
+            async with contextlib.aclosing(lease.engine.draw(drawing)) as events:
+                found = [event.pixels async for event in events if isinstance(event, Drawn)]
+                return found[0]
+
+
+@pytest.fixture
+async def tuned(tmp_path: Path) -> Tuned:
+    blobs, base = FolderBlobs(tmp_path / "store"), build_sd1(tmp_path / "base")
+    for method in ("lora", "full"):
+        rig = rigs.load(base, "sd1", method, params=rigs.WITH_TEXT)
+        loop = rigs.loop(rig, steps=6)
+        while not loop.done:
+            loop.step()
+        rig.save(tmp_path / method)
+    shutil.copytree(tmp_path / "lora", tmp_path / "mute", ignore=shutil.ignore_patterns("text_encoder"))
+    for name, left_out in (("whole", ()), ("half", ("text_encoder",))):
+        shutil.copytree(base, tmp_path / name)
+        shutil.copytree(
+            tmp_path / "full", tmp_path / name, ignore=shutil.ignore_patterns(*left_out), dirs_exist_ok=True
+        )
+    root = await publish(blobs, "base", "base", base)
+    meter = Meter(service="generator", version="0")
+    return Tuned(
+        library=Library(
+            blobs=blobs, cache=Cache(tmp_path / "cache"), hardware=choose("cpu", "fp32", 1), tick_rows=4,
+            budget=1 << 30, admission=Admission(limit=64), meter=meter,
+        ),
+        base=root,
+        adapter=await publish(blobs, "adapter", "adapter", tmp_path / "lora", base=root),
+        mute=await publish(blobs, "mute", "adapter", tmp_path / "mute", base=root),
+        full=await publish(blobs, "full", "full", tmp_path / "whole", base=root),
+        half=await publish(blobs, "half", "full", tmp_path / "half", base=root),
+    )  # fmt: skip
+
+
+async def test_an_encoders_share_is_drawn_with_and_leaves_others_alone(tuned: Tuned) -> None:
+    try:
+        before = await tuned.draw(tuned.base)
+        drawn = [
+            await tuned.draw(tuned.base, [tuned.adapter]),
+            await tuned.draw(tuned.base, [tuned.mute]),
+            await tuned.draw(tuned.full),
+            await tuned.draw(tuned.half),
+            # The base's encoder is shared by what has none of its own, each with adapters of its own.
+            await tuned.draw(tuned.half, [tuned.adapter]),
+            await tuned.draw(tuned.full, [tuned.adapter]),
+        ]
+        for place, one in enumerate(drawn):
+            assert all(not torch.equal(one, other) for other in (before, *drawn[place + 1 :]))
+        assert torch.equal(await tuned.draw(tuned.base), before)
+        await tuned.library.evict(tuned.half)
+        assert torch.equal(await tuned.draw(tuned.base, [tuned.adapter]), drawn[0])
+        await tuned.library.evict(tuned.adapter)
+        assert torch.equal(await tuned.draw(tuned.full), drawn[2])
+        assert torch.equal(await tuned.draw(tuned.base), before)
+        assert torch.equal(await tuned.draw(tuned.base, [tuned.adapter]), drawn[0])
+    finally:
+        await tuned.library.close()
