@@ -136,7 +136,8 @@ async def trained_on(blobs: Blobs, project: str, dataset_id: str, item: Item) ->
 
 
 def _said(item: Item) -> tuple[Any, ...]:
-    return item.captions, dict(item.attributes), item.rights, item.split
+    mask = item.mask.image.digest if item.mask is not None else ""
+    return item.captions, dict(item.attributes), item.rights, item.split, mask
 
 
 def _names(items: Any) -> tuple[str, ...]:

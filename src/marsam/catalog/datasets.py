@@ -44,6 +44,15 @@ class Finding:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Mask:
+    """Where a picture counts, for runs that ask: `image` is a normalised PNG of the picture's own size, white where it
+    counts and black where it does not. `original_digest` is of the bytes that were sent."""
+
+    image: FileRef
+    original_digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Item:
     """A picture with its captions. `image` is the normalised PNG (sRGB, 8-bit RGB, upright, no metadata).
 
@@ -67,6 +76,7 @@ class Item:
     rights: Rights = Rights()  # frozen, so sharing the default is safe
     split: str = "train"
     findings: tuple[Finding, ...] = ()
+    mask: Mask | None = None
 
     def __post_init__(self) -> None:
         check_ulid(self.id)
@@ -99,8 +109,8 @@ class Dataset:
 class DatasetVersion:
     """A frozen selection of items with final captions, ready for training.
 
-    `digest` covers what training sees (pictures, captions, attributes, splits), not ids, rights or findings: importing
-    the same material twice gives equal digests. It is computed when left empty, and compared otherwise.
+    `digest` covers what training sees (pictures, masks, captions, attributes, splits), not ids, rights or findings:
+    importing the same material twice gives equal digests. It is computed when left empty, and compared otherwise.
     """
 
     SCHEMA: ClassVar[str] = "marsam.dataset_version/1"
@@ -139,8 +149,10 @@ class DatasetVersion:
 
 def items_digest(items: tuple[Item, ...]) -> str:
     """Return the digest of what training sees of `items`, whatever their order and ids."""
-    seen = sorted(
-        canonical([i.image.digest, to_plain(i.captions), to_plain(i.attributes), i.split, i.width, i.height])
-        for i in items
-    )
-    return digest_of(b"\n".join(seen))
+    return digest_of(b"\n".join(sorted(canonical(_seen(item)) for item in items)))
+
+
+def _seen(item: Item) -> list[Any]:
+    seen = [item.image.digest, to_plain(item.captions), to_plain(item.attributes), item.split, item.width, item.height]
+    # Only where there is one: versions without keep the digests that they always had.
+    return seen if item.mask is None else [*seen, item.mask.image.digest]

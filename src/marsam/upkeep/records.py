@@ -1,7 +1,7 @@
 """What the records of a project refer to: each manifest and job, read by the reader of its own type."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -140,15 +140,22 @@ async def _dataset(blobs: Blobs, project: str, dataset: str) -> AsyncIterator[Re
     yield _manifest(blobs, project, name, head, Dataset, lambda _: ({}, ()))
     for id_ in await _ids(blobs, keys.items(project, dataset)):
         key, name = keys.item(project, dataset, id_), format_name("item", project, dataset, id_)
-        yield _manifest(blobs, project, name, key, Item, lambda item: (sizes([item.image]), ()))
+        yield _manifest(blobs, project, name, key, Item, lambda item: (sizes(_files([item])), ()))
     for id_ in await _ids(blobs, keys.versions(project, dataset)):
         key, name = keys.version(project, dataset, id_), format_name("version", project, dataset, id_)
-        yield _manifest(blobs, project, name, key, DatasetVersion, lambda v: (sizes(i.image for i in v.items), ()))
+        yield _manifest(blobs, project, name, key, DatasetVersion, lambda v: (sizes(_files(v.items)), ()))
     log, name = keys.vocabularies(project, dataset), format_name("dataset", project, dataset)
     for entry in await names(blobs, log, folders=False):
         yield _manifest(
             blobs, project, name, f"{log}/{entry}", VocabularyRecord, lambda record: ({record.digest: None}, ())
         )
+
+
+def _files(items: Iterable[Item]) -> Iterator[FileRef]:
+    for item in items:
+        yield item.image
+        if item.mask is not None:
+            yield item.mask.image
 
 
 def _manifest(

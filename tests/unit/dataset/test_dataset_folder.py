@@ -50,6 +50,27 @@ def test_metadata_is_relative_to_its_folder_and_sets_the_split() -> None:
     assert [c.language for c in entry.captions] == ["en", "ar"]
 
 
+def test_masks_belong_to_the_pictures_that_they_are_named_after() -> None:
+    result = planned(
+        {
+            "a/cat.jpg": "1", "a/cat-masklabel.png": "2", "a/cat.txt": "a cat", "dog.png": "3", "dog.mask.webp": "4",
+            "dog-masklabel.png": "5", "bare.png": "6", "gas.mask.png": "7", "cat-masklabel.png": "8",
+        }
+    )  # fmt: skip
+    assert {e.path: e.mask and e.mask.path for e in result.entries} == {
+        "a/cat.jpg": "a/cat-masklabel.png",
+        "bare.png": None,
+        "dog.png": "dog-masklabel.png",
+    }
+    assert [c.text for e in result.entries for c in e.captions] == ["a cat"]
+    assert {p.path: p.reason for p in result.problems} == {
+        "cat-masklabel.png": "MASK_WITHOUT_PICTURE",
+        "dog.mask.webp": "MASKED_TWICE",
+        "gas.mask.png": "MASK_WITHOUT_PICTURE",
+    }
+    assert result.beside == ("a/cat.txt",)
+
+
 def test_the_same_words_twice_are_one_caption() -> None:
     rows = line(file_name="a.png", text="A cup.", captions=["a cup", {"language": "ar", "text": "كوب"}], text_ar="كُوب")
     (entry,) = planned({"metadata.jsonl": rows, "a.png": ""}).entries

@@ -1,7 +1,7 @@
 """The ImageFolder layout of Hugging Face datasets: `<split>/metadata.jsonl` beside the pictures of the split.
 
 Readers silently ignore a metadata file at the root, or paths relative to it; so both lie inside the split's folder.
-Our own importer reads it back with captions, attributes and rights.
+Our own importer reads it back with captions, attributes, rights and masks.
 """
 
 from collections import defaultdict
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from marsam.catalog.datasets import DatasetVersion, Item
 from marsam.core.records import canonical, to_plain
 from marsam_dataset.export.layout import Content, Placed
+from marsam_dataset.ingest import masks
 
 
 def layout(version: DatasetVersion) -> Iterator[Placed | Content]:
@@ -22,7 +23,13 @@ def layout(version: DatasetVersion) -> Iterator[Placed | Content]:
         for item in items:
             name = f"{item.id}.png"
             yield Placed(path=f"{split}/{name}", digest=item.image.digest, size=item.image.size)
-            lines.append(canonical(_line(name, item)) + b"\n")
+            row = _line(name, item)
+            if item.mask is not None:
+                row["mask_file_name"] = f"{item.id}{masks.ENDINGS[0]}.png"
+                yield Placed(
+                    path=f"{split}/{row['mask_file_name']}", digest=item.mask.image.digest, size=item.mask.image.size
+                )
+            lines.append(canonical(row) + b"\n")
         yield Content(path=f"{split}/metadata.jsonl", data=b"".join(lines))
 
 

@@ -9,7 +9,7 @@ from marsam.catalog.imports import Received
 from marsam.core.errors import Invalid
 from marsam_dataset.captions.forms import matching_key, stored_form, unbalanced_bidi
 from marsam_dataset.captions.language import guess
-from marsam_dataset.ingest import sidecars
+from marsam_dataset.ingest import masks, sidecars
 from marsam_dataset.ingest.sidecars import Problem, Record
 from marsam_dataset.vocabulary import Vocabulary
 
@@ -22,7 +22,7 @@ LONGEST_CAPTION = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One file to decode, with everything that is declared about it."""
+    """One file to decode, with everything that is declared about it, and the file that masks it."""
 
     path: str
     digest: str
@@ -32,6 +32,7 @@ class Entry:
     rights: Rights = field(default_factory=Rights)
     split: str = "train"
     findings: tuple[Finding, ...] = ()
+    mask: Received | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +63,8 @@ def plan(received: Sequence[Received], texts: Mapping[str, bytes], *, default_ri
     """Bring together pictures and what is said of them. `texts` holds the bytes of every accepted sidecar."""
     problems = [Problem(path=r.path, reason=r.reason, message=r.message) for r in received if r.reason]
     accepted = [r for r in received if not r.reason and not _ignored(r.path)]
-    pictures = {r.path: r for r in accepted if not sidecar(r.path)}
+    pictures, masked, more = masks.sort({r.path: r for r in accepted if not sidecar(r.path)})
+    problems += more
     records, more = _records(texts, pictures)
     problems += more
     default, by_file, more = _rights(texts)
@@ -76,10 +78,10 @@ def plan(received: Sequence[Received], texts: Mapping[str, bytes], *, default_ri
             except Invalid as error:
                 problems.append(Problem(path=file.path, reason=error.reason, message=error.message))
     entries = tuple(
-        _entry(file, records.get(path, []), by_file.get(path) or default or default_rights)
+        _entry(file, records.get(path, []), by_file.get(path) or default or default_rights, masked.get(path))
         for path, file in sorted(pictures.items())
     )
-    settled = pictures.keys() | {problem.path for problem in problems}
+    settled = pictures.keys() | {file.path for file in masked.values()} | {problem.path for problem in problems}
     beside = tuple(r.path for r in received if r.path not in settled)
     return Plan(entries=entries, problems=tuple(problems), beside=beside, vocabulary=vocabulary)
 
@@ -148,7 +150,7 @@ def _rights(texts: Mapping[str, bytes]) -> tuple[Rights | None, dict[str, Rights
     return default, by_file, problems
 
 
-def _entry(file: Received, records: Sequence[Record], rights: Rights) -> Entry:
+def _entry(file: Received, records: Sequence[Record], rights: Rights, mask: Received | None) -> Entry:
     written = [caption for record in records for caption in record.captions]
     attributes = {name: value for record in reversed(records) for name, value in record.attributes.items()}
     first = PurePosixPath(file.path).parts[0].lower()
@@ -162,6 +164,7 @@ def _entry(file: Received, records: Sequence[Record], rights: Rights) -> Entry:
         rights=next((record.rights for record in records if record.rights), rights),
         split=_SPLITS.get(declared, declared) or _SPLITS.get(first, "train"),
         findings=tuple(_cleaned(written)),
+        mask=mask,
     )
 
 

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from marsam.catalog.datasets import Finding, Item
 from marsam.catalog.files import FileRef
@@ -26,7 +27,7 @@ from marsam.store.numbered import NumberedLog
 from marsam.telemetry import Log, Meter, metrics
 from marsam.telemetry.rates import Rate
 from marsam_dataset.checks import quality
-from marsam_dataset.ingest import folder
+from marsam_dataset.ingest import folder, masks
 from marsam_dataset.ingest.folder import Entry, Plan
 from marsam_dataset.ingest.records import Verdict, item_id
 
@@ -109,29 +110,40 @@ class Attempt:
         for ordinal, entry in work:
             if reporting.done():
                 return  # it failed: awaiting it says why
-            verdict = await self._one(ordinal, entry, spec.dataset, present.get((entry.path, entry.digest)))
-            self._note([verdict])
+            self._note(await self._one(ordinal, entry, spec.dataset, present.get((entry.path, entry.digest))))
             self._rate.add()
             self._own_rate.add()
 
-    async def _one(self, ordinal: int, entry: Entry, dataset: str, present: Item | None) -> Verdict:
+    async def _one(self, ordinal: int, entry: Entry, dataset: str, present: Item | None) -> list[Verdict]:
+        """The verdicts on a picture and its mask. The picture's comes last: an attempt that ends between them begins
+        with the picture again."""
         if present is not None and _says_the_same(present, entry):
             message = "This file is in the set already, with the same captions, attributes and rights."
-            return Verdict(path=entry.path, accepted=True, reason="ALREADY_PRESENT", message=message, item=present.id)
+            beside = [Verdict(path=entry.mask.path, accepted=True, reason="BESIDE_PICTURES")] if entry.mask else []
+            there = Verdict(path=entry.path, accepted=True, reason="ALREADY_PRESENT", message=message, item=present.id)
+            return [*beside, there]
         began = time.monotonic()
         original = await read_blob(self._blobs, self._jobs.project, entry.digest)
         decoded = await self._pool.decode(original)
         self._meter.observe(metrics.DECODE_SECONDS, time.monotonic() - began)
         if isinstance(decoded, Rejected):
-            return Verdict(path=entry.path, accepted=False, reason=decoded.reason, message=decoded.message)
+            refused = Verdict(path=entry.path, accepted=False, reason=decoded.reason, message=decoded.message)
+            return [*([masks.without_picture(entry.mask)] if entry.mask else []), refused]
         stored = await put_blob(self._blobs, self._jobs.project, decoded.png)
         id_ = item_id(self._id, ordinal, entry.path)
         image = FileRef(path=f"images/{id_}.png", digest=stored.digest, size=stored.size, media_type="image/png")
+        item, verdicts = _item(id_, entry, decoded, image), [Verdict(path=entry.path, accepted=True, item=id_)]
+        if entry.mask is not None:
+            mask, verdict = await masks.take(
+                self._blobs, self._jobs.project, self._pool, entry.mask, picture=decoded, id_=id_
+            )
+            item = replace(item, mask=mask, findings=(*item.findings, *masks.findings(verdict)))
+            verdicts.insert(0, verdict)
         try:
-            await save_item(self._blobs, dataset, _item(id_, entry, decoded, image))
+            await save_item(self._blobs, dataset, item)
         except Exists:  # an attempt of another Marsam version wrote it, and other pixels came out: that one holds
             _LOG.warning("import.item_kept", item=id_, file=entry.path)
-        return Verdict(path=entry.path, accepted=True, item=id_)
+        return verdicts
 
     def _note(self, verdicts: Sequence[Verdict]) -> None:
         self._waiting += verdicts
@@ -202,11 +214,13 @@ def _origin(entry: Entry, decoded: Decoded) -> Iterator[Finding]:
 
 
 def _says_the_same(item: Item, entry: Entry) -> bool:
-    return (item.captions, dict(item.attributes), item.rights, item.split) == (
+    masked = item.mask.original_digest if item.mask else "", entry.mask.digest if entry.mask else ""
+    return (item.captions, dict(item.attributes), item.rights, item.split, masked[0]) == (
         entry.captions,
         dict(entry.attributes),
         entry.rights,
         entry.split,
+        masked[1],
     )
 
 
