@@ -60,7 +60,8 @@ def read_adapter(
     (scratch / CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     named = {f"{PREFIX}{module}.lora_{half}.weight": pair[half] for module, pair in pairs.items() for half in "AB"}
     tensorfile.write(scratch / WEIGHTS, named, metadata=source.header.metadata)
-    rewritten = {CONFIG: scratch / CONFIG, WEIGHTS: scratch / WEIGHTS}
+    texts = {path: files[path] for path, content in contents.items() if content is Content.TEXT}  # its card
+    rewritten = {CONFIG: scratch / CONFIG, WEIGHTS: scratch / WEIGHTS, **texts}
     return _parameters(config, source.header, rank=rank, count=len(pairs)), rewritten
 
 

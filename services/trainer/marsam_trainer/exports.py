@@ -8,6 +8,7 @@ from math import sqrt
 from pathlib import Path
 from typing import Any
 
+from marsam.catalog.files import FileRef
 from marsam.catalog.models import Model
 from marsam.catalog.repository import load_model
 from marsam.core.errors import Corrupt, Invalid
@@ -29,6 +30,9 @@ FILES = {
 }
 """What an adapter's one file is called in a dialect."""
 
+CARD = "README.md"
+"""The model card, which goes out with a model in every dialect."""
+
 # What diffusers hands on to peft.LoraConfig.
 _CONFIG_KEYS = ("r", "lora_alpha", "target_modules", "use_rslora", "lora_dropout")
 
@@ -44,7 +48,8 @@ class Exported:
 
 
 async def export(blobs: Blobs, cache: Cache, model: Model, *, dialect: str, scratch: Path) -> list[Exported]:
-    """The files of `model` in `dialect` ('' is its own layout); what must be made is made under `scratch`.
+    """The files of `model` in `dialect` ('' is its own layout), its card and the pictures that the card shows; what
+    must be made is made under `scratch`.
 
     Raises Invalid (UNKNOWN_DIALECT, DIALECT_UNSUITED).
     """
@@ -60,8 +65,17 @@ async def export(blobs: Blobs, cache: Cache, model: Model, *, dialect: str, scra
             remedy="export it as diffusers",
         )
     if dialect in FILES and model.kind == "adapter":
-        return [await _one_file(blobs, cache, model, dialect, scratch)]
-    return [Exported(path=file.path, digest=file.digest, size=file.size) for file in model.files]
+        beside = [file for file in model.files if file.path == CARD]
+        return [await _one_file(blobs, cache, model, dialect, scratch), *map(_stored, [*beside, *_pictures(model)])]
+    return [_stored(file) for file in (*model.files, *_pictures(model))]
+
+
+def _stored(file: FileRef) -> Exported:
+    return Exported(path=file.path, digest=file.digest, size=file.size)
+
+
+def _pictures(model: Model) -> list[FileRef]:
+    return [file for file in model.samples if file.media_type == "image/png"]
 
 
 async def _one_file(blobs: Blobs, cache: Cache, model: Model, dialect: str, scratch: Path) -> Exported:

@@ -5,7 +5,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,15 +41,16 @@ class LocalFile:
     size: int
 
 
-async def gather(root: Path) -> list[LocalFile]:
-    """The files under a folder (or the one file), sorted by path; names that begin with a dot are left out.
+async def gather(root: Path, *, without: Collection[str] = ()) -> list[LocalFile]:
+    """The files under a folder (or the one file), sorted by path; names that begin with a dot, or end as one of
+    `without` does, are left out of a folder.
 
     Raises Invalid when there is nothing, naming what lies beside a misspelt path.
     """
-    return await asyncio.to_thread(_gather, root)
+    return await asyncio.to_thread(_gather, root, tuple(without))
 
 
-def _gather(root: Path) -> list[LocalFile]:
+def _gather(root: Path, without: tuple[str, ...]) -> list[LocalFile]:
     if root.is_file():
         return [LocalFile(source=root, path=root.name, size=root.stat().st_size)]
     if not root.is_dir():
@@ -62,7 +63,7 @@ def _gather(root: Path) -> list[LocalFile]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in names:
             source = Path(folder) / name
-            if not name.startswith(".") and source.is_file():
+            if not name.startswith(".") and not name.lower().endswith(without) and source.is_file():
                 path = source.relative_to(root).as_posix()
                 found.append(LocalFile(source=source, path=path, size=source.stat().st_size))
     if not found:

@@ -19,6 +19,7 @@ _KINDS = {
     "full": model_pb2.MODEL_KIND_FULL,
     "judge": model_pb2.MODEL_KIND_JUDGE,
 }
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
 
 
 def kind_name(kind: int) -> str:
@@ -52,10 +53,11 @@ class Models:
         """Sends a folder in diffusers layout or one .safetensors file; what it is, is decided by content.
 
         `licence` is what the folder states when empty; one that restricts must be named in `accept_licence` too.
+        Pictures in a folder belong to its model card and stay behind.
 
         Raises Invalid for anything else, a pickle included, with the way to convert it.
         """
-        found = await files.gather(Path(path))
+        found = await files.gather(Path(path), without=_PICTURES)
         header = self._header(model, kind, family, base, licence, accept_licence, display_name, labels, request_id)
 
         async def requests() -> AsyncIterator[model_pb2.ImportModelRequest]:

@@ -44,3 +44,9 @@ async def tensors(blobs: Blobs, model: Model) -> str:
             for name, value in sorted(load(await read_blob(blobs, project, file.digest)).items()):
                 total.update(name.encode() + value.numpy().tobytes())
     return total.hexdigest()
+
+
+async def card(blobs: Blobs, model: Model) -> str:
+    """The model's card."""
+    file = next(file for file in model.files if file.path == "README.md")
+    return (await read_blob(blobs, model.project, file.digest)).decode()

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import ModelCard
 from marsam_trainer.run import codes
 
 from marsam.catalog.runs import Preview
 from marsam.core.records import dump
 from marsam.store.content import read_blob
-from tests.integration.run.endings import tensors
+from tests.integration.run.endings import card, tensors
 from tests.integration.run.store import PROJECT, Shelf, make
 
 Program = Callable[[list[str]], int]
@@ -37,7 +38,7 @@ def test_a_run_publishes_a_model_with_its_lineage(shelf: Shelf, cache: Path, pro
     assert model.lineage.dataset_digest == shelf.version.digest
     assert model.lineage.run == f"projects/{PROJECT}/runs/{job_id}"
     assert model.lineage.seed == 5
-    assert [file.path for file in model.files] == ["adapter_config.json", "adapter_model.safetensors"]
+    assert [file.path for file in model.files] == ["adapter_config.json", "adapter_model.safetensors", "README.md"]
     assert model.metrics["steps"] == 6.0
     assert model.metrics["samples"] == 5.0
     assert model.metrics["trainable_parameters"] > 0
@@ -47,6 +48,17 @@ def test_a_run_publishes_a_model_with_its_lineage(shelf: Shelf, cache: Path, pro
     assert len(pictures) == 2
     for picture in pictures:
         assert asyncio.run(read_blob(shelf.blobs, PROJECT, picture.digest)).startswith(b"\x89PNG")
+    drawn = next(sample for sample in model.samples if sample.path == "samples/samples.json")
+    again = json.loads(asyncio.run(read_blob(shelf.blobs, PROJECT, drawn.digest)))
+    assert [(one["path"], one["prompt"], one["seed"]) for one in again] == [
+        (pictures[0].path, "a kite", 5), (pictures[1].path, "طائرة", 6),
+    ]  # fmt: skip
+    about = ModelCard(asyncio.run(card(shelf.blobs, model)))
+    assert [(one["text"], one["output"]["url"]) for one in about.data.widget] == [
+        (one["prompt"], one["path"]) for one in again
+    ]
+    assert (about.data.license, about.data.language) == ("apache-2.0", ["ar", "en"])
+    assert shelf.version.digest in about.text
     result = json.loads((shelf.attempt_folder(job_id, 1) / "result.json").read_text())
     assert result["model"] == model.name
     assert [point[0] for point in result["loss_curve"]] == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
@@ -91,10 +103,10 @@ def test_a_full_model_is_a_whole_base_again(shelf: Shelf, cache: Path, program: 
     model = asyncio.run(shelf.model(job_id))
     assert model.kind == "full"
     ours, theirs = ({file.path: file.digest for file in one.files} for one in (model, shelf.base))
-    assert set(ours) == set(theirs)
-    changed = {path for path in ours if ours[path] != theirs[path]}
+    assert set(ours) == {*theirs, "README.md"}
+    changed = {path for path in ours if ours[path] != theirs.get(path)}
     assert "unet/diffusion_pytorch_model.safetensors" in changed
-    assert all(path.startswith("unet/") for path in changed)
+    assert all(path.startswith("unet/") or path == "README.md" for path in changed)
 
 
 def test_the_cache_is_cut_to_its_budget_but_for_what_trains(shelf: Shelf, program: Program, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.run.endings import came_past, ended, tensors
+from tests.integration.run.endings import came_past, card, ended, tensors
 from tests.integration.run.store import Shelf
 
 
@@ -32,6 +32,8 @@ def test_killed_and_resumed_is_bit_for_bit_the_uninterrupted_run(shelf: Shelf, c
     one, two = asyncio.run(shelf.model(calm)), asyncio.run(shelf.model(killed))
     assert asyncio.run(tensors(shelf.blobs, one)) == asyncio.run(tensors(shelf.blobs, two))
     assert [sample.digest for sample in one.samples] == [sample.digest for sample in two.samples]
+    cards = [asyncio.run(card(shelf.blobs, model)) for model in (one, two)]
+    assert cards[0].replace(calm, killed) == cards[1]
     for number in ("validation_loss_first", "validation_loss", "validation_loss_best", "validation_best_step"):
         assert one.metrics[number] == two.metrics[number]
 

@@ -40,7 +40,7 @@ def spec(run: str) -> RunSpec:
 async def published(blobs: FolderBlobs, folder: Path, order: RunSpec, attempt: int, content: bytes) -> Model:
     (folder / "weights.safetensors").write_bytes(content)
     outcome = Outcome(
-        folder=folder, paths=["weights.safetensors"], samples=[], prompts=[], losses=[1.0], validation=[],
+        folder=folder, paths=["weights.safetensors"], samples=[], shown=[], losses=[1.0], validation=[],
         metrics={"attempts": float(attempt)}, quantisation="", libraries={},
     )  # fmt: skip
     return await publish(blobs, CLOCK, order, attempt, base=BASE, version=VERSION, outcome=outcome)

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from marsam.catalog.files import FileRef
 from marsam.core.errors import MarsamError
 from marsam.core.records import to_plain
+from marsam.diffusion.sampling import Picture
 from marsam.diffusion.spec import Components, Conditioning, Family, Part
 from marsam.telemetry.logs import Log
 from marsam_trainer.run import preview, publish
+from marsam_trainer.run.card import Shown
 from marsam_trainer.run.data import Encoder
 from marsam_trainer.run.work import Work
 
@@ -30,14 +32,33 @@ class Drawing:
 
     def draw(self) -> list[bytes] | None:
         """A PNG per prompt, or None; never raises."""
-        wanted = preview.pictures(self.prompts, self.parts.facts, side=self.side, seed=self.seed)
         try:
             coder = self.encoder.part(Part.IMAGE).image_coder
         except (MarsamError, OSError, MemoryError, RuntimeError) as error:
             _log.warning("preview.skipped", reason="DECODER", message=str(error))
             return None
         shown = Components(**{**vars(self.parts), "image_coder": coder})
-        return preview.draw(self.family, shown, wanted, self.texts, lanes=self.encoder.lanes, budget_s=PREVIEW_BUDGET_S)
+        return preview.draw(
+            self.family, shown, self._wanted(), self.texts, lanes=self.encoder.lanes, budget_s=PREVIEW_BUDGET_S
+        )
+
+    def shown(self) -> list[Shown]:
+        """How each picture is drawn, and its path beside a model."""
+        return [
+            Shown(
+                path=f"samples/{row:03d}.png",
+                prompt=one.prompt,
+                seed=one.seed,
+                steps=one.steps,
+                guidance=one.guidance,
+                width=one.width,
+                height=one.height,
+            )
+            for row, one in enumerate(self._wanted())
+        ]
+
+    def _wanted(self) -> list[Picture]:
+        return preview.pictures(self.prompts, self.parts.facts, side=self.side, seed=self.seed)
 
 
 def show(work: Work, drawing: Drawing, step: int) -> None:

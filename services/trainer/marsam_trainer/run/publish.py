@@ -16,26 +16,30 @@ from marsam.catalog.runs import RunSpec
 from marsam.core.clock import Clock
 from marsam.core.errors import Corrupt, Exists, Invalid
 from marsam.core.names import format_name
-from marsam.core.records import canonical
+from marsam.core.records import canonical, to_plain
 from marsam.diffusion import registry
 from marsam.diffusion.spec import Kind
 from marsam.store import keys
 from marsam.store.blobs import Blobs
 from marsam.store.content import put_blob
+from marsam_trainer.run.card import README, Shown, card
 
 SAFETENSORS = "application/vnd.safetensors"
 CURVE_POINTS = 500
+CURVE = "samples/loss_curve.json"
+SHOWN = "samples/samples.json"
+"""Beside a model's sample pictures: its losses, and what draws each picture again."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a loop leaves: the artifact's folder and relative paths, PNGs of the sample prompts, losses, plain
-    numbers."""
+    """What a loop leaves: the artifact's folder and relative paths, PNGs of the sample prompts and how each was drawn,
+    losses, plain numbers."""
 
     folder: Path
     paths: Sequence[str]
     samples: Sequence[bytes]
-    prompts: Sequence[str]
+    shown: Sequence[Shown]
     losses: Sequence[float]
     validation: Sequence[tuple[int, float]]
     metrics: Mapping[str, float]
@@ -85,9 +89,22 @@ async def publish(
         # nothing.
         files = [
             # Its card speaks of the base.
-            *(file for file in base.files if file.path.split("/")[0] not in tuned and file.path != "README.md"),
+            *(file for file in base.files if file.path.split("/")[0] not in tuned and file.path != README),
             *files,
         ]
+    params = {**spec.method_params, **_order(spec)}
+    about = card(
+        spec,
+        base=base,
+        version=version,
+        shown=outcome.shown,
+        params=params,
+        metrics=outcome.metrics,
+        quantisation=outcome.quantisation,
+        libraries=outcome.libraries,
+        code_version=code_version(),
+    ).encode()
+    files.append(await _text(blobs, spec.project, README, about, "text/markdown"))
     points = curve(outcome.losses)
     model = Model(
         name=format_name("model", spec.project, spec.output_model_id),
@@ -99,7 +116,7 @@ async def publish(
         base=base.name,
         base_digest=base.digest,
         display_name=spec.display_name,
-        params={**spec.method_params, **_order(spec)},
+        params=params,
         lineage=Lineage(
             dataset_version=version.name,
             dataset_digest=version.digest,
@@ -112,8 +129,12 @@ async def publish(
         ),
         metrics=outcome.metrics,
         samples=(
-            *await _pictures(blobs, spec.project, outcome.samples),
-            await _curve(blobs, spec.project, points, outcome.validation),
+            *[
+                await picture(blobs, spec.project, one.path, data)
+                for one, data in zip(outcome.shown, outcome.samples, strict=True)
+            ],
+            await _text(blobs, spec.project, SHOWN, canonical(to_plain(outcome.shown)), "application/json"),
+            await _text(blobs, spec.project, CURVE, _curve(points, outcome.validation), "application/json"),
         ),
         licence=base.licence,
         accepted=spec.accepted,
@@ -132,7 +153,7 @@ async def publish(
         "metrics": dict(model.metrics),
         "loss_curve": points,
         "validation_curve": [list(point) for point in outcome.validation],
-        "prompts": list(outcome.prompts),
+        "prompts": [one.prompt for one in outcome.shown],
         "libraries": dict(outcome.libraries),
     }
     await blobs.put(keys.attempt_file(spec.project, "runs", spec.id, attempt, "result.json"), canonical(result))
@@ -182,21 +203,16 @@ async def _file(blobs: Blobs, project: str, path: Path, name: str) -> FileRef:
     return FileRef(path=name, digest=stored.digest, size=stored.size, media_type=media)
 
 
-async def _pictures(blobs: Blobs, project: str, pictures: Sequence[bytes]) -> list[FileRef]:
-    return [await picture(blobs, project, f"samples/{row:03d}.png", data) for row, data in enumerate(pictures)]
-
-
 async def picture(blobs: Blobs, project: str, name: str, data: bytes) -> FileRef:
     """Store one PNG."""
     stored = await put_blob(blobs, project, data)
     return FileRef(path=name, digest=stored.digest, size=stored.size, media_type="image/png")
 
 
-async def _curve(
-    blobs: Blobs, project: str, points: Sequence[Sequence[float]], validation: Sequence[tuple[int, float]]
-) -> FileRef:
-    data = json.dumps({"loss": points, **({"validation": validation} if validation else {})}).encode()
+async def _text(blobs: Blobs, project: str, path: str, data: bytes, media: str) -> FileRef:
     stored = await put_blob(blobs, project, data)
-    return FileRef(
-        path="samples/loss_curve.json", digest=stored.digest, size=stored.size, media_type="application/json"
-    )
+    return FileRef(path=path, digest=stored.digest, size=stored.size, media_type=media)
+
+
+def _curve(points: Sequence[Sequence[float]], validation: Sequence[tuple[int, float]]) -> bytes:
+    return json.dumps({"loss": points, **({"validation": validation} if validation else {})}).encode()

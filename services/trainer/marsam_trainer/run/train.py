@@ -151,11 +151,12 @@ def _train(work: Work, scratch: Path, lanes: Lanes, found: tuple[Checkpoint, Pat
     }
     paths = method.save(modules, family.facts, artifact, metadata=header)
     publish.check_artifact(method.facts.kind, artifact, trained)
+    pictures = drawing.draw() or []
     outcome = publish.Outcome(
         folder=artifact,
         paths=paths,
-        samples=drawing.draw() or [],
-        prompts=prompts,
+        samples=pictures,
+        shown=drawing.shown() if pictures else [],
         losses=loop.position.losses,
         validation=loop.position.validation,
         metrics=_metrics(work, loop, share=share, seconds=seconds, began=began, artifact=artifact, paths=paths)

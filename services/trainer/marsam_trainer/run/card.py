@@ -1,0 +1,278 @@
+"""The model card: README.md as model hubs read it, a front matter in YAML and what people should know in Markdown.
+
+It says only what is the run's own and comes out the same whenever the same run is trained again: no times, no memory,
+no machine. Captions, prompts and names are other people's words: they can neither end a cell, a quotation or a block of
+code, nor be read as mark-up, nor turn the direction of what stands beside them.
+"""
+
+import json
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from marsam.catalog.datasets import DatasetVersion
+from marsam.catalog.models import Model
+from marsam.catalog.runs import RunSpec
+from marsam.diffusion import registry
+from marsam.diffusion.spec import Kind
+from marsam_trainer import licences
+
+README = "README.md"
+
+_KNOWN_ELSEWHERE = frozenset({
+    "openrail", "openrail++", "creativeml-openrail-m", "bigscience-openrail-m", "cc-by-nc-4.0", "cc-by-nc-sa-4.0",
+    "cc-by-nc-nd-4.0", "gemma",
+})  # fmt: skip
+"""Ids that a model hub knows, beside the free ones; any other is its `other` with a name."""
+
+_MEASURED = ("steps", "samples", "final_loss", "validation_loss_first", "validation_loss", "validation_loss_best",
+             "validation_best_step", "trainable_parameters", "quantised_share")  # fmt: skip
+_TURNS = re.compile("[\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069\ufeff]")
+_PLAIN = re.compile(r"[0-9A-Za-z ,;?.'%+/()\u00a0-\U0010ffff-]")
+_LINKED = re.compile(r"(?i)(?<=www)\.")
+_TAG = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]+)*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """A sample picture beside the card: its path, and what draws it again."""
+
+    path: str
+    prompt: str
+    seed: int
+    steps: int
+    guidance: float
+    width: int
+    height: int
+
+
+def card(
+    spec: RunSpec,
+    *,
+    base: Model,
+    version: DatasetVersion,
+    shown: Sequence[Shown],
+    params: Mapping[str, Any],
+    metrics: Mapping[str, float],
+    quantisation: str,
+    libraries: Mapping[str, str],
+    code_version: str,
+) -> str:
+    """The text of the card of what a run trained."""
+    kind = registry.method(spec.method).facts.kind
+    spoken = _spoken(spec, version)
+    front = _front(spec, base, kind, shown, languages=sorted(spoken))
+    said = yaml.safe_dump(front, allow_unicode=True, sort_keys=False, width=1 << 20)
+    languages = {caption.text: caption.language for item in version.items for caption in item.captions}
+    parts = [
+        f"---\n{said}---",
+        f"# {words(spec.display_name or spec.output_model_id)}",
+        _opening(spec, base, version, kind),
+        _pictures(shown, languages),
+        "## Trained on\n\n" + _table(_data(spec, version, spoken)),
+        "## How\n\n" + _table(_how(spec, base, params, quantisation)),
+        "## What was measured\n\n" + _table(_measures(metrics)) + _LOSSES,
+        "## Use\n\n" + _use(spec, base, kind, shown),
+        "## Licence\n\n" + _licence(spec, base),
+        _LIMITS,
+        "## Where it comes from\n\n" + _table(_lineage(spec, base, version, libraries, code_version)),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def plain(text: str) -> str:
+    """Other people's words on one line, without what is not printed and without marks that turn the direction."""
+    text = _TURNS.sub("", unicodedata.normalize("NFC", text))
+    text = "".join(" " if unicodedata.category(letter) in ("Cc", "Zl", "Zp", "Cs", "Cn") else letter for letter in text)
+    return " ".join(text.split())
+
+
+def words(text: str) -> str:
+    """Other people's words inside Markdown: whatever could be mark-up is written as a reference to the character."""
+    text = "".join(letter if _PLAIN.match(letter) else f"&#{ord(letter)};" for letter in plain(text))
+    return _LINKED.sub("&#46;", text)
+
+
+def literal(text: str) -> str:
+    """Other people's words as a literal of Python inside a block of code."""
+    return json.dumps(plain(text), ensure_ascii=False).replace("`", "\\u0060")
+
+
+def _front(
+    spec: RunSpec, base: Model, kind: Kind, shown: Sequence[Shown], *, languages: Sequence[str]
+) -> dict[str, Any]:
+    there = _hub_id(base)
+    front: dict[str, Any] = {}
+    if there:
+        front |= {"base_model": there, "base_model_relation": "adapter" if kind is Kind.ADAPTER else "finetune"}
+    front |= {"library_name": "diffusers", "pipeline_tag": "text-to-image"}
+    if base.licence:
+        known = next((one for one in licences.FREE | _KNOWN_ELSEWHERE if licences.same(one, base.licence)), None)
+        front |= {"license": known} if known else {"license": "other", "license_name": plain(base.licence)}
+    if tags := [language for language in languages if _TAG.fullmatch(language)]:
+        front["language"] = tags
+    front["tags"] = ["text-to-image", "diffusers", "marsam", base.family, spec.method]
+    if kind is Kind.ADAPTER:
+        front["tags"] += [tag for tag in ("lora",) if tag not in front["tags"]]
+    if shown:
+        front["widget"] = [{"text": plain(one.prompt), "output": {"url": one.path}} for one in shown]
+    return front
+
+
+def _opening(spec: RunSpec, base: Model, version: DatasetVersion, kind: Kind) -> str:
+    what = "An adapter for" if kind is Kind.ADAPTER else "A fully tuned copy of"
+    family, method = registry.family_facts(base.family).title, registry.method(spec.method).facts.title
+    return (
+        f"{what} **{words(_called(base))}**, trained with Marsam on the dataset version "
+        f"**{words(_short(version.name))}**.\n\nFamily: {words(family)}. Method: {words(method)}."
+    )
+
+
+def _pictures(shown: Sequence[Shown], languages: Mapping[str, str]) -> str:
+    if not shown:
+        return ""
+    rows = ["| picture | prompt | seed |", "| --- | --- | --- |"]
+    for number, one in enumerate(shown, start=1):
+        language = languages.get(one.prompt)
+        tongue = f' lang="{words(language)}"' if language else ""
+        picture = f"![sample {number}]({one.path})"
+        rows.append(f'| {picture} | <bdi dir="auto"{tongue}>{words(one.prompt)}</bdi> | {one.seed} |')
+    first = shown[0]
+    drawn = f"{first.width}×{first.height} px, {first.steps} steps, guidance {first.guidance:g}"
+    return "## Samples\n\n" + "\n".join(rows) + f"\n\nDrawn by the run itself, not picked: {drawn}."
+
+
+def _spoken(spec: RunSpec, version: DatasetVersion) -> Counter[str]:
+    """Captions that the run could learn from, by language."""
+    return Counter(
+        caption.language
+        for item in version.items
+        if item.split == "train"
+        for caption in item.captions
+        if not spec.languages or caption.language in spec.languages
+    )
+
+
+def _data(spec: RunSpec, version: DatasetVersion, spoken: Mapping[str, int]) -> list[tuple[str, str]]:
+    splits = Counter(item.split for item in version.items)
+    train = [item for item in version.items if item.split == "train"]
+    held = Counter(item.rights.licence or "not stated" for item in train)
+    agreed = sum(1 for item in train if item.rights.consent)
+    return [
+        ("dataset version", f"`{version.name}`"),
+        ("digest", f"`{version.digest}`"),
+        ("pictures", ", ".join(f"{count} {words(split)}" for split, count in sorted(splits.items()))),
+        ("captions", ", ".join(f"{count} {words(language)}" for language, count in sorted(spoken.items())) or "none"),
+        ("licences of the pictures", ", ".join(f"{words(one)} ({count})" for one, count in sorted(held.items()))),
+        ("consent recorded", f"for {agreed} of {len(train)} pictures"),
+        ("beside it, not to be forgotten", f"`{spec.regularisation}`" if spec.regularisation else ""),
+    ]
+
+
+def _how(spec: RunSpec, base: Model, params: Mapping[str, Any], quantisation: str) -> list[tuple[str, str]]:
+    settings = {name: value for name, value in params.items() if value not in (None, "", [], ())}
+    return [
+        ("method", words(spec.method)),
+        ("seed", str(spec.seed)),
+        ("base held as", words(quantisation)),
+        *((f"`{name}`", words(_value(value))) for name, value in sorted(settings.items())),
+    ]
+
+
+def _measures(metrics: Mapping[str, float]) -> list[tuple[str, str]]:
+    return [(f"`{name}`", f"{metrics[name]:.6g}") for name in _MEASURED if name in metrics]
+
+
+_LOSSES = (
+    "\n\nLosses are means over noise levels: they say that training went on, not that pictures are better. What it "
+    "draws was not measured when this card was written: `marsam evaluate` does that, against its base."
+)
+
+
+def _use(spec: RunSpec, base: Model, kind: Kind, shown: Sequence[Shown]) -> str:
+    prompt = literal(shown[0].prompt if shown else "what to draw")
+    there = _hub_id(base)
+    source = literal(there or "BASE_FOLDER")
+    name = spec.output_model_id
+    if kind is Kind.ADAPTER:
+        fetched = f"`marsam models export {name} FOLDER --dialect diffusers`"
+        fetched += "" if there else f" and `marsam models export {_short(base.name)} BASE_FOLDER`"
+        load = f'pipe = DiffusionPipeline.from_pretrained({source})\npipe.load_lora_weights("FOLDER")'
+        ours = f"marsam generate {{}} --model {_short(base.name)} --adapter {name}"
+    else:
+        fetched = f"`marsam models export {name} FOLDER`"
+        load = 'pipe = DiffusionPipeline.from_pretrained("FOLDER")'
+        ours = f"marsam generate {{}} --model {name}"
+    return (
+        f"With diffusers, after {fetched}:\n\n"
+        f"```python\nfrom diffusers import DiffusionPipeline\n\n{load}\nimage = pipe({prompt}).images[0]\n```\n\n"
+        f"With Marsam: `{ours.format('PROMPT')}`. Adapters also go out for PEFT, kohya's scripts and ComfyUI "
+        "(`--dialect`)."
+    )
+
+
+def _licence(spec: RunSpec, base: Model) -> str:
+    if not base.licence:
+        return "The base states no licence. What was trained on it is bound by whatever binds the base."
+    text = f"The base is under **{words(base.licence)}**, and what was trained on it is bound by that."
+    if restriction := licences.restriction(base.licence):
+        text += f" Mind that {restriction}."
+    if spec.accepted is not None:
+        text += f" It was accepted by {words(spec.accepted.by)} on {spec.accepted.at:%Y-%m-%d}."
+    return text
+
+
+_LIMITS = """## Limits
+
+* It knows its training pictures and what its base knew. What the base gets wrong elsewhere it still gets wrong.
+* Few pictures can be learnt by heart: look for copies before you publish what it draws.
+* Nothing here filters what may be asked for or drawn.
+* Captions in a language that is not listed above were not trained."""
+
+
+def _lineage(
+    spec: RunSpec, base: Model, version: DatasetVersion, libraries: Mapping[str, str], code_version: str
+) -> list[tuple[str, str]]:
+    return [
+        ("run", f"`{spec.name}`"),
+        ("base", f"`{base.name}`"),
+        ("base digest", f"`{base.digest}`"),
+        ("base from", words(base.lineage.source)),
+        ("dataset digest", f"`{version.digest}`"),
+        ("Marsam", words(code_version)),
+        ("with", ", ".join(words(f"{name} {number}") for name, number in sorted(libraries.items()))),
+    ]
+
+
+def _table(rows: Sequence[tuple[str, str]]) -> str:
+    shown = [f"| {name} | {value} |" for name, value in rows if value]
+    return "\n".join(["| | |", "| --- | --- |", *shown])
+
+
+def _value(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_value, value))
+    return str(value)
+
+
+def _hub_id(base: Model) -> str:
+    """The base's name on its hub, where it came from one."""
+    place, _, rest = base.lineage.source.partition(":")
+    return rest.partition("@")[0] if place == "hub" else ""
+
+
+def _called(base: Model) -> str:
+    return _hub_id(base) or base.display_name or _short(base.name)
+
+
+def _short(name: str) -> str:
+    return "/".join(name.split("/")[3::2])
