@@ -17,15 +17,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import bitsandbytes as bnb
 import torch
 from diffusers import FluxTransformer2DModel
-from torch import nn
 
 from benchmarks.measures import machine
+from benchmarks.quantised import quantise
 from marsam.diffusion.families.flux.facts import FACTS
 from marsam.diffusion.nf4 import net as nf4
-from marsam.diffusion.spec import Precision, Quantisation, kept
+from marsam.diffusion.spec import Precision, Quantisation
 from marsam.diffusion.weights import net as weights
 
 TARGET = 0.5
@@ -77,23 +76,8 @@ def ours(folder: Path) -> Any:
 
 def theirs(folder: Path) -> Any:
     """Loaded whole, then quantised layer by layer."""
-    module = FluxTransformer2DModel.from_pretrained(folder, torch_dtype=torch.bfloat16).requires_grad_(False)
-    linear = [name for name, layer in module.named_modules() if type(layer) is nn.Linear and not kept(name, FACTS.keep)]
-    for name in linear:
-        owner, _, leaf = name.rpartition(".")
-        layer = getattr(module.get_submodule(owner), leaf)
-        quantised = bnb.nn.Linear4bit(
-            layer.in_features,
-            layer.out_features,
-            bias=layer.bias is not None,
-            compute_dtype=torch.bfloat16,
-            quant_type="nf4",
-            device="meta",
-        )
-        quantised.weight = bnb.nn.Params4bit(layer.weight.data, requires_grad=False, quant_type="nf4", module=quantised)
-        quantised.bias = layer.bias
-        setattr(module.get_submodule(owner), leaf, quantised.to("cpu"))
-    return module
+    module = FluxTransformer2DModel.from_pretrained(folder, torch_dtype=torch.bfloat16)
+    return quantise(module, keep=FACTS.keep, compute=torch.bfloat16)
 
 
 WAYS: dict[str, Callable[[Path], Any]] = {"ours": ours, "theirs": theirs}
