@@ -138,7 +138,8 @@ async def test_every_fault_is_said_at_once_in_order(shared: Service) -> None:
         ({"base": "projects/default/models/judge"}, "spec.base", "BASE_KIND", "judge"),
         ({"batch_size": 65}, "spec.batch_size", "MEMORY_SHORT", "base weights take"),
         ({"precision": 7}, "spec.precision", "UNKNOWN_PRECISION", "fp32"),
-        ({"processes": 3, "batch_size": 2}, "spec.processes", "PROCESSES_IDLE", "raise batch_size to 3"),
+        ({"processes": 2, "batch_size": 1}, "spec.processes", "PROCESSES_IDLE", "raise batch_size to 2"),
+        ({"processes": 1024, "batch_size": 1024}, "spec.processes", "PROCESSES_UNSUPPORTED", "1024 processes need a"),
         ({"processes": 0}, "spec.processes", "PROCESSES_OUT_OF_RANGE", "between 1 and 1024"),
         ({"sharding": "sharded"}, "spec.sharding", "SHARDING_ALONE", "set processes"),
     ],
@@ -164,15 +165,14 @@ async def test_what_must_not_be_forgotten_is_pinned_with_a_share_and_a_weight(sh
 
 async def test_what_trains_whole_is_sharded_and_what_is_small_is_not(shared: Service) -> None:
     found = {
-        (method, asked): (await validate(shared, method=method, processes=3, sharding=asked)).resolved
+        (method, asked): (await validate(shared, method=method, processes=2, sharding=asked)).resolved
         for method, asked in (("full", ""), ("lora", ""), ("full", "replicated"), ("lora", "sharded"))
     }
     assert {asked: spec.sharding for asked, spec in found.items()} == {
         ("full", ""): "sharded", ("lora", ""): "replicated", ("full", "replicated"): "replicated",
         ("lora", "sharded"): "sharded",
     }  # fmt: skip
-    # As many pictures for each.
-    assert {(spec.processes, spec.batch_size) for spec in found.values()} == {(3, 6)}
+    assert {(spec.processes, spec.batch_size) for spec in found.values()} == {(2, 4)}
 
 
 RAIL = "projects/default/models/rail"

@@ -51,6 +51,8 @@ profiles:
     env: {NCCL_DEBUG: WARN}
   mig:
     resources: {limits: {nvidia.com/mig-1g.12gb: 1}}
+  four:
+    resources: {limits: {nvidia.com/gpu: "4"}}
 """
 
 PROGRAM = Program(
@@ -67,15 +69,8 @@ def read(tmp_path: Path, text: str = FULL) -> ClusterFile:
     return read_cluster_file(path)
 
 
-def job(file: ClusterFile, profile: str = "") -> Any:
-    program = Program(
-        argv=PROGRAM.argv,
-        log_path=PROGRAM.log_path,
-        labels=PROGRAM.labels,
-        beat_path=PROGRAM.beat_path,
-        profile=profile,
-    )
-    return manifest.job(file, program, key="default.runs.01k.2")
+def job(file: ClusterFile, profile: str = "", *, ranks: int = 1) -> Any:
+    return manifest.job(file, replace(PROGRAM, profile=profile, ranks=ranks), key="default.runs.01k.2")
 
 
 def test_the_file_says_all_of_it(tmp_path: Path) -> None:
@@ -247,3 +242,61 @@ def test_labels_of_the_file_do_not_hide_ours() -> None:
 def test_the_files_yaml_needs_no_more_than_three_keys(tmp_path: Path) -> None:
     file = read(tmp_path, yaml.safe_dump({"namespace": "a", "image": "b", "profiles": {"only": {}}}))
     assert file.default_name == "only"
+
+
+def test_ranks_on_one_node_are_one_pod_with_a_crew(tmp_path: Path) -> None:
+    """As many GPUs as the profile has, or fewer: no second node, and nobody to meet."""
+    file = read(tmp_path)
+    for ranks in (2, 4):
+        made = job(file, "four", ranks=ranks)
+        assert (made["spec"]["completions"], made["spec"]["parallelism"]) == (1, 1)
+        (container,) = made["spec"]["template"]["spec"]["containers"]
+        crew = ["python3", "-m", "marsam.launch.crew", "--ranks", str(ranks), "--"]
+        assert container["command"] == [*crew, *PROGRAM.argv]
+        assert made["metadata"]["annotations"]["marsam.dev/ranks"] == str(ranks)
+    assert job(file, "four")["spec"]["template"]["spec"]["containers"][0]["command"] == list(PROGRAM.argv)
+    assert "marsam.dev/ranks" not in job(file, "four")["metadata"]["annotations"]
+
+
+@pytest.mark.parametrize(
+    ("profile", "ranks", "nodes", "each"), [("four", 8, 2, 4), ("gpu", 3, 3, 1), ("cpu", 2, 2, 1), ("mig", 2, 2, 1)]
+)
+def test_more_ranks_have_a_pod_for_each_node(tmp_path: Path, profile: str, ranks: int, nodes: int, each: int) -> None:
+    """One Job, so that a queue admits all of them or none; they meet at the name that the Service gives the first."""
+    made = job(read(tmp_path), profile, ranks=ranks)
+    spec = made["spec"]
+    assert (spec["completionMode"], spec["completions"], spec["parallelism"]) == ("Indexed", nodes, nodes)
+    assert (spec["backoffLimit"], [rule["action"] for rule in spec["podFailurePolicy"]["rules"]]) == (
+        0,
+        ["FailJob"] * 2,
+    )
+    (container,) = spec["template"]["spec"]["containers"]
+    meeting = f"{made['metadata']['name']}-0.marsam-runs:29400"
+    assert container["command"] == [
+        "python3", "-m", "marsam.launch.crew", "--ranks", str(each), "--nodes", str(nodes), "--meet", meeting,
+        "--beat", "/tmp/beat", "--", *PROGRAM.argv,
+    ]  # fmt: skip
+    assert spec["template"]["spec"]["subdomain"] == "marsam-runs"
+    kubernetes_validate.validate(made, "1.31", strict=True)
+
+
+@pytest.mark.parametrize(
+    ("profile", "ranks", "said", "remedy"),
+    [
+        ("four", 6, "6 processes do not fill nodes of 4 GPUs, as profile 'four' asks for them", "4 or 8 processes"),
+        ("cpu", 100, "100 processes need 100 nodes of profile 'cpu'", "99 at most"),
+    ],
+)
+def test_ranks_without_room_are_refused(tmp_path: Path, profile: str, ranks: int, said: str, remedy: str) -> None:
+    with pytest.raises(Invalid, match=said) as caught:
+        job(read(tmp_path), profile, ranks=ranks)
+    error = caught.value
+    assert (error.field, error.reason, error.remedy) == ("processes", "PROCESSES_UNSUPPORTED", remedy)
+
+
+def test_nodes_need_a_service_to_find_each_other(tmp_path: Path) -> None:
+    file = replace(read(tmp_path), service="")
+    assert job(file, "four", ranks=4)
+    with pytest.raises(Invalid) as caught:
+        job(file, "gpu", ranks=2)
+    assert (caught.value.field, caught.value.reason) == ("processes", "SERVICE_MISSING")

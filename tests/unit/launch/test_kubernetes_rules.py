@@ -1,5 +1,6 @@
 """What a Job, its pods and time say: every way that a program may end or wait, from recorded answers of the API."""
 
+import json
 import signal
 from typing import Any
 
@@ -7,9 +8,9 @@ import pytest
 
 from marsam.launch.kubernetes import reasons
 from marsam.launch.kubernetes.case import Case
-from marsam.launch.kubernetes.manifest import EXIT, QUEUE, STOPPED
+from marsam.launch.kubernetes.manifest import EXIT, QUEUE, RANKS, STOPPED
 from marsam.launch.kubernetes.profiles import Profile
-from marsam.launch.launcher import Cause, Exit, Waiting
+from marsam.launch.launcher import ECHO, Cause, Exit, Waiting
 
 Object = dict[str, Any]
 
@@ -253,3 +254,127 @@ def test_patience_is_the_profiles_and_begins_anew_with_each_reason() -> None:
     assert case.impatient(place, profile, 601)
     assert case.impatient(Waiting(reason="ADMISSION_REFUSED"), profile, 602)
     assert not case.impatient(Waiting(reason="QUEUED"), profile, 10**9)
+
+
+def several(*conditions: tuple[str, str, str]) -> Object:
+    """A Job of two nodes with a rank each."""
+    job = a_job(*conditions, **{RANKS: "2"})
+    job["spec"]["completions"] = 2
+    return job
+
+
+def node(number: int, pod: Object, *, at: str = "", deleted: bool = False) -> Object:
+    """`pod` as that of the node `number`, its program ended `at` a time."""
+    pod["metadata"] |= {"name": f"p{number}", "labels": {"batch.kubernetes.io/job-completion-index": str(number)}}
+    pod["metadata"] |= {"deletionTimestamp": "x"} if deleted else {}
+    pod["spec"] = {"nodeName": "ab"[number], "terminationGracePeriodSeconds": 60}
+    for status in pod["status"].get("containerStatuses", ()):
+        status["state"].get("terminated", {})["finishedAt"] = at
+    return pod
+
+
+def crew(number: int, status: int) -> Object:
+    """The end of a node's crew, whose last line is its word."""
+    word = {"signal": status - 128} if status > 128 else {"code": status}
+    said = json.dumps({"event": "crew.failed", "rank": number, "ranks": 2, **word})
+    return a_pod("Failed", terminated=ended(status, "Error", f"a line\n{said}"))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        # The node where it happened, not the one that was ended or left because of it, whichever was over first.
+        (
+            node(0, crew(0, ECHO), at="1"),
+            node(1, crew(1, 71), at="2"),
+            Exit(cause=Cause.FAILED, code=71, message="rank 1 of 2 on node b ended with exit code 71"),
+        ),
+        (
+            node(0, a_pod("Failed", terminated=ended(143)), at="1", deleted=True),
+            node(1, crew(1, 137), at="2"),
+            Exit(cause=Cause.SIGNALLED, signal=9, message="rank 1 of 2 on node b was ended by SIGKILL"),
+        ),
+        (
+            node(0, crew(0, 74), at="2"),
+            node(1, crew(1, 70), at="1"),
+            Exit(cause=Cause.FAILED, code=70, message="rank 1 of 2 on node b ended with exit code 70"),
+        ),
+        (
+            node(0, a_pod("Failed", terminated=ended(137, "OOMKilled")), at="2"),
+            node(1, crew(1, 70), at="1"),
+            Exit(
+                cause=Cause.OUT_OF_MEMORY,
+                signal=9,
+                reason="OOM_KILLED",
+                message="node 1 of 2, a: killed by the kernel because memory ran out",
+            ),
+        ),
+        (
+            node(0, crew(0, 75), at="1"),
+            node(1, a_pod("Failed", (TAKEN, "EvictionByEvictionAPI", "Eviction API"), terminated=ended(75)), at="2"),
+            Exit(
+                cause=Cause.DISRUPTED,
+                code=75,
+                reason="DRAINED",
+                message="node 2 of 2, b: its node was drained (Eviction API)",
+            ),
+        ),
+        # Rank 0 publishes: with its end the work is done.
+        (
+            node(0, a_pod("Succeeded", terminated=ended(0, "Completed")), at="1"),
+            node(1, crew(1, 70), at="2"),
+            Exit(cause=Cause.DONE, code=0),
+        ),
+    ],
+)
+def test_of_several_nodes_the_one_where_it_happened_tells(first: Object, second: Object, expected: Exit) -> None:
+    job = several(FAILED)
+    for pods in ([first, second], [second, first]):
+        assert reasons.conclude(job, reasons.ended_pod(job, pods)) == expected
+
+
+def test_a_second_node_that_is_done_ends_nothing() -> None:
+    done = node(1, a_pod("Succeeded", terminated=ended(0, "Completed")))
+    assert reasons.ended_pod(several(), [done, node(0, a_pod(running={}))]) is None
+
+
+def test_several_nodes_wait_for_the_one_that_waits_for_most() -> None:
+    missing = node(1, a_pod("Pending"))
+    said = "0/2 nodes are available: 2 Insufficient nvidia.com/gpu."
+    missing["status"]["conditions"] = [{"type": "PodScheduled", "status": "False", "message": said}]
+    pulling = node(0, a_pod("Pending", waiting={"reason": "ErrImagePull", "message": "404"}))
+    here = node(0, a_pod(running={}))
+    lacks_place = Waiting(reason="UNSCHEDULABLE", message=f"node 2 of 2: no node for it: {said}")
+    assert reasons.waiting(several(), [here, missing], []) == lacks_place
+    assert reasons.waiting(several(), [missing, pulling], []) == Waiting(
+        reason="IMAGE_PULL", message="node 1 of 2: its image cannot be had: 404"
+    )
+    quota = [event('pods "x" is forbidden: exceeded quota: gpus')]
+    waits = reasons.waiting(several(), [here], quota)
+    assert waits is not None
+    assert waits.reason == "QUOTA_EXCEEDED"
+    assert reasons.waiting(several(), [here, node(1, a_pod(running={}))], []) is None
+
+
+def test_a_failed_node_waits_for_the_others_end() -> None:
+    """Two attempts must not run side by side: the others have their grace, and a lost node does not hold it up."""
+    pods = [node(0, a_pod(running={}), deleted=True), node(1, crew(1, 70))]
+    case = Case()
+    assert case.verdict(several(), pods, 100.0) is None
+    assert case.verdict(several(), pods, 189.0) is None
+    verdict = case.verdict(several(), pods, 191.0)
+    assert verdict is not None
+    assert verdict.code == 70
+    gone = [node(0, crew(0, ECHO), deleted=True), pods[1]]
+    verdict = Case().verdict(several(FAILED), gone, 100.0)
+    assert verdict is not None
+    assert verdict.code == 70
+
+
+def test_a_node_that_only_met_has_not_run() -> None:
+    """Ranks begin when all are there; until then the others' waits are told."""
+    case = Case()
+    assert case.verdict(several(), [node(0, a_pod(running={}))], 0.0) is None
+    assert (case.begun, case.ran) == (True, False)
+    assert case.verdict(several(), [node(0, a_pod(running={})), node(1, a_pod(running={}))], 1.0) is None
+    assert case.ran

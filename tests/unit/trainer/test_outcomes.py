@@ -23,6 +23,7 @@ from marsam.launch.launcher import Cause, Exit
         (Ending(exit=Exit(cause=Cause.FAILED, code=71)), Next.FAIL, "OUT_OF_MEMORY", True),
         (Ending(exit=Exit(cause=Cause.FAILED, code=74)), Next.RETRY, "STORE_FAILED", True),
         (Ending(exit=Exit(cause=Cause.FAILED, code=75)), Next.RETRY, "STOPPED", False),
+        (Ending(exit=Exit(cause=Cause.FAILED, code=76)), Next.RETRY, "PEER_LOST", True),
         (Ending(exit=Exit(cause=Cause.FAILED, code=78)), Next.FAIL, "LOSS_NOT_FINITE", True),
         (Ending(exit=Exit(cause=Cause.FAILED, code=3)), Next.RETRY, "UNKNOWN_EXIT", True),
     ],
@@ -35,3 +36,30 @@ def test_every_end_has_one_meaning(ending: Ending, follows: Next, cause: str, co
 def test_the_programs_own_words_follow_ours() -> None:
     ending = Ending(exit=Exit(cause=Cause.FAILED, code=65), last_words="cat.png cannot be decoded (leave it out)")
     assert judge(ending).message == "the data cannot be trained on: cat.png cannot be decoded (leave it out)"
+
+
+RANK = "rank 1 of 2"
+
+
+@pytest.mark.parametrize(
+    ("exit_", "said"),
+    [
+        (Exit(cause=Cause.SIGNALLED, signal=9, message=f"{RANK} was ended by SIGKILL"), f"{RANK} was ended by SIGKILL"),
+        (
+            Exit(cause=Cause.OUT_OF_MEMORY, signal=9, message=f"{RANK} was ended by SIGKILL"),
+            f"{RANK} was ended by SIGKILL; memory ran out: halve batch_size, lower resolution, use method qlora, or a "
+            "machine with more",
+        ),
+        (
+            Exit(cause=Cause.FAILED, code=65, message=f"{RANK} ended with exit code 65"),
+            f"the data cannot be trained on ({RANK} ended with exit code 65)",
+        ),
+        (Exit(cause=Cause.FAILED, code=3, message=f"{RANK} ended with exit code 3"), f"{RANK} ended with exit code 3"),
+        (
+            Exit(cause=Cause.FAILED, code=76, message=f"{RANK} hung and was ended"),
+            f"a process of the run was gone or hung ({RANK} hung and was ended)",
+        ),
+    ],
+)
+def test_the_rank_that_failed_is_named(exit_: Exit, said: str) -> None:
+    assert judge(Ending(exit=exit_)).message == said

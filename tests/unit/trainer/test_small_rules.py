@@ -3,14 +3,16 @@
 from pathlib import Path
 
 import pytest
+from marsam_trainer import spread
 from marsam_trainer.admission import _snr_gamma
-from marsam_trainer.environment import child_environment
+from marsam_trainer.environment import check_room_here, child_environment, visible_gpus
 from marsam_trainer.hub import parse_ref, select
 from marsam_trainer.listing import parse_filter
-from marsam_trainer.orders import default_steps
+from marsam_trainer.orders import Order, default_steps
 from marsam_trainer.settings import TrainerSettings
 
 from marsam.catalog.runs import RunSpec
+from marsam.core.cores import available_cores
 from marsam.core.errors import Invalid
 from marsam.diffusion.spec import BaseFacts
 from marsam.jobs.states import State
@@ -112,3 +114,40 @@ def test_min_snr_is_the_default_only_where_it_helps(objective: str, zero_termina
         scheduler={"rescale_betas_zero_snr": zero_terminal},
     )  # fmt: skip
     assert _snr_gamma(facts) == gamma
+
+
+@pytest.mark.parametrize(
+    ("devices", "chosen", "expected"),
+    [
+        ((), None, 0),
+        (("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm"), None, 2),
+        (("nvidia0", "nvidia1"), "1", 1),
+        (("nvidia0", "nvidia1"), "", 0),
+        (("nvidia0",), "0,1,2", 1),
+    ],
+)
+def test_gpus_are_counted_without_a_library(
+    tmp_path: Path, devices: tuple[str, ...], chosen: str | None, expected: int
+) -> None:
+    for name in devices:
+        (tmp_path / name).touch()
+    told = {} if chosen is None else {"CUDA_VISIBLE_DEVICES": chosen}
+    assert visible_gpus(told, devices=tmp_path) == expected
+
+
+def test_each_process_of_a_run_needs_a_gpu_or_a_core(tmp_path: Path) -> None:
+    cores = available_cores()
+    check_room_here(cores, {}, devices=tmp_path)
+    with pytest.raises(Invalid) as caught:
+        check_room_here(cores + 1, {}, devices=tmp_path)
+    assert (caught.value.field, caught.value.reason) == ("processes", "PROCESSES_UNSUPPORTED")
+    assert f"{cores + 1} processes need a core each, and this machine has {cores}" in caught.value.message
+    (tmp_path / "nvidia0").touch()
+    check_room_here(1, {}, devices=tmp_path)
+    with pytest.raises(Invalid, match="2 processes need a GPU each, and this machine has 1"):
+        check_room_here(2, {}, devices=tmp_path)
+
+
+def test_each_process_has_as_many_pictures() -> None:
+    asked = {"base": "b", "dataset_version": "d", "method": "lora"}
+    assert [spread.batch_size(Order(**asked, processes=count)) for count in (None, 1, 3, 5)] == [4, 4, 6, 5]
