@@ -23,6 +23,7 @@ from marsam.store.metered import MeteredBlobs
 from marsam.store.open import open_store, prove
 from marsam.telemetry import Meter
 from marsam_trainer.admission import Admission
+from marsam_trainer.conversions import Converter
 from marsam_trainer.desk import Desk
 from marsam_trainer.ground import Ground, opened
 from marsam_trainer.models_service import ModelService, Parts
@@ -85,7 +86,15 @@ async def _assembled(
             watcher = Watcher(runs, queue, draining=lifecycle.draining, poll_s=min(0.5, settings.poll_s))
             trainer = TrainerService(runs, desk, queue, watcher, ground)
             models = ModelService(
-                Parts(blobs=blobs, clock=clock, cache=cache, runs=runs, reservations=reservations, settings=settings)
+                Parts(
+                    blobs=blobs,
+                    clock=clock,
+                    cache=cache,
+                    runs=runs,
+                    reservations=reservations,
+                    converter=Converter(settings, ground),
+                    settings=settings,
+                )
             )
             yield Assembly(
                 registrations=[

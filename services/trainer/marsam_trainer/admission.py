@@ -71,9 +71,9 @@ class Admission:
         faults += base_faults + data_faults + await self._output(output, project)
         params, method_faults = _method(order, family=model.family if model and facts else None)
         faults += method_faults
-        if facts is not None:
+        if facts is not None and model is not None:
             faults += _resolution(order, facts)
-            if facts.distilled and not order.allow_distilled:
+            if (facts.distilled or model.params.get("distilled")) and not order.allow_distilled:
                 faults.append(base_terms.distilled(order))
         if order.precision is not None and order.precision not in _PRECISIONS:
             faults.append(_choice("precision", order.precision, _PRECISIONS))

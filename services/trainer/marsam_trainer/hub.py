@@ -7,7 +7,7 @@ they are.
 
 import asyncio
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -59,22 +59,28 @@ def _superseded(path: str, plain: set[str]) -> bool:
 
 
 async def fetch(
-    repository: str, *, cache: Path | None, offline: bool, timeout_s: float, about: bool = False
+    repository: str,
+    *,
+    cache: Path | None,
+    offline: bool,
+    timeout_s: float,
+    about: bool = False,
+    wanted: Callable[[str], bool] = lambda path: True,
 ) -> Snapshot:
-    """Bring the model's files, or those `about` it only, into the hub's local cache layout (`cache`, or HF_HOME's) and
-    say where they are.
+    """Bring the model's files, or those `about` it only, or those of them that are `wanted`, into the hub's local cache
+    layout (`cache`, or HF_HOME's) and say where they are.
 
     Raises Missing (HUB_UNKNOWN) for a repository that is neither on the hub nor in the cache, Denied (HUB_GATED),
     Unavailable (HUB_UNREACHABLE).
     """
     try:
         async with asyncio.timeout(timeout_s):
-            return await asyncio.to_thread(_fetch, repository, cache, offline, about)
+            return await asyncio.to_thread(_fetch, repository, cache, offline, about, wanted)
     except TimeoutError as error:
         raise Unavailable(f"the hub did not deliver {repository} within {timeout_s:g} s", reason="HUB_SLOW") from error
 
 
-def _fetch(repository: str, cache: Path | None, offline: bool, about: bool) -> Snapshot:
+def _fetch(repository: str, cache: Path | None, offline: bool, about: bool, wanted: Callable[[str], bool]) -> Snapshot:
     # Imported here: the library is 35 MB of memory that most trainers never need.
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
@@ -85,16 +91,16 @@ def _fetch(repository: str, cache: Path | None, offline: bool, about: bool) -> S
         RepositoryNotFoundError,
     )
 
-    wanted = None
+    there = None
     try:
         if not offline:
-            wanted = _remote_paths(repository)
-            if about and wanted is not None:
-                wanted = [path for path in wanted if is_about(path)]
-                if not wanted:  # nothing to fetch, so there would be no folder either
+            there = _remote_paths(repository)
+            if there is not None:
+                there = [path for path in there if wanted(path) and (is_about(path) or not about)]
+                if about and not there:  # nothing to fetch, so there would be no folder either
                     return Snapshot(folder=Path(), paths=(), revision="")
         folder = Path(
-            snapshot_download(repository, cache_dir=cache, local_files_only=wanted is None, allow_patterns=wanted)
+            snapshot_download(repository, cache_dir=cache, local_files_only=there is None, allow_patterns=there)
         )
     except GatedRepoError as error:
         raise Denied(
@@ -119,7 +125,7 @@ def _fetch(repository: str, cache: Path | None, offline: bool, about: bool) -> S
             f"the hub did not deliver {repository}: {type(error).__name__}", reason="HUB_UNREACHABLE"
         ) from error
     present = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    paths = (path for path in select(present) if is_about(path) or not about)
+    paths = (path for path in select(present) if wanted(path) and (is_about(path) or not about))
     return Snapshot(folder=folder, paths=tuple(paths), revision=folder.name)
 
 

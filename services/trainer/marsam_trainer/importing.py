@@ -1,8 +1,8 @@
 """From files to a model in the registry: checked by content, stored by digest, the manifest last."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -10,20 +10,19 @@ from typing import Any
 from marsam.catalog.acceptance import Acceptance
 from marsam.catalog.aliases import resolve
 from marsam.catalog.files import FileRef
-from marsam.catalog.models import Lineage, Model, ModelKind
+from marsam.catalog.models import Lineage, Model
 from marsam.catalog.repository import load_model, save_model
 from marsam.core.clock import Clock, format_time, parse_time
 from marsam.core.errors import Invalid, Missing
-from marsam.core.ids import check_slug
-from marsam.core.names import format_name
-from marsam.core.records import canonical, to_plain
 from marsam.diffusion import registry
 from marsam.jobs.requests import recall, remember
 from marsam.store.blobs import Blobs
 from marsam.store.content import put_blob
 from marsam.telemetry import Log
 from marsam_trainer import layouts, licences
+from marsam_trainer.import_orders import ImportOrder
 from marsam_trainer.layouts import INDEX, Base, Folder, Found
+from marsam_trainer.onefile import Fetched, OneFiles, the_one
 from marsam_trainer.reservations import Reservations
 from marsam_trainer.stored_headers import denoiser_tensors
 from marsam_trainer.uploads import Received
@@ -31,49 +30,30 @@ from marsam_trainer.weights import MEDIA_TYPES, inspect
 
 _LOG = Log(__name__)
 _SCOPE = "import model"
+UPLOAD = "upload"
+"""The source of what callers send."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImportOrder:
-    """What a caller says of the files they send. `family` and `base` may be empty where the content tells."""
+class _Made:
+    """What is known of a model before anything of it is stored; `files` stores it. `accepted` is what was accepted of
+    the models it is made of."""
 
-    project: str
-    model_id: str
-    kind: ModelKind
-    family: str = ""
-    base: str = ""
-    licence: str = ""
-    accept_licence: str = ""
-    display_name: str = ""
-    labels: dict[str, str] = field(default_factory=dict)
-    request_id: str = ""
-    ref: str = ""
-
-    def __post_init__(self) -> None:
-        check_slug(self.model_id, field="header.model_id")
-        if self.kind in ("adapter", "full") and not self.base:
-            raise Invalid(
-                f"a model of kind {self.kind} needs the base it belongs to",
-                field="header.base",
-                reason="BASE_REQUIRED",
-                remedy=f"projects/{self.project}/models/…",
-            )
-        if self.family and self.kind != "judge":
-            registry.family_facts(self.family)
-
-    @property
-    def name(self) -> str:
-        """The resource name of the model to be."""
-        return format_name("model", self.project, self.model_id)
+    found: Found
+    licence: str
+    accepted: Acceptance | None
+    source: str
+    files: Callable[[], Awaitable[list[FileRef]]]
 
 
 class Importer:
     """Takes models in. Nothing of a refused one stays but unreferenced blobs, which are collected."""
 
-    def __init__(self, blobs: Blobs, clock: Clock, reservations: Reservations) -> None:
+    def __init__(self, blobs: Blobs, clock: Clock, reservations: Reservations, one_files: OneFiles) -> None:
         self._blobs = blobs
         self._clock = clock
         self._reservations = reservations
+        self._one_files = one_files
 
     async def known(self, order: ImportOrder, received: Sequence[Received] = ()) -> Model | None:
         """Return the model that this very order made before, whatever has become of what it names; None when none was.
@@ -81,7 +61,7 @@ class Importer:
         Asked before anything is checked or fetched. Raises Exists (REQUEST_ID_REUSED), Precondition (MODEL_DELETED).
         """
         at = await recall(
-            self._blobs, order.project, scope=_SCOPE, request_id=order.request_id, content=_content(order, received)
+            self._blobs, order.project, scope=_SCOPE, request_id=order.request_id, content=order.content(received)
         )
         if at is None:
             return None
@@ -93,9 +73,17 @@ class Importer:
         return model if format_time(model.create_time) == at else None
 
     async def take(
-        self, order: ImportOrder, received: Sequence[Received], *, source: str, scratch: Path, by: str
+        self,
+        order: ImportOrder,
+        received: Sequence[Received],
+        *,
+        source: str,
+        scratch: Path,
+        by: str,
+        fetched: Fetched | None = None,
     ) -> Model:
-        """Check the files, store them, publish the model and return it. `by` is who asks for it.
+        """Check the files, store them, publish the model and return it. `by` is who asks for it; `fetched` is what a
+        base in one file lacks, where a hub had it.
 
         The same request id with the same files returns the model that the first call made, for ever. Raises `Invalid`,
         Exists (MODEL_EXISTS, MODEL_ID_RESERVED, REQUEST_ID_REUSED), Precondition (MODEL_DELETED).
@@ -105,12 +93,26 @@ class Importer:
         if not received:
             raise Invalid("no file was sent", field="files", reason="NO_FILES", remedy="send the model's files")
         base = await resolve(self._blobs, order.base) if order.base else None
-        folder = await asyncio.to_thread(_inspect, received)
-        found = await self._classify(order, folder, base, scratch)
-        index = folder.json(INDEX) if INDEX in folder.files else None
-        licence = await asyncio.to_thread(_licence, order, folder.files, index)
-        licence = licence or (base.licence if base else "")
-        self._accepted(order, licence, base, by=by, at=self._clock.now)
+        one = the_one(received) if order.kind == "base" else None
+        if one is not None:
+            prepared = await self._one_files.prepare(order, received, one, fetched, scratch)
+            made = _Made(
+                found=prepared.found,
+                licence=prepared.licence,
+                accepted=prepared.accepted,
+                source=prepared.source if source == UPLOAD else f"{source}: {prepared.source}",
+                files=lambda: self._one_files.make(prepared),
+            )
+        else:
+            made = await self._folder(order, received, base, source, scratch)
+            if order.like:
+                raise Invalid(
+                    "what was sent is no checkpoint in one .safetensors file, and needs no other base",
+                    field="header.like",
+                    reason="LIKE_UNUSED",
+                    remedy="send that file alone, or leave like out",
+                )
+        self._accepted(order, made, by=by, at=self._clock.now)
         create_time = format_time(self._clock.now())
         if order.request_id:
             # The time tells this order's model from another's under the same id, and lets an order that was cut off
@@ -120,28 +122,25 @@ class Importer:
                 order.project,
                 scope=_SCOPE,
                 request_id=order.request_id,
-                content=_content(order, received),
+                content=order.content(received),
                 result=create_time,
                 clock=self._clock,
             )
-        files = await self._store(order, found.rewrite or folder.files)
-        if order.kind == "full" and base is not None:
-            part = registry.family_facts(found.family).denoiser_folder
-            files += [file for file in base.files if file.path.split("/")[0] != part]
+        files = await made.files()
         model = Model(
             name=order.name,
             kind=order.kind,
             create_time=parse_time(create_time),
             files=tuple(sorted(files, key=lambda file: file.path)),
-            family=found.family,
-            method=found.method,
+            family=made.found.family,
+            method=made.found.method,
             base=base.name if base else None,
             base_digest=base.digest if base else None,
             display_name=order.display_name,
-            params=found.params,
-            lineage=Lineage(source=source),
-            licence=licence,
-            accepted=self._accepted(order, licence, base, by=by, at=lambda: parse_time(create_time)),
+            params={**made.found.params, **({"distilled": True} if order.distilled else {})},
+            lineage=Lineage(source=made.source),
+            licence=made.licence,
+            accepted=self._accepted(order, made, by=by, at=lambda: parse_time(create_time)),
             labels=order.labels,
         )
         await self._reservations.take(order.project, order.model_id, holder=order.name)
@@ -157,18 +156,41 @@ class Importer:
         licence = await asyncio.to_thread(_licence, order, files, None)
         if licence:
             base = await resolve(self._blobs, order.base) if order.base else None
-            self._accepted(order, licence, base, by=by, at=self._clock.now)
+            licences.accepted(
+                licence,
+                given=order.accept_licence,
+                known=base.accepted if base is not None else None,
+                by=by,
+                at=self._clock.now,
+                field="header.accept_licence",
+            )
 
-    def _accepted(
-        self, order: ImportOrder, licence: str, base: Model | None, *, by: str, at: Callable[[], datetime]
-    ) -> Acceptance | None:
+    def _accepted(self, order: ImportOrder, made: "_Made", *, by: str, at: Callable[[], datetime]) -> Acceptance | None:
         return licences.accepted(
-            licence,
-            given=order.accept_licence,
-            known=base.accepted if base is not None else None,
-            by=by,
-            at=at,
-            field="header.accept_licence",
+            made.licence, given=order.accept_licence, known=made.accepted, by=by, at=at, field="header.accept_licence"
+        )
+
+    async def _folder(
+        self, order: ImportOrder, received: Sequence[Received], base: Model | None, source: str, scratch: Path
+    ) -> "_Made":
+        folder = await asyncio.to_thread(_inspect, received)
+        found = await self._classify(order, folder, base, scratch)
+        index = folder.json(INDEX) if INDEX in folder.files else None
+        licence = await asyncio.to_thread(_licence, order, folder.files, index)
+
+        async def files() -> list[FileRef]:
+            stored = await self._store(order, found.rewrite or folder.files)
+            if order.kind == "full" and base is not None:
+                part = registry.family_facts(found.family).denoiser_folder
+                stored += [file for file in base.files if file.path.split("/")[0] != part]
+            return stored
+
+        return _Made(
+            found=found,
+            licence=licence or (base.licence if base else ""),
+            accepted=base.accepted if base is not None else None,
+            source=source,
+            files=files,
         )
 
     async def _classify(self, order: ImportOrder, folder: Folder, base: Model | None, scratch: Path) -> Found:
@@ -209,15 +231,6 @@ class Importer:
             media_type = MEDIA_TYPES[await asyncio.to_thread(inspect, file, name=path)]
             stored.append(FileRef(path=path, digest=digested.digest, size=digested.size, media_type=media_type))
         return stored
-
-
-def _content(order: ImportOrder, received: Sequence[Received]) -> bytes:
-    """What is asked, as a request id is compared by: files where the caller sent them, not where a ref led to them."""
-    sent = [] if order.ref else [[entry.path, entry.digest] for entry in received]
-    plain = to_plain(order)
-    if not order.accept_licence:  # came to orders later: one from before is the same
-        del plain["accept_licence"]
-    return canonical([plain, sent])
 
 
 def _licence(order: ImportOrder, files: Mapping[str, Path], index: Mapping[str, Any] | None) -> str:

@@ -199,10 +199,10 @@ def _no_index(folder: Folder) -> Invalid:
         keys = read_header(folder.files[weights[0]], name=weights[0]).tensors
         if any(key.startswith(_CHECKPOINT_PREFIXES) for key in keys):
             return Invalid(
-                f"{weights[0]} is a whole checkpoint in one file, without the configuration of its parts",
+                f"{weights[0]} is a whole checkpoint in one file, and other files came with it",
                 field="files",
                 reason="CHECKPOINT_LAYOUT",
-                remedy="convert it once, StableDiffusionPipeline.from_single_file(F).save_pretrained(D), and import D",
+                remedy="send that file alone, and name what has the rest of the base (--like)",
             )
         if any("lora" in key for key in keys):
             return Invalid(

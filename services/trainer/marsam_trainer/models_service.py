@@ -22,10 +22,14 @@ from marsam.rpc.server.paging import leading, page
 from marsam.store import keys
 from marsam.store.blobs import Blobs, names
 from marsam.store.cache import Cache
-from marsam.store.content import STREAM_CHUNK, digest_file, stream_blob
+from marsam.store.content import STREAM_CHUNK, stream_blob
 from marsam.store.staging import failure
-from marsam_trainer import convert, exports, hub, lineage
-from marsam_trainer.importing import Importer, ImportOrder
+from marsam_trainer import convert, exports, lineage
+from marsam_trainer.conversions import Converter
+from marsam_trainer.fetching import Fetcher
+from marsam_trainer.import_orders import ImportOrder
+from marsam_trainer.importing import UPLOAD, Importer
+from marsam_trainer.onefile import OneFiles
 from marsam_trainer.reservations import Reservations
 from marsam_trainer.runs import Runs
 from marsam_trainer.settings import TrainerSettings
@@ -41,6 +45,7 @@ class Parts:
     cache: Cache
     runs: Runs
     reservations: Reservations
+    converter: Converter
     settings: TrainerSettings
 
 
@@ -53,7 +58,9 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         self._cache = parts.cache
         self._runs = parts.runs
         self._settings = parts.settings
-        self._importer = Importer(parts.blobs, parts.clock, parts.reservations)
+        one_files = OneFiles(parts.blobs, parts.cache, parts.converter)
+        self._importer = Importer(parts.blobs, parts.clock, parts.reservations, one_files)
+        self._fetcher = Fetcher(parts.settings, self._importer)
         self._incoming = parts.settings.cache / "incoming"
 
     async def ImportModel(
@@ -67,12 +74,17 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
             if order.ref:
                 if (known := await self._importer.known(order)) is not None:
                     return model_pb2.ImportModelResponse(model=convert.model_message(known))
-                received, source = await self._fetched(order, by=by)
+                received, source = await self._fetcher.model(order, by=by)
                 if await anext(request_iterator, None) is not None:
                     raise Invalid("a ref was given, and files too", field="file", reason="STREAM_ORDER")
             else:
-                received, source = await self._received(request_iterator, scratch / "files"), "upload"
-            model = await self._importer.take(order, received, source=source, scratch=scratch / "made", by=by)
+                received, source = await self._received(request_iterator, scratch / "files"), UPLOAD
+                if (known := await self._importer.known(order, received)) is not None:
+                    return model_pb2.ImportModelResponse(model=convert.model_message(known))
+            fetched = await self._fetcher.rest(order, received, by=by)
+            model = await self._importer.take(
+                order, received, source=source, scratch=scratch / "made", by=by, fetched=fetched
+            )
         return model_pb2.ImportModelResponse(model=convert.model_message(model))
 
     async def GetModel(self, request: model_pb2.GetModelRequest, context: Any) -> model_pb2.GetModelResponse:
@@ -198,33 +210,6 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         finally:
             await upload.close()
 
-    async def _fetched(self, order: ImportOrder, *, by: str) -> tuple[list[Received], str]:
-        settings = self._settings
-
-        async def fetch(*, about: bool) -> hub.Snapshot:
-            return await hub.fetch(
-                hub.parse_ref(order.ref),
-                cache=settings.hub_cache,
-                offline=settings.hub_offline,
-                timeout_s=settings.hub_timeout_s,
-                about=about,
-            )
-
-        # What asks to be accepted is asked before gigabytes are fetched.
-        few = await fetch(about=True)
-        await self._importer.check_licence(order, {path: few.folder / path for path in few.paths}, by=by)
-        snapshot = await fetch(about=False)
-
-        def hashed() -> list[Received]:
-            found = []
-            for path in snapshot.paths:
-                digested = digest_file(snapshot.folder / path)
-                file = snapshot.folder / path
-                found.append(Received(path=path, file=file, digest=digested.digest, size=digested.size))
-            return found
-
-        return await asyncio.to_thread(hashed), f"{order.ref}@{snapshot.revision}"
-
     async def _chunks(self, project: str, file: exports.Exported) -> AsyncIterator[bytes]:
         if file.local is None:
             async for chunk in stream_blob(self._blobs, project, file.digest):
@@ -260,4 +245,6 @@ def _order(header: model_pb2.ImportModelHeader) -> ImportOrder:
         labels=dict(header.labels),
         request_id=header.request_id,
         ref=header.ref,
+        like=header.like,
+        distilled=header.distilled,
     )

@@ -5,9 +5,8 @@ import contextlib
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from marsam.catalog.runs import RunSpec
 from marsam.core.clock import SystemClock
 from marsam.core.errors import Deadline, MarsamError, OutcomeUnknown, Unavailable
 from marsam.core.ids import new_ulid
@@ -26,8 +25,20 @@ _PAUSES_S = (0.0, 0.5, 2.0, 5.0)
 """Before each try to reach a program that is to be dropped."""
 
 
-async def ask_elsewhere(ground: Ground, settings: TrainerSettings, spec: RunSpec, *, command: str) -> dict[str, Any]:
-    """What the run program's `command` (`plan`, `probe`) says of `spec` on a machine of its profile.
+class Asked(Protocol):
+    """What the run program is asked about: a record with a project, and a kind of machine."""
+
+    @property
+    def project(self) -> str: ...
+
+    @property
+    def profile(self) -> str: ...
+
+
+async def ask_elsewhere(
+    ground: Ground, settings: TrainerSettings, spec: Asked, *, command: str, limit_s: float
+) -> dict[str, Any]:
+    """What the run program's `command` (`plan`, `probe`, `convert`) says of `spec` on a machine of its profile.
 
     Raises Unavailable (PLAN_FAILED), Deadline (PLAN_SLOW) when that machine could not be had in time.
     """
@@ -41,19 +52,19 @@ async def ask_elsewhere(ground: Ground, settings: TrainerSettings, spec: RunSpec
         log_path=log,
         labels={"marsam.dev/project": spec.project},
         profile=spec.profile,
-        limit_s=math.ceil(settings.plan_timeout_s) + _LIMIT_MARGIN_S,
+        limit_s=math.ceil(limit_s) + _LIMIT_MARGIN_S,
     )  # fmt: skip
     key = f"{spec.project}.{command}s.{number}.1"
     start = asyncio.create_task(_start(ground.launcher, program, key))
     try:
         handle = await asyncio.shield(start)
-        async with asyncio.timeout(settings.plan_timeout_s):
+        async with asyncio.timeout(limit_s):
             ended = await ground.launcher.follow(handle)
         told = await asyncio.to_thread(_told, log)
     except TimeoutError as error:
         waits = await ground.launcher.waiting(handle)
         why = f": {waits.message}" if waits is not None and waits.message else ""
-        message = f"no {command} within {settings.plan_timeout_s:g} s{why}"
+        message = f"no {command} within {limit_s:g} s{why}"
         raise Deadline(message, reason=f"{command.upper()}_SLOW", field="spec") from error
     finally:
         # A start that was under way when this was cancelled makes its program all the same.

@@ -16,7 +16,7 @@ from marsam.core.records import canonical, dump, to_plain
 from marsam_trainer.environment import child_environment
 from marsam_trainer.ground import Ground
 from marsam_trainer.orders import Fault
-from marsam_trainer.plan_jobs import ask_elsewhere
+from marsam_trainer.plan_jobs import Asked, ask_elsewhere
 from marsam_trainer.settings import TrainerSettings
 
 T = TypeVar("T")
@@ -82,11 +82,14 @@ class Questions(Generic[T]):
     async def _learn(self, key: bytes, spec: RunSpec) -> T:
         async with self._turn:
             try:
+                limit_s = self._settings.plan_timeout_s
                 if self._ground.elsewhere:
-                    told = await ask_elsewhere(self._ground, self._settings, spec, command=self._command)
+                    told = await ask_elsewhere(
+                        self._ground, self._settings, spec, command=self._command, limit_s=limit_s
+                    )
                     error = f"it said {str(told)[:300]}"
                 else:
-                    told, error = await self._ask_here(spec)
+                    told, error = await ask_here(self._settings, spec, command=self._command, limit_s=limit_s)
             except OSError as broken:
                 why = broken.strerror or str(broken)
                 raise self._failed(f"the run program cannot be asked: {why}") from broken
@@ -100,41 +103,42 @@ class Questions(Generic[T]):
         self._known[key] = answer
         return answer
 
-    async def _ask_here(self, spec: RunSpec) -> tuple[Any, str]:
-        """What a process of this machine answers, and how it ended in words."""
-        with tempfile.TemporaryDirectory(prefix=f"marsam-{self._command}-") as folder:
-            file = Path(folder) / "spec.json"
-            await asyncio.to_thread(file.write_bytes, dump(spec))
-            process = await asyncio.create_subprocess_exec(
-                *self._settings.run_command, self._command,
-                "--store", self._settings.store, "--cache", str(self._settings.cache), "--spec", str(file),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                env=child_environment(os.environ),
-            )  # fmt: skip
-            try:
-                async with asyncio.timeout(self._settings.plan_timeout_s):
-                    out, err = await process.communicate()
-            except TimeoutError as error:
-                raise Deadline(
-                    f"no {self._command} within {self._settings.plan_timeout_s:g} s",
-                    reason=f"{self._command.upper()}_SLOW",
-                    field="spec",
-                ) from error
-            finally:
-                if process.returncode is None:
-                    with contextlib.suppress(ProcessLookupError):
-                        process.kill()
-                    await process.wait()
-        tail = "".join(err.decode(errors="replace").strip().splitlines()[-1:])[:300]
-        try:
-            return json.loads(out), f"exit {process.returncode}: {tail}"
-        except ValueError:
-            return None, f"exit {process.returncode}: {tail}"
-
     def _failed(self, message: str) -> Unavailable:
         return Unavailable(message, reason=f"{self._command.upper()}_FAILED")
+
+
+async def ask_here(settings: TrainerSettings, spec: Asked, *, command: str, limit_s: float) -> tuple[Any, str]:
+    """What a process of this machine answers, and how it ended in words. Raises Deadline (…_SLOW)."""
+    with tempfile.TemporaryDirectory(prefix=f"marsam-{command}-") as folder:
+        file = Path(folder) / "spec.json"
+        await asyncio.to_thread(file.write_bytes, dump(spec))
+        process = await asyncio.create_subprocess_exec(
+            *settings.run_command, command,
+            "--store", settings.store, "--cache", str(settings.cache), "--spec", str(file),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=child_environment(os.environ),
+        )  # fmt: skip
+        try:
+            async with asyncio.timeout(limit_s):
+                out, err = await process.communicate()
+        except TimeoutError as error:
+            raise Deadline(
+                f"no {command} within {limit_s:g} s",
+                reason=f"{command.upper()}_SLOW",
+                field="spec",
+            ) from error
+        finally:
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
+    tail = "".join(err.decode(errors="replace").strip().splitlines()[-1:])[:300]
+    try:
+        return json.loads(out), f"exit {process.returncode}: {tail}"
+    except ValueError:
+        return None, f"exit {process.returncode}: {tail}"
 
 
 def fault_of(told: Mapping[str, Any], *, otherwise: str) -> Fault:

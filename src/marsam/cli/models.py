@@ -75,6 +75,8 @@ def show(
             ("digest", model.digest),
             ("licence", model.licence),
             ("accepted", _accepted(model)),
+            ("made of", _made_of(model)),
+            ("distilled", "for few steps" if "distilled" in model.params.fields else ""),
             ("trained on", from_.dataset_version),
             ("by run", from_.run),
             ("seed", str(from_.seed) if from_.run else ""),
@@ -108,16 +110,25 @@ def import_(
     family: Annotated[str, typer.Option(help="Decided by content when left out.")] = "",
     licence: Annotated[str, typer.Option(help="SPDX expression; what the folder states when left out.")] = "",
     accept_licence: Annotated[str, typer.Option(help="Id of a licence that restricts, which you accept.")] = "",
+    like: Annotated[
+        str, typer.Option(help="Has what a base in one file lacks: a model, a diffusers folder, or hub:org/name.")
+    ] = "",
+    distilled: Annotated[
+        bool, typer.Option("--distilled", help="Say that the base was made to draw in few steps.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Import a base, an adapter or a judge. What a file is, is decided by its content."""
+
+    rest = Path(like) if like and not like.startswith("hub:") and Path(like).is_dir() else like
 
     async def work(marsam: AsyncMarsam) -> Any:
         if source.startswith("hub:"):
             console.note(f"the trainer fetches {source.removeprefix('hub:')}")
             return await marsam.models.import_ref(
-                source, name, kind=kind, base=base, family=family, licence=licence, accept_licence=accept_licence
-            )
+                source, name, kind=kind, base=base, family=family, licence=licence, accept_licence=accept_licence,
+                like=like, distilled=distilled,
+            )  # fmt: skip
         with Bar("sending", quiet=as_json) as bar:
 
             def sent(transfer: Transfer) -> None:
@@ -126,7 +137,7 @@ def import_(
 
             return await marsam.models.import_folder(
                 Path(source), name, kind=kind, base=base, family=family, licence=licence,
-                accept_licence=accept_licence, progress=sent,
+                accept_licence=accept_licence, like=rest, distilled=distilled, progress=sent,
             )  # fmt: skip
 
     model = run(context, work, as_json=as_json)
@@ -139,6 +150,8 @@ def import_(
     if "keys" in model.params:
         told = f"all {model.params['keys']:.0f} keys of the file matched, on {model.params['modules']:.0f} layers of "
         console.out().print(f"{told}{short(model.base)}; none unknown, none dropped", markup=False)
+    if made_of := _made_of(model):
+        console.out().print(made_of, markup=False)
 
 
 @app.command()
@@ -213,6 +226,14 @@ def _accepted(model: model_pb2.Model) -> str:
     if not model.HasField("licence_acceptance"):
         return ""
     return f"by {model.licence_acceptance.by}, {console.when(model.licence_acceptance.time)}"
+
+
+def _made_of(model: model_pb2.Model) -> str:
+    """Of a base in one file, what came from it and what from elsewhere."""
+    known = model.params.fields
+    if "converted" not in known:
+        return ""
+    return f"{known['converted'].string_value} of one file, the rest of {known['like'].string_value}"
 
 
 def _measure(name: str, value: float) -> str:

@@ -1,6 +1,7 @@
 """Models: bases, adapters, judges; in and out of the registry."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import grpc.aio
@@ -10,7 +11,7 @@ from marsam.client import files
 from marsam.client.connection import SLOW_SECONDS, stream, unary, upload
 from marsam.client.naming import qualify
 from marsam.client.paging import PAGE, every
-from marsam.core.errors import unknown_name
+from marsam.core.errors import Invalid, unknown_name
 from marsam.core.ids import new_ulid
 
 _KINDS = {
@@ -20,6 +21,11 @@ _KINDS = {
     "judge": model_pb2.MODEL_KIND_JUDGE,
 }
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
+
+_BESIDE = "beside"
+"""What `like` is on the wire, and where its files go, when they are sent too."""
+
+_DENOISERS = ("unet/", "transformer/")
 
 
 def kind_name(kind: int) -> str:
@@ -44,6 +50,8 @@ class Models:
         base: str = "",
         licence: str = "",
         accept_licence: str = "",
+        like: str | Path = "",
+        distilled: bool = False,
         display_name: str = "",
         labels: Mapping[str, str] | None = None,
         request_id: str | None = None,
@@ -53,12 +61,19 @@ class Models:
         """Sends a folder in diffusers layout or one .safetensors file; what it is, is decided by content.
 
         `licence` is what the folder states when empty; one that restricts must be named in `accept_licence` too.
+        `like` is for a base in one file, which has no configurations and no tokenizers: another base that has them and
+        whatever parts the file lacks; a model, a diffusers folder (a `Path`, or text with a slash in it) or
+        `hub:org/name`. `distilled` says that a base was made to draw in few steps, where its files do not.
         Pictures in a folder belong to its model card and stay behind.
 
         Raises Invalid for anything else, a pickle included, with the way to convert it.
         """
         found = await files.gather(Path(path), without=_PICTURES)
         header = self._header(model, kind, family, base, licence, accept_licence, display_name, labels, request_id)
+        header.distilled = distilled
+        header.like, folder = self._like(like)
+        if folder is not None:
+            found += await _beside(folder)
 
         async def requests() -> AsyncIterator[model_pb2.ImportModelRequest]:
             yield model_pb2.ImportModelRequest(header=header)
@@ -77,13 +92,25 @@ class Models:
         base: str = "",
         licence: str = "",
         accept_licence: str = "",
+        like: str = "",
+        distilled: bool = False,
         display_name: str = "",
         labels: Mapping[str, str] | None = None,
         request_id: str | None = None,
         seconds: float | None = None,
     ) -> model_pb2.Model:
-        """Lets the service fetch `org/name` from the hub."""
+        """Lets the service fetch `org/name` from the hub. `like`, a model or `hub:org/name`, is for what is one file
+        there, as for `import_folder`."""
         header = self._header(model, kind, family, base, licence, accept_licence, display_name, labels, request_id)
+        header.distilled = distilled
+        header.like, folder = self._like(like)
+        if folder is not None:
+            raise Invalid(
+                f"{like} is on this machine, and {ref} is fetched by the service",
+                field="like",
+                reason="LIKE_LOCAL",
+                remedy="name a model or hub:org/name",
+            )
         header.ref = f"hub:{ref.removeprefix('hub:')}"
 
         async def requests() -> AsyncIterator[model_pb2.ImportModelRequest]:
@@ -164,5 +191,31 @@ class Models:
             request_id=request_id or new_ulid(),
         )
 
+    def _like(self, like: str | Path) -> tuple[str, Path | None]:
+        """What the header says of `like`, and the folder that is to be sent too."""
+        if isinstance(like, str) and (not like or like.startswith("hub:")):
+            return like, None
+        if isinstance(like, str) and ("/" not in like or like.startswith("projects/")):
+            return self._name(like), None
+        return _BESIDE, Path(like)
+
     def _name(self, model: str) -> str:
         return qualify("model", model, project=self._project, field="model")
+
+
+async def _beside(folder: Path) -> Sequence[files.LocalFile]:
+    """A folder in diffusers layout as it is sent beside a base in one file: without its denoiser's weights, which every
+    one file has. Raises Invalid."""
+    found = await files.gather(folder)
+    if all(file.path != "model_index.json" for file in found):
+        raise Invalid(
+            f"{folder} is no folder in diffusers layout: it has no model_index.json",
+            field="like",
+            reason="LIKE_UNKNOWN",
+            remedy="name such a folder, a model of the registry, or hub:org/name",
+        )
+    return [
+        replace(file, path=f"{_BESIDE}/{file.path}")
+        for file in found
+        if not (file.path.startswith(_DENOISERS) and file.path.endswith((".safetensors", ".bin")))
+    ]

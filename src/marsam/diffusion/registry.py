@@ -9,12 +9,15 @@ import pkgutil
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from marsam.core.errors import Invalid, Violation, did_you_mean, unknown_name
 from marsam.diffusion import tuned
 from marsam.diffusion.basefiles import read_json
 from marsam.diffusion.spec import BaseFacts, Family, FamilyFacts, Method, Objective, Setting
+
+if TYPE_CHECKING:
+    from marsam.diffusion.onefile.facts import OneFile
 
 _ROOT = "marsam.diffusion"
 
@@ -49,6 +52,11 @@ def _module(kind: str, package: str, name: str, suffix: str = "") -> Any:
 def family_facts(name: str) -> FamilyFacts:
     """Facts of a family, without torch. Raises `Invalid` (UNKNOWN_FAMILY) with the nearest names."""
     return cast(FamilyFacts, _module("family", "families", name, ".facts").FACTS)
+
+
+def one_file(name: str) -> "OneFile":
+    """How a family's checkpoints in one file look, without torch."""
+    return cast("OneFile", _module("family", "families", name, ".facts").ONE_FILE)
 
 
 def read_base(name: str, configs: Mapping[str, Mapping[str, Any]]) -> BaseFacts:

@@ -203,7 +203,14 @@ async def item(blobs: Blobs, row: int, picture: Picture) -> Item:
     )
 
 
-async def make(root: Path | str, base_folder: Path, *, pictures: Sequence[Picture] = (), spoilt: bool = False) -> Shelf:
+async def make(
+    root: Path | str,
+    base_folder: Path,
+    *,
+    family: str = "sd1",
+    pictures: Sequence[Picture] = (),
+    spoilt: bool = False,
+) -> Shelf:
     """Fill a new store: five plain pictures unless others are given; `spoilt` adds bytes that are none."""
     blobs = open_store(str(root))
     files = []
@@ -216,7 +223,7 @@ async def make(root: Path | str, base_folder: Path, *, pictures: Sequence[Pictur
         kind="base",
         create_time=now,
         files=tuple(files),
-        family="sd1",
+        family=family,
         licence="Apache-2.0",
     )
     await save_model(blobs, base)

@@ -95,13 +95,6 @@ async def test_only_what_cannot_run_is_stored(shared: Service, path: str, data: 
         await shared.models.GetModel(model_pb2.GetModelRequest(name=f"{PARENT}/models/m"))
 
 
-async def test_a_whole_checkpoint_in_one_file_is_refused_with_the_way_out(shared: Service) -> None:
-    weights = save_safetensors({"model.diffusion_model.input_blocks.0.0.weight": np.zeros(2, np.float32)})
-    error = await refused(shared, header("base"), {"sd15.safetensors": weights})
-    assert error.reason == "CHECKPOINT_LAYOUT"
-    assert "from_single_file" in error.remedy
-
-
 async def test_bytes_that_are_not_those_announced_are_refused(shared: Service) -> None:
     async def messages() -> Any:
         yield model_pb2.ImportModelRequest(header=header("base"))

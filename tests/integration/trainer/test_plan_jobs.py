@@ -42,7 +42,7 @@ async def test_a_plan_that_is_called_off_while_its_job_is_made_leaves_none(tmp_p
             )  # fmt: skip
             settings = TrainerSettings(store=str(tmp_path / "store"), cache=tmp_path / "cache")
             cluster.server.trouble("POST", "/jobs", slow)
-            plan = asyncio.create_task(ask_elsewhere(ground, settings, SPEC, command="plan"))
+            plan = asyncio.create_task(ask_elsewhere(ground, settings, SPEC, command="plan", limit_s=60))
             assert await asyncio.to_thread(asked.wait, 20)
             plan.cancel()
             await asyncio.sleep(0)

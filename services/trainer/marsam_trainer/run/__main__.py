@@ -1,5 +1,5 @@
-"""`python -m marsam_trainer.run train | plan | probe`: one attempt of a run, what a run would take, or how its captions
-are read. Exit codes are in `codes`."""
+"""`python -m marsam_trainer.run train | plan | probe | convert`: one attempt of a run, what a run would take, how its
+captions are read, or the parts of a checkpoint in one file. Exit codes are in `codes`."""
 
 import argparse
 import contextlib
@@ -25,6 +25,7 @@ from marsam.telemetry import metrics
 from marsam.telemetry.http import application, listen, serving_in_thread
 from marsam.telemetry.logs import Log, bind, configure
 from marsam.telemetry.meter import Meter
+from marsam_trainer.conversion import Conversion
 from marsam_trainer.run import codes
 from marsam_trainer.run.beat import Beat
 from marsam_trainer.run.bridge import Bridge
@@ -45,11 +46,12 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     train.add_argument("--cache-bytes", type=int, default=None, help="most bytes of copies to keep; unbounded")
     plan = commands.add_parser("plan", help="print what a run would take, as JSON")
     probe = commands.add_parser("probe", help="print how the base reads a run's captions, as JSON")
-    for command in (plan, probe):
+    convert = commands.add_parser("convert", help="store the parts of a checkpoint in one file, and print them as JSON")
+    for command in (plan, probe, convert):
         spec = command.add_mutually_exclusive_group(required=True)
-        spec.add_argument("--spec", type=Path, help="file with a run spec")
-        spec.add_argument("--spec-json", help="the run spec itself")
-    for command in (train, plan, probe):
+        spec.add_argument("--spec", type=Path, help="file with a run spec, or with a conversion")
+        spec.add_argument("--spec-json", help="what that file would hold")
+    for command in (train, plan, probe, convert):
         command.add_argument("--store", required=True, help="URL of the object store")
         command.add_argument("--cache", required=True, type=Path, help="folder for local copies")
         command.add_argument("--device", default="", help="cpu or cuda:N; the first GPU there is when left out")
@@ -90,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from marsam.diffusion.weights.net import quieten
 
     quieten()
-    if options.command in ("plan", "probe"):
+    if options.command != "train":
         return _answer(options)
     bind(run=options.run, attempt=options.attempt)
     with Beat(options.beat_file), Bridge() as bridge:
@@ -228,17 +230,22 @@ def _answer(options: argparse.Namespace) -> int:
     try:
         with Bridge() as bridge:
             text = options.spec.read_bytes() if options.spec is not None else options.spec_json.encode()
-            spec = load(RunSpec, text, what=str(options.spec or "--spec-json"))
+            what = str(options.spec or "--spec-json")
             blobs = open_store(options.store)
             if options.command == "plan":
                 from marsam_trainer.run.plan import plan
 
+                spec = load(RunSpec, text, what=what)
                 found = plan(bridge, blobs, spec, cache=options.cache, device=options.device)
-            else:
+            elif options.command == "probe":
                 from marsam_trainer.run.probe import probe
 
-                found = probe(bridge, blobs, spec, cache=options.cache)
-    except (MarsamError, OSError) as error:
+                found = probe(bridge, blobs, load(RunSpec, text, what=what), cache=options.cache)
+            else:
+                from marsam_trainer.run.convert import convert
+
+                found = convert(bridge, blobs, load(Conversion, text, what=what), cache=options.cache)
+    except (MarsamError, OSError, MemoryError) as error:
         code = codes.code_of(error)
         sys.stdout.write(json.dumps({"faults": [_failure(error, code)]}) + "\n")
         return code

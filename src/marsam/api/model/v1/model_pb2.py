@@ -28,7 +28,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from marsam.api.common.v1 import common_pb2 as marsam_dot_api_dot_common_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmarsam/api/model/v1/model.proto\x12\x13marsam.api.model.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!marsam/api/common/v1/common.proto\"\xc0\x01\n\x07Lineage\x12\x17\n\x0f\x64\x61taset_version\x18\x01 \x01(\t\x12\x16\n\x0e\x64\x61taset_digest\x18\x02 \x01(\t\x12\x0b\n\x03run\x18\x03 \x01(\t\x12\x0c\n\x04seed\x18\x04 \x01(\x03\x12\x14\n\x0c\x63ode_version\x18\x05 \x01(\t\x12\x14\n\x0cquantisation\x18\x06 \x01(\t\x12\x1e\n\x16regularisation_version\x18\x07 \x01(\t\x12\x1d\n\x15regularisation_digest\x18\x08 \x01(\t\"\xce\x05\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\x04kind\x18\x02 \x01(\x0e\x32\x1e.marsam.api.model.v1.ModelKind\x12\x0e\n\x06\x66\x61mily\x18\x03 \x01(\t\x12\x0e\n\x06method\x18\x04 \x01(\t\x12\x0c\n\x04\x62\x61se\x18\x05 \x01(\t\x12\x13\n\x0b\x62\x61se_digest\x18\x06 \x01(\t\x12\x0e\n\x06\x64igest\x18\x07 \x01(\t\x12,\n\x05\x66iles\x18\x08 \x03(\x0b\x32\x1d.marsam.api.common.v1.FileRef\x12\'\n\x06params\x18\t \x01(\x0b\x32\x17.google.protobuf.Struct\x12-\n\x07lineage\x18\n \x01(\x0b\x32\x1c.marsam.api.model.v1.Lineage\x12\x38\n\x07metrics\x18\x0b \x03(\x0b\x32\'.marsam.api.model.v1.Model.MetricsEntry\x12.\n\x07samples\x18\x0c \x03(\x0b\x32\x1d.marsam.api.common.v1.FileRef\x12\x0f\n\x07licence\x18\r \x01(\t\x12\x36\n\x06labels\x18\x0e \x03(\x0b\x32&.marsam.api.model.v1.Model.LabelsEntry\x12/\n\x0b\x63reate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x64isplay_name\x18\x10 \x01(\t\x12\x12\n\nsize_bytes\x18\x11 \x01(\x03\x12\x43\n\x12licence_acceptance\x18\x12 \x01(\x0b\x32\'.marsam.api.common.v1.LicenceAcceptance\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x90\x04\n\x11ImportModelHeader\x12\x1a\n\x06parent\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\x12?\n\x08model_id\x18\x02 \x01(\tB-\xbaH*r(2&^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$\x12\x38\n\x04kind\x18\x03 \x01(\x0e\x32\x1e.marsam.api.model.v1.ModelKindB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x17\n\x06\x66\x61mily\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x16\n\x04\x62\x61se\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\x12\x19\n\x07licence\x18\x06 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x1e\n\x0c\x64isplay_name\x18\x07 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12L\n\x06labels\x18\x08 \x03(\x0b\x32\x32.marsam.api.model.v1.ImportModelHeader.LabelsEntryB\x08\xbaH\x05\x9a\x01\x02\x10@\x12\x1b\n\nrequest_id\x18\t \x01(\tB\x07\xbaH\x04r\x02\x18@\x12<\n\x03ref\x18\n \x01(\tB/\xbaH,r*2(^(hub:[A-Za-z0-9._-]+/[A-Za-z0-9._-]+)?$\x12 \n\x0e\x61\x63\x63\x65pt_licence\x18\x0b \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xab\x01\n\x12ImportModelRequest\x12\x38\n\x06header\x18\x01 \x01(\x0b\x32&.marsam.api.model.v1.ImportModelHeaderH\x00\x12\x30\n\x04\x66ile\x18\x02 \x01(\x0b\x32 .marsam.api.common.v1.FileHeaderH\x00\x12\x1a\n\x05\x63hunk\x18\x03 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80\x10H\x00\x42\r\n\x04part\x12\x05\xbaH\x02\x08\x01\"@\n\x13ImportModelResponse\x12)\n\x05model\x18\x01 \x01(\x0b\x32\x1a.marsam.api.model.v1.Model\"+\n\x0fGetModelRequest\x12\x18\n\x04name\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\"=\n\x10GetModelResponse\x12)\n\x05model\x18\x01 \x01(\x0b\x32\x1a.marsam.api.model.v1.Model\"i\n\x11ListModelsRequest\x12\x1a\n\x06parent\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\x12\x1a\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\"Y\n\x12ListModelsResponse\x12*\n\x06models\x18\x01 \x03(\x0b\x32\x1a.marsam.api.model.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\".\n\x12\x44\x65leteModelRequest\x12\x18\n\x04name\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\"\x15\n\x13\x44\x65leteModelResponse\"\\\n\x05\x41lias\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"]\n\x0fSetAliasRequest\x12\x18\n\x04name\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\x12\x19\n\x05model\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\x12\x15\n\x04\x65tag\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@\"=\n\x10SetAliasResponse\x12)\n\x05\x61lias\x18\x01 \x01(\x0b\x32\x1a.marsam.api.model.v1.Alias\"m\n\x17ListAliasHistoryRequest\x12\x18\n\x04name\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\x12\x1a\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\"`\n\x18ListAliasHistoryResponse\x12+\n\x07history\x18\x01 \x03(\x0b\x32\x1a.marsam.api.model.v1.Alias\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"H\n\x12\x45xportModelRequest\x12\x18\n\x04name\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\x12\x18\n\x07\x64ialect\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\"k\n\x13\x45xportModelResponse\x12\x30\n\x04\x66ile\x18\x01 \x01(\x0b\x32 .marsam.api.common.v1.FileHeaderH\x00\x12\x1a\n\x05\x63hunk\x18\x02 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80\x10H\x00\x42\x06\n\x04part\"]\n\x13ReadArtifactRequest\x12\x18\n\x04name\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\x12,\n\x06\x64igest\x18\x02 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^sha256:[0-9a-f]{64}$\"0\n\x14ReadArtifactResponse\x12\x18\n\x05\x63hunk\x18\x01 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80\x10\"/\n\x13TraceLineageRequest\x12\x18\n\x04name\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\"[\n\x0bLineageNode\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x0f\n\x07summary\x18\x04 \x01(\t\x12\x0f\n\x07parents\x18\x05 \x03(\t\"G\n\x14TraceLineageResponse\x12/\n\x05nodes\x18\x01 \x03(\x0b\x32 .marsam.api.model.v1.LineageNode*\x7f\n\tModelKind\x12\x1a\n\x16MODEL_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fMODEL_KIND_BASE\x10\x01\x12\x16\n\x12MODEL_KIND_ADAPTER\x10\x02\x12\x13\n\x0fMODEL_KIND_FULL\x10\x03\x12\x14\n\x10MODEL_KIND_JUDGE\x10\x04\x32\xb5\x08\n\x0cModelService\x12t\n\x0bImportModel\x12\'.marsam.api.model.v1.ImportModelRequest\x1a(.marsam.api.model.v1.ImportModelResponse\"\x10\xaa\xbb\x18\x0cmodels.write(\x01\x12k\n\x08GetModel\x12$.marsam.api.model.v1.GetModelRequest\x1a%.marsam.api.model.v1.GetModelResponse\"\x12\x90\x02\x01\xaa\xbb\x18\x0bmodels.read\x12q\n\nListModels\x12&.marsam.api.model.v1.ListModelsRequest\x1a\'.marsam.api.model.v1.ListModelsResponse\"\x12\x90\x02\x01\xaa\xbb\x18\x0bmodels.read\x12r\n\x0b\x44\x65leteModel\x12\'.marsam.api.model.v1.DeleteModelRequest\x1a(.marsam.api.model.v1.DeleteModelResponse\"\x10\xaa\xbb\x18\x0cmodels.write\x12i\n\x08SetAlias\x12$.marsam.api.model.v1.SetAliasRequest\x1a%.marsam.api.model.v1.SetAliasResponse\"\x10\xaa\xbb\x18\x0cmodels.write\x12\x83\x01\n\x10ListAliasHistory\x12,.marsam.api.model.v1.ListAliasHistoryRequest\x1a-.marsam.api.model.v1.ListAliasHistoryResponse\"\x12\x90\x02\x01\xaa\xbb\x18\x0bmodels.read\x12v\n\x0b\x45xportModel\x12\'.marsam.api.model.v1.ExportModelRequest\x1a(.marsam.api.model.v1.ExportModelResponse\"\x12\x90\x02\x01\xaa\xbb\x18\x0bmodels.read0\x01\x12y\n\x0cReadArtifact\x12(.marsam.api.model.v1.ReadArtifactRequest\x1a).marsam.api.model.v1.ReadArtifactResponse\"\x12\x90\x02\x01\xaa\xbb\x18\x0bmodels.read0\x01\x12w\n\x0cTraceLineage\x12(.marsam.api.model.v1.TraceLineageRequest\x1a).marsam.api.model.v1.TraceLineageResponse\"\x12\x90\x02\x01\xaa\xbb\x18\x0bmodels.readb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmarsam/api/model/v1/model.proto\x12\x13marsam.api.model.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!marsam/api/common/v1/common.proto\"\xc0\x01\n\x07Lineage\x12\x17\n\x0f\x64\x61taset_version\x18\x01 \x01(\t\x12\x16\n\x0e\x64\x61taset_digest\x18\x02 \x01(\t\x12\x0b\n\x03run\x18\x03 \x01(\t\x12\x0c\n\x04seed\x18\x04 \x01(\x03\x12\x14\n\x0c\x63ode_version\x18\x05 \x01(\t\x12\x14\n\x0cquantisation\x18\x06 \x01(\t\x12\x1e\n\x16regularisation_version\x18\x07 \x01(\t\x12\x1d\n\x15regularisation_digest\x18\x08 \x01(\t\"\xce\x05\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\x04kind\x18\x02 \x01(\x0e\x32\x1e.marsam.api.model.v1.ModelKind\x12\x0e\n\x06\x66\x61mily\x18\x03 \x01(\t\x12\x0e\n\x06method\x18\x04 \x01(\t\x12\x0c\n\x04\x62\x61se\x18\x05 \x01(\t\x12\x13\n\x0b\x62\x61se_digest\x18\x06 \x01(\t\x12\x0e\n\x06\x64igest\x18\x07 \x01(\t\x12,\n\x05\x66iles\x18\x08 \x03(\x0b\x32\x1d.marsam.api.common.v1.FileRef\x12\'\n\x06params\x18\t \x01(\x0b\x32\x17.google.protobuf.Struct\x12-\n\x07lineage\x18\n \x01(\x0b\x32\x1c.marsam.api.model.v1.Lineage\x12\x38\n\x07metrics\x18\x0b \x03(\x0b\x32\'.marsam.api.model.v1.Model.MetricsEntry\x12.\n\x07samples\x18\x0c \x03(\x0b\x32\x1d.marsam.api.common.v1.FileRef\x12\x0f\n\x07licence\x18\r \x01(\t\x12\x36\n\x06labels\x18\x0e \x03(\x0b\x32&.marsam.api.model.v1.Model.LabelsEntry\x12/\n\x0b\x63reate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x64isplay_name\x18\x10 \x01(\t\x12\x12\n\nsize_bytes\x18\x11 \x01(\x03\x12\x43\n\x12licence_acceptance\x18\x12 \x01(\x0b\x32\'.marsam.api.common.v1.LicenceAcceptance\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x83\x05\n\x11ImportModelHeader\x12\x1a\n\x06parent\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\x12?\n\x08model_id\x18\x02 \x01(\tB-\xbaH*r(2&^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$\x12\x38\n\x04kind\x18\x03 \x01(\x0e\x32\x1e.marsam.api.model.v1.ModelKindB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x17\n\x06\x66\x61mily\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x16\n\x04\x62\x61se\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\x12\x19\n\x07licence\x18\x06 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x1e\n\x0c\x64isplay_name\x18\x07 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12L\n\x06labels\x18\x08 \x03(\x0b\x32\x32.marsam.api.model.v1.ImportModelHeader.LabelsEntryB\x08\xbaH\x05\x9a\x01\x02\x10@\x12\x1b\n\nrequest_id\x18\t \x01(\tB\x07\xbaH\x04r\x02\x18@\x12<\n\x03ref\x18\n \x01(\tB/\xbaH,r*2(^(hub:[A-Za-z0-9._-]+/[A-Za-z0-9._-]+)?$\x12 \n\x0e\x61\x63\x63\x65pt_licence\x18\x0b \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12^\n\x04like\x18\x0c \x01(\tBP\xbaHMrK\x18\x80\x04\x32\x46^(beside|hub:[A-Za-z0-9._-]+/[A-Za-z0-9._-]+|projects/[a-z0-9._/-]+)?$\x12\x11\n\tdistilled\x18\r \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xab\x01\n\x12ImportModelRequest\x12\x38\n\x06header\x18\x01 \x01(\x0b\x32&.marsam.api.model.v1.ImportModelHeaderH\x00\x12\x30\n\x04\x66ile\x18\x02 \x01(\x0b\x32 .marsam.api.common.v1.FileHeaderH\x00\x12\x1a\n\x05\x63hunk\x18\x03 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80\x10H\x00\x42\r\n\x04part\x12\x05\xbaH\x02\x08\x01\"@\n\x13ImportModelResponse\x12)\n\x05model\x18\x01 \x01(\x0b\x32\x1a.marsam.api.model.v1.Model\"+\n\x0fGetModelRequest\x12\x18\n\x04name\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\"=\n\x10GetModelResponse\x12)\n\x05model\x18\x01 \x01(\x0b\x32\x1a.marsam.api.model.v1.Model\"i\n\x11ListModelsRequest\x12\x1a\n\x06parent\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\x12\x1a\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\"Y\n\x12ListModelsResponse\x12*\n\x06models\x18\x01 \x03(\x0b\x32\x1a.marsam.api.model.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\".\n\x12\x44\x65leteModelRequest\x12\x18\n\x04name\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\"\x15\n\x13\x44\x65leteModelResponse\"\\\n\x05\x41lias\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"]\n\x0fSetAliasRequest\x12\x18\n\x04name\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\x12\x19\n\x05model\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\x12\x15\n\x04\x65tag\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@\"=\n\x10SetAliasResponse\x12)\n\x05\x61lias\x18\x01 \x01(\x0b\x32\x1a.marsam.api.model.v1.Alias\"m\n\x17ListAliasHistoryRequest\x12\x18\n\x04name\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\x12\x1a\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\"`\n\x18ListAliasHistoryResponse\x12+\n\x07history\x18\x01 \x03(\x0b\x32\x1a.marsam.api.model.v1.Alias\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"H\n\x12\x45xportModelRequest\x12\x18\n\x04name\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\x12\x18\n\x07\x64ialect\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\"k\n\x13\x45xportModelResponse\x12\x30\n\x04\x66ile\x18\x01 \x01(\x0b\x32 .marsam.api.common.v1.FileHeaderH\x00\x12\x1a\n\x05\x63hunk\x18\x02 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80\x10H\x00\x42\x06\n\x04part\"]\n\x13ReadArtifactRequest\x12\x18\n\x04name\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\x12,\n\x06\x64igest\x18\x02 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^sha256:[0-9a-f]{64}$\"0\n\x14ReadArtifactResponse\x12\x18\n\x05\x63hunk\x18\x01 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80\x10\"/\n\x13TraceLineageRequest\x12\x18\n\x04name\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04\"[\n\x0bLineageNode\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x0f\n\x07summary\x18\x04 \x01(\t\x12\x0f\n\x07parents\x18\x05 \x03(\t\"G\n\x14TraceLineageResponse\x12/\n\x05nodes\x18\x01 \x03(\x0b\x32 .marsam.api.model.v1.LineageNode*\x7f\n\tModelKind\x12\x1a\n\x16MODEL_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fMODEL_KIND_BASE\x10\x01\x12\x16\n\x12MODEL_KIND_ADAPTER\x10\x02\x12\x13\n\x0fMODEL_KIND_FULL\x10\x03\x12\x14\n\x10MODEL_KIND_JUDGE\x10\x04\x32\xb5\x08\n\x0cModelService\x12t\n\x0bImportModel\x12\'.marsam.api.model.v1.ImportModelRequest\x1a(.marsam.api.model.v1.ImportModelResponse\"\x10\xaa\xbb\x18\x0cmodels.write(\x01\x12k\n\x08GetModel\x12$.marsam.api.model.v1.GetModelRequest\x1a%.marsam.api.model.v1.GetModelResponse\"\x12\x90\x02\x01\xaa\xbb\x18\x0bmodels.read\x12q\n\nListModels\x12&.marsam.api.model.v1.ListModelsRequest\x1a\'.marsam.api.model.v1.ListModelsResponse\"\x12\x90\x02\x01\xaa\xbb\x18\x0bmodels.read\x12r\n\x0b\x44\x65leteModel\x12\'.marsam.api.model.v1.DeleteModelRequest\x1a(.marsam.api.model.v1.DeleteModelResponse\"\x10\xaa\xbb\x18\x0cmodels.write\x12i\n\x08SetAlias\x12$.marsam.api.model.v1.SetAliasRequest\x1a%.marsam.api.model.v1.SetAliasResponse\"\x10\xaa\xbb\x18\x0cmodels.write\x12\x83\x01\n\x10ListAliasHistory\x12,.marsam.api.model.v1.ListAliasHistoryRequest\x1a-.marsam.api.model.v1.ListAliasHistoryResponse\"\x12\x90\x02\x01\xaa\xbb\x18\x0bmodels.read\x12v\n\x0b\x45xportModel\x12\'.marsam.api.model.v1.ExportModelRequest\x1a(.marsam.api.model.v1.ExportModelResponse\"\x12\x90\x02\x01\xaa\xbb\x18\x0bmodels.read0\x01\x12y\n\x0cReadArtifact\x12(.marsam.api.model.v1.ReadArtifactRequest\x1a).marsam.api.model.v1.ReadArtifactResponse\"\x12\x90\x02\x01\xaa\xbb\x18\x0bmodels.read0\x01\x12w\n\x0cTraceLineage\x12(.marsam.api.model.v1.TraceLineageRequest\x1a).marsam.api.model.v1.TraceLineageResponse\"\x12\x90\x02\x01\xaa\xbb\x18\x0bmodels.readb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -63,6 +63,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_IMPORTMODELHEADER'].fields_by_name['ref']._serialized_options = b'\272H,r*2(^(hub:[A-Za-z0-9._-]+/[A-Za-z0-9._-]+)?$'
   _globals['_IMPORTMODELHEADER'].fields_by_name['accept_licence']._loaded_options = None
   _globals['_IMPORTMODELHEADER'].fields_by_name['accept_licence']._serialized_options = b'\272H\005r\003\030\200\002'
+  _globals['_IMPORTMODELHEADER'].fields_by_name['like']._loaded_options = None
+  _globals['_IMPORTMODELHEADER'].fields_by_name['like']._serialized_options = b'\272HMrK\030\200\0042F^(beside|hub:[A-Za-z0-9._-]+/[A-Za-z0-9._-]+|projects/[a-z0-9._/-]+)?$'
   _globals['_IMPORTMODELREQUEST'].oneofs_by_name['part']._loaded_options = None
   _globals['_IMPORTMODELREQUEST'].oneofs_by_name['part']._serialized_options = b'\272H\002\010\001'
   _globals['_IMPORTMODELREQUEST'].fields_by_name['chunk']._loaded_options = None
@@ -121,8 +123,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELSERVICE'].methods_by_name['ReadArtifact']._serialized_options = b'\220\002\001\252\273\030\013models.read'
   _globals['_MODELSERVICE'].methods_by_name['TraceLineage']._loaded_options = None
   _globals['_MODELSERVICE'].methods_by_name['TraceLineage']._serialized_options = b'\220\002\001\252\273\030\013models.read'
-  _globals['_MODELKIND']._serialized_start=3251
-  _globals['_MODELKIND']._serialized_end=3378
+  _globals['_MODELKIND']._serialized_start=3366
+  _globals['_MODELKIND']._serialized_end=3493
   _globals['_LINEAGE']._serialized_start=184
   _globals['_LINEAGE']._serialized_end=376
   _globals['_MODEL']._serialized_start=379
@@ -132,49 +134,49 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODEL_LABELSENTRY']._serialized_start=1052
   _globals['_MODEL_LABELSENTRY']._serialized_end=1097
   _globals['_IMPORTMODELHEADER']._serialized_start=1100
-  _globals['_IMPORTMODELHEADER']._serialized_end=1628
+  _globals['_IMPORTMODELHEADER']._serialized_end=1743
   _globals['_IMPORTMODELHEADER_LABELSENTRY']._serialized_start=1052
   _globals['_IMPORTMODELHEADER_LABELSENTRY']._serialized_end=1097
-  _globals['_IMPORTMODELREQUEST']._serialized_start=1631
-  _globals['_IMPORTMODELREQUEST']._serialized_end=1802
-  _globals['_IMPORTMODELRESPONSE']._serialized_start=1804
-  _globals['_IMPORTMODELRESPONSE']._serialized_end=1868
-  _globals['_GETMODELREQUEST']._serialized_start=1870
-  _globals['_GETMODELREQUEST']._serialized_end=1913
-  _globals['_GETMODELRESPONSE']._serialized_start=1915
-  _globals['_GETMODELRESPONSE']._serialized_end=1976
-  _globals['_LISTMODELSREQUEST']._serialized_start=1978
-  _globals['_LISTMODELSREQUEST']._serialized_end=2083
-  _globals['_LISTMODELSRESPONSE']._serialized_start=2085
-  _globals['_LISTMODELSRESPONSE']._serialized_end=2174
-  _globals['_DELETEMODELREQUEST']._serialized_start=2176
-  _globals['_DELETEMODELREQUEST']._serialized_end=2222
-  _globals['_DELETEMODELRESPONSE']._serialized_start=2224
-  _globals['_DELETEMODELRESPONSE']._serialized_end=2245
-  _globals['_ALIAS']._serialized_start=2247
-  _globals['_ALIAS']._serialized_end=2339
-  _globals['_SETALIASREQUEST']._serialized_start=2341
-  _globals['_SETALIASREQUEST']._serialized_end=2434
-  _globals['_SETALIASRESPONSE']._serialized_start=2436
-  _globals['_SETALIASRESPONSE']._serialized_end=2497
-  _globals['_LISTALIASHISTORYREQUEST']._serialized_start=2499
-  _globals['_LISTALIASHISTORYREQUEST']._serialized_end=2608
-  _globals['_LISTALIASHISTORYRESPONSE']._serialized_start=2610
-  _globals['_LISTALIASHISTORYRESPONSE']._serialized_end=2706
-  _globals['_EXPORTMODELREQUEST']._serialized_start=2708
-  _globals['_EXPORTMODELREQUEST']._serialized_end=2780
-  _globals['_EXPORTMODELRESPONSE']._serialized_start=2782
-  _globals['_EXPORTMODELRESPONSE']._serialized_end=2889
-  _globals['_READARTIFACTREQUEST']._serialized_start=2891
-  _globals['_READARTIFACTREQUEST']._serialized_end=2984
-  _globals['_READARTIFACTRESPONSE']._serialized_start=2986
-  _globals['_READARTIFACTRESPONSE']._serialized_end=3034
-  _globals['_TRACELINEAGEREQUEST']._serialized_start=3036
-  _globals['_TRACELINEAGEREQUEST']._serialized_end=3083
-  _globals['_LINEAGENODE']._serialized_start=3085
-  _globals['_LINEAGENODE']._serialized_end=3176
-  _globals['_TRACELINEAGERESPONSE']._serialized_start=3178
-  _globals['_TRACELINEAGERESPONSE']._serialized_end=3249
-  _globals['_MODELSERVICE']._serialized_start=3381
-  _globals['_MODELSERVICE']._serialized_end=4458
+  _globals['_IMPORTMODELREQUEST']._serialized_start=1746
+  _globals['_IMPORTMODELREQUEST']._serialized_end=1917
+  _globals['_IMPORTMODELRESPONSE']._serialized_start=1919
+  _globals['_IMPORTMODELRESPONSE']._serialized_end=1983
+  _globals['_GETMODELREQUEST']._serialized_start=1985
+  _globals['_GETMODELREQUEST']._serialized_end=2028
+  _globals['_GETMODELRESPONSE']._serialized_start=2030
+  _globals['_GETMODELRESPONSE']._serialized_end=2091
+  _globals['_LISTMODELSREQUEST']._serialized_start=2093
+  _globals['_LISTMODELSREQUEST']._serialized_end=2198
+  _globals['_LISTMODELSRESPONSE']._serialized_start=2200
+  _globals['_LISTMODELSRESPONSE']._serialized_end=2289
+  _globals['_DELETEMODELREQUEST']._serialized_start=2291
+  _globals['_DELETEMODELREQUEST']._serialized_end=2337
+  _globals['_DELETEMODELRESPONSE']._serialized_start=2339
+  _globals['_DELETEMODELRESPONSE']._serialized_end=2360
+  _globals['_ALIAS']._serialized_start=2362
+  _globals['_ALIAS']._serialized_end=2454
+  _globals['_SETALIASREQUEST']._serialized_start=2456
+  _globals['_SETALIASREQUEST']._serialized_end=2549
+  _globals['_SETALIASRESPONSE']._serialized_start=2551
+  _globals['_SETALIASRESPONSE']._serialized_end=2612
+  _globals['_LISTALIASHISTORYREQUEST']._serialized_start=2614
+  _globals['_LISTALIASHISTORYREQUEST']._serialized_end=2723
+  _globals['_LISTALIASHISTORYRESPONSE']._serialized_start=2725
+  _globals['_LISTALIASHISTORYRESPONSE']._serialized_end=2821
+  _globals['_EXPORTMODELREQUEST']._serialized_start=2823
+  _globals['_EXPORTMODELREQUEST']._serialized_end=2895
+  _globals['_EXPORTMODELRESPONSE']._serialized_start=2897
+  _globals['_EXPORTMODELRESPONSE']._serialized_end=3004
+  _globals['_READARTIFACTREQUEST']._serialized_start=3006
+  _globals['_READARTIFACTREQUEST']._serialized_end=3099
+  _globals['_READARTIFACTRESPONSE']._serialized_start=3101
+  _globals['_READARTIFACTRESPONSE']._serialized_end=3149
+  _globals['_TRACELINEAGEREQUEST']._serialized_start=3151
+  _globals['_TRACELINEAGEREQUEST']._serialized_end=3198
+  _globals['_LINEAGENODE']._serialized_start=3200
+  _globals['_LINEAGENODE']._serialized_end=3291
+  _globals['_TRACELINEAGERESPONSE']._serialized_start=3293
+  _globals['_TRACELINEAGERESPONSE']._serialized_end=3364
+  _globals['_MODELSERVICE']._serialized_start=3496
+  _globals['_MODELSERVICE']._serialized_end=4573
 # @@protoc_insertion_point(module_scope)

@@ -101,7 +101,7 @@ class Model(_message.Message):
     def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[ModelKind, str]] = ..., family: _Optional[str] = ..., method: _Optional[str] = ..., base: _Optional[str] = ..., base_digest: _Optional[str] = ..., digest: _Optional[str] = ..., files: _Optional[_Iterable[_Union[_common_pb2.FileRef, _Mapping]]] = ..., params: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., lineage: _Optional[_Union[Lineage, _Mapping]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., samples: _Optional[_Iterable[_Union[_common_pb2.FileRef, _Mapping]]] = ..., licence: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., display_name: _Optional[str] = ..., size_bytes: _Optional[int] = ..., licence_acceptance: _Optional[_Union[_common_pb2.LicenceAcceptance, _Mapping]] = ...) -> None: ...
 
 class ImportModelHeader(_message.Message):
-    __slots__ = ("parent", "model_id", "kind", "family", "base", "licence", "display_name", "labels", "request_id", "ref", "accept_licence")
+    __slots__ = ("parent", "model_id", "kind", "family", "base", "licence", "display_name", "labels", "request_id", "ref", "accept_licence", "like", "distilled")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -120,6 +120,8 @@ class ImportModelHeader(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     REF_FIELD_NUMBER: _ClassVar[int]
     ACCEPT_LICENCE_FIELD_NUMBER: _ClassVar[int]
+    LIKE_FIELD_NUMBER: _ClassVar[int]
+    DISTILLED_FIELD_NUMBER: _ClassVar[int]
     parent: str
     model_id: str
     kind: ModelKind
@@ -131,7 +133,9 @@ class ImportModelHeader(_message.Message):
     request_id: str
     ref: str
     accept_licence: str
-    def __init__(self, parent: _Optional[str] = ..., model_id: _Optional[str] = ..., kind: _Optional[_Union[ModelKind, str]] = ..., family: _Optional[str] = ..., base: _Optional[str] = ..., licence: _Optional[str] = ..., display_name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., request_id: _Optional[str] = ..., ref: _Optional[str] = ..., accept_licence: _Optional[str] = ...) -> None: ...
+    like: str
+    distilled: bool
+    def __init__(self, parent: _Optional[str] = ..., model_id: _Optional[str] = ..., kind: _Optional[_Union[ModelKind, str]] = ..., family: _Optional[str] = ..., base: _Optional[str] = ..., licence: _Optional[str] = ..., display_name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., request_id: _Optional[str] = ..., ref: _Optional[str] = ..., accept_licence: _Optional[str] = ..., like: _Optional[str] = ..., distilled: _Optional[bool] = ...) -> None: ...
 
 class ImportModelRequest(_message.Message):
     __slots__ = ("header", "file", "chunk")

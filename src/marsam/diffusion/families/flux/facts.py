@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from marsam.diffusion import basefiles
 from marsam.diffusion.encoders import clip
+from marsam.diffusion.onefile.facts import OneFile, Reference
 from marsam.diffusion.originals import by_block
 from marsam.diffusion.schedule import Flow, line_through
 from marsam.diffusion.spec import BaseFacts, FamilyFacts, Kohya
@@ -78,6 +79,18 @@ FACTS = FamilyFacts(
     readers=("tokenizer_2",),
     # Not T5: recipes leave it alone, and no other program reads an adapter of it.
     encoders={"text_encoder": clip("lora_te1_")},
+)
+
+ONE_FILE = OneFile(
+    has=("double_blocks.0.img_attn.norm.key_norm.scale", "vector_in.in_layer.weight"),
+    encoders={
+        "text_encoder": ("text_encoders.clip_l.transformer.",),
+        "text_encoder_2": ("text_encoders.t5xxl.transformer.",),
+    },
+    references=(
+        Reference(repository="black-forest-labs/FLUX.1-dev", has=("guidance_in.",)),
+        Reference(repository="black-forest-labs/FLUX.1-schnell", lacks=("guidance_in.",)),
+    ),
 )
 
 

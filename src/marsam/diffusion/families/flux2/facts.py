@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from marsam.diffusion import basefiles
 from marsam.diffusion.encoders import language_model
+from marsam.diffusion.onefile.facts import OneFile
 from marsam.diffusion.schedule import Flow
 from marsam.diffusion.spec import BaseFacts, FamilyFacts
 
@@ -104,6 +105,9 @@ def empirical_mu(tokens: int, steps: int) -> float:
         return many
     slope = (many - few) / 190.0
     return slope * steps + (many - 200.0 * slope)
+
+
+ONE_FILE = OneFile(has=("double_blocks.0.img_attn.norm.key_norm.scale", "single_stream_modulation.lin.weight"))
 
 
 def read_base(configs: Mapping[str, basefiles.Config]) -> BaseFacts:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from marsam.diffusion import basefiles, schedule
 from marsam.diffusion.encoders import language_model
+from marsam.diffusion.onefile.facts import OneFile, Reference
 from marsam.diffusion.spec import BaseFacts, FamilyFacts
 
 PATCH = 2
@@ -54,6 +55,12 @@ FACTS = FamilyFacts(
     # Its table of adapters' names has these layers by diffusers' names (comfy/lora.py, model_lora_keys_unet).
     comfyui=True,
     encoders={"text_encoder": language_model(idle=("model.visual",))},
+)
+
+# Its makers' names are diffusers' own.
+ONE_FILE = OneFile(
+    has=("transformer_blocks.0.img_mod.1.weight", "txt_norm.weight"),
+    references=(Reference(repository="Qwen/Qwen-Image"),),
 )
 
 

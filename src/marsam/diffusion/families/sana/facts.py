@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from marsam.diffusion import basefiles
 from marsam.diffusion.encoders import language_model
+from marsam.diffusion.onefile.facts import OneFile
 from marsam.diffusion.schedule import Flow
 from marsam.diffusion.spec import BaseFacts, FamilyFacts
 
@@ -33,6 +34,8 @@ FACTS = FamilyFacts(
     text_folders=("text_encoder", "tokenizer"),
     encoders={"text_encoder": language_model()},
 )
+
+ONE_FILE = OneFile(has=("blocks.0.cross_attn.q_linear.weight", "y_embedder.y_proj.fc1.weight"))
 
 
 def read_base(configs: Mapping[str, basefiles.Config]) -> BaseFacts:

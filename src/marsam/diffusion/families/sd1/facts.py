@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from marsam.diffusion import basefiles
 from marsam.diffusion.encoders import clip
+from marsam.diffusion.onefile.facts import OneFile, Reference
 from marsam.diffusion.spec import BaseFacts, FamilyFacts, Kohya
 
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
@@ -37,6 +38,17 @@ FACTS = FamilyFacts(
 )
 
 _PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}
+
+ONE_FILE = OneFile(
+    has=("input_blocks.0.0.weight", "time_embed.0.weight"),
+    lacks=("label_emb.0.0.weight",),
+    # Of OpenAI in version 1, of OpenCLIP in version 2.
+    encoders={"text_encoder": ("cond_stage_model.transformer.", "cond_stage_model.model.")},
+    # The bases of version 2 differ in what they predict, which no tensor tells.
+    references=(
+        Reference(repository="stable-diffusion-v1-5/stable-diffusion-v1-5", has=("cond_stage_model.transformer.",)),
+    ),
+)
 
 
 def read_base(configs: Mapping[str, basefiles.Config]) -> BaseFacts:

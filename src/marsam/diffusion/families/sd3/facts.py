@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from marsam.diffusion import basefiles, schedule
 from marsam.diffusion.encoders import clip
+from marsam.diffusion.onefile.facts import OneFile
 from marsam.diffusion.originals import by_block
 from marsam.diffusion.spec import BaseFacts, FamilyFacts, Kohya
 
@@ -75,6 +76,15 @@ T5 = "text_encoder_3"
 
 T5_LENGTH = 256
 """T5's tokens of a caption, whatever its tokenizer says (`max_sequence_length` of diffusers' pipeline)."""
+
+ONE_FILE = OneFile(
+    has=("joint_blocks.0.context_block.adaLN_modulation.1.bias",),
+    encoders={
+        "text_encoder": ("text_encoders.clip_l.transformer.",),
+        "text_encoder_2": ("text_encoders.clip_g.transformer.",),
+        "text_encoder_3": ("text_encoders.t5xxl.transformer.",),
+    },
+)
 
 
 def read_base(configs: Mapping[str, basefiles.Config]) -> BaseFacts:

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 
 from marsam.diffusion import basefiles
 from marsam.diffusion.encoders import clip
+from marsam.diffusion.onefile.facts import OneFile, Reference
 from marsam.diffusion.spec import BaseFacts, FamilyFacts, Kohya
 
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
@@ -100,6 +101,20 @@ _OTHERS = {
     9: "an inpainting base: its UNet sees a mask and a masked picture too",
     8: "an instruction base: its UNet sees the picture to be changed too",
 }
+
+ONE_FILE = OneFile(
+    has=("input_blocks.0.0.weight", "label_emb.0.0.weight"),
+    encoders={
+        "text_encoder": ("conditioner.embedders.0.transformer.",),
+        "text_encoder_2": ("conditioner.embedders.1.model.",),
+    },
+    references=(
+        Reference(
+            repository="stabilityai/stable-diffusion-xl-base-1.0",
+            has=("conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."),
+        ),
+    ),
+)
 
 
 def read_base(configs: Mapping[str, basefiles.Config]) -> BaseFacts:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from marsam.diffusion import basefiles, schedule
 from marsam.diffusion.encoders import language_model
+from marsam.diffusion.onefile.facts import OneFile
 from marsam.diffusion.spec import BaseFacts, FamilyFacts
 
 PATCH = 2
@@ -51,6 +52,9 @@ FACTS = FamilyFacts(
     comfyui=True,
     encoders={"text_encoder": language_model(idle=("layers.-1:", "norm"))},
 )
+
+# The base and the distilled Turbo have the same tensors, so none is taken for granted.
+ONE_FILE = OneFile(has=("layers.0.adaLN_modulation.0.weight", "cap_embedder.0.weight"))
 
 
 def read_base(configs: Mapping[str, basefiles.Config]) -> BaseFacts:

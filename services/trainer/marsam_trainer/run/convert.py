@@ -1,0 +1,55 @@
+"""A checkpoint in one file, taken apart: each part is converted, stored and dropped before the next one."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+from marsam.core.errors import Corrupt
+from marsam.diffusion.onefile.facts import recognise
+from marsam.diffusion.onefile.net import convert as parts_of
+from marsam.store.blobs import Blobs
+from marsam.store.cache import Cache
+from marsam.store.content import put_blob
+from marsam_trainer.conversion import Conversion
+from marsam_trainer.run.bridge import Bridge
+from marsam_trainer.weights import MEDIA_TYPES, Content
+
+_STORE_S = 6 * 3600.0
+"""Seconds that the store may take for one file. Who asked for all this is patient for less."""
+
+
+def convert(bridge: Bridge, blobs: Blobs, order: Conversion, *, cache: Path) -> dict[str, Any]:
+    """The parts of the ordered file, stored: `files` as fields of `FileRef`, and `faults`, of which there are none.
+
+    Raises as `recognise` and `onefile.net.convert`.
+    """
+    copies = Cache(cache)
+    file = Path(order.local)
+    if not order.local:
+        fetch = copies.fetch(blobs, order.project, order.file.digest, order.file.size, timeout_s=_STORE_S)
+        file = bridge.call(fetch, timeout_s=_STORE_S)
+    made = []
+    # In the cache, because parts are as large as the file.
+    with tempfile.TemporaryDirectory(prefix="convert-", dir=cache) as folder:
+        configs, into = Path(folder) / "configs", Path(folder) / "parts"
+        bridge.call(copies.lay_out(blobs, order.project, order.configs, configs))
+        try:
+            with safe_open(file, framework="pt", device="cpu") as opened:
+                held = recognise(opened.keys(), family=order.family)
+        except OSError as error:
+            raise Corrupt(f"{order.file.path} cannot be read: {error}", reason="WEIGHTS_UNREADABLE") from error
+        for path in parts_of(file, held, configs, into):
+            part = into / path
+            stored = bridge.call(put_blob(blobs, order.project, part), timeout_s=_STORE_S)
+            part.unlink()
+            made.append(
+                {
+                    "path": path,
+                    "digest": stored.digest,
+                    "size": stored.size,
+                    "media_type": MEDIA_TYPES[Content.SAFETENSORS],
+                }
+            )
+    return {"files": made, "faults": []}

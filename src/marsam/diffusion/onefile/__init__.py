@@ -1,0 +1,1 @@
+"""Checkpoints in one file, as other programs write and read them: what they hold, and how they become a base."""
