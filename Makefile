@@ -9,6 +9,8 @@ PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
 PINS   := -c constraints.txt
 export PYTHONPATH := examples
 CLUSTER_SUITES := tests/contract/launch/test_launcher_behaviour.py tests/contract/launch/test_kubernetes_api.py
+# Pods of several nodes find each other by a headless Service.
+CLUSTER_SUITES += $(if $(MARSAM_TEST_SERVICE),tests/contract/launch/test_ranks_behaviour.py)
 
 .PHONY: help setup setup-dev demo demo-full test test-fast test-cluster has-kubeconfig soak lint bench protos dashboards images-check clean
 

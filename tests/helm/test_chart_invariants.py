@@ -199,6 +199,21 @@ def test_network_policies_let_through_what_is_needed_and_no_more() -> None:
     assert {"podSelector": {}} not in calls["from"]
 
 
+@EACH
+def test_the_nodes_of_a_run_find_each_other(case: Case) -> None:
+    """By a Service that names pods before they are ready, and a policy that lets them talk on ports of their choice."""
+    found = rendered(case.name)
+    file = runs_file(found)
+    service = of_kind(found, "Service")[file["service"]]["spec"]
+    assert (service["clusterIP"], service["publishNotReadyAddresses"]) == ("None", True)
+    assert service["selector"].items() <= file["labels"].items()
+    for name, policy in of_kind(found, "NetworkPolicy").items():
+        if name.endswith("-runs"):
+            ours = {"podSelector": {"matchLabels": service["selector"]}}
+            assert {"from": [ours]} in policy["spec"]["ingress"]
+            assert {"to": [ours]} in policy["spec"]["egress"]
+
+
 @pytest.mark.parametrize(
     ("endpoint", "said", "port"),
     [
@@ -233,7 +248,8 @@ def test_monitors_take_the_place_of_annotations() -> None:
     assert runs_file(minimal)["annotations"]["prometheus.io/port"] == "9090"
     (monitor,) = of_kind(full, "PodMonitor").values()
     labels = runs_file(full)["labels"]
-    assert monitor["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    selected = monitor["spec"]["selector"]["matchLabels"]
+    assert selected.items() <= (labels | {"batch.kubernetes.io/job-completion-index": "0"}).items()
 
 
 def test_a_certificate_names_every_service_by_each_of_its_names() -> None:

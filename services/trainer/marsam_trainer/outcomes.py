@@ -51,7 +51,7 @@ _CODES = {
     ),
     codes.STORE: Verdict(next=Next.RETRY, cause="STORE_FAILED", message="the store failed the run"),
     codes.INTERNAL: Verdict(next=Next.RETRY, cause="INTERNAL", message="the run program failed on a fault of its own"),
-    codes.PEER_LOST: Verdict(next=Next.RETRY, cause="PEER_LOST", message="a process of the run was gone or hung"),
+    codes.RANK_LOST: Verdict(next=Next.RETRY, cause="RANK_LOST", message="a process of the run was gone or hung"),
     # Stopped in good order (a preempted node, a machine shut down): nothing was wrong with the run.
     codes.STOPPED: Verdict(next=Next.RETRY, cause="STOPPED", message="stopped after a checkpoint", counts=False),
 }
@@ -70,7 +70,7 @@ _HOPELESS = {
 
 CAUSES = (
     "DONE", "BAD_SPEC", "BAD_DATA", "OUT_OF_MEMORY", "LOSS_NOT_FINITE", "STORE_FAILED", "INTERNAL", "STOPPED", "SILENT",
-    "PEER_LOST", "LOST", "KILLED", "RESULT_MISSING", "UNKNOWN_EXIT", "DEADLINE",
+    "RANK_LOST", "LOST", "KILLED", "RESULT_MISSING", "UNKNOWN_EXIT", "DEADLINE",
     # what a cluster does
     "PREEMPTED", "DRAINED", "NODE_TAINTED", "NODE_LOST", "EVICTED", "OVER_LIMIT", "SUSPENDED", "DISRUPTED", "POD_GONE",
     "JOB_DELETED", "IMAGE_PULL", "CREATE_FAILED", "NODE_REFUSED", *_HOPELESS,

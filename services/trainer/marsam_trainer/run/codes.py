@@ -27,7 +27,7 @@ INTERNAL = 70
 OUT_OF_MEMORY = 71
 STORE = 74
 STOPPED = 75
-PEER_LOST = ECHO  # of several processes another one is gone, or does not answer
+RANK_LOST = ECHO  # of several processes another one is gone, or does not answer
 NOT_FINITE = 78
 
 NOT_FINITE_REASON = "LOSS_NOT_FINITE"
