@@ -96,6 +96,13 @@ RUNS = Board(
                    'max by (run_id, device) (marsam_device_memory_bytes<run,kind="total">)', "{{run_id}} {{device}}"),
                   kind="stat"),
         )),
+        Row(title="Plans", panels=(
+            graph("Memory taken of that planned", "percentunit",
+                  "What runs took at most so far over what their own plans expected: 100 % is exact.",
+                  ("max by (run_id) (marsam_run_memory_ratio<run>)", "{{run_id}}")),
+            graph("Memory planned", "bytes", "What runs expected to take at most.",
+                  ("max by (run_id) (marsam_run_memory_estimated_bytes<run>)", "{{run_id}}")),
+        )),
         Row(title="Progress", panels=(
             graph("Runs", "short", "What is trained on what, and where.",
                   ("max by (run_id, project, method, family, base, dataset, device, precision) (marsam_run_info<run>)",

@@ -111,6 +111,12 @@ RUN_INFO = Gauge(
     labels=("project", "family", "method", "base", "dataset", "device", "precision"),
 )
 RUN_ATTEMPT = Gauge(name="marsam_run_attempt", help="Which attempt of the run this is, from 1.")
+RUN_MEMORY_ESTIMATED = Gauge(
+    name="marsam_run_memory_estimated_bytes", help="Most memory of its device that the run's own plan expected."
+)
+RUN_MEMORY_RATIO = Gauge(
+    name="marsam_run_memory_ratio", help="Most memory taken so far over what the run's own plan expected: 1 is exact."
+)
 RUN_PHASE_SECONDS = Counter(
     name="marsam_run_phase_seconds_total",
     help="Where an attempt's time went, previews and checkpoints too.",

@@ -1,13 +1,16 @@
 """A plan's memory and arithmetic are traced on torch's meta device: every family must go through it, however it is
 trained."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
-from marsam_trainer.run import plan
+import torch
+from marsam_trainer.run import optimisers
+from marsam_trainer.run.footprint import Amount, Footprint, footprint
 
-from marsam.catalog.runs import Precision, RunSpec
+from marsam.catalog.runs import Optimiser, Precision, RunSpec
 from marsam.diffusion import registry
 from marsam.diffusion.weights.net import bytes_at_rest
 from tests.contract.families import rig as rigs
@@ -31,28 +34,93 @@ def _spec(method: str, *, side: int, precision: Precision, batch: int) -> RunSpe
     )
 
 
-def _measured(base: Path, family: str, method: str, *, precision: Precision = "fp32", batch: int = 2) -> dict[str, Any]:
+def _planned(base: Path, family: str, method: str, *, lanes: int = 1, more: dict[str, Any] | None = None) -> Footprint:
     facts = registry.read_base_folder(family, base)
-    params = registry.method_params(method, rigs.PARAMS[method], family=family)
-    spec = _spec(method, side=facts.default_side, precision=precision, batch=batch)
-    return plan._measure(registry.family(family), registry.method(method), params, base, facts, spec)
+    params = registry.method_params(method, {**rigs.PARAMS[method], **(more or {})}, family=family)
+    return _of(base, family, method, params, _spec(method, side=facts.default_side, precision="fp32", batch=2), lanes)
+
+
+def _of(
+    base: Path, family: str, method: str, params: dict[str, Any], spec: RunSpec, lanes: int = 1, device: str = "cpu"
+) -> Footprint:
+    facts = registry.read_base_folder(family, base)
+    amount = Amount(pictures=5, captions=4, lanes=lanes)
+    return footprint(registry.family(family), registry.method(method), params, base, facts, spec, amount, device=device)
+
+
+def _stages(found: Footprint) -> dict[str, dict[str, int]]:
+    return {stage.name: dict(stage.terms) for stage in found.stages}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", registry.methods())
 @pytest.mark.parametrize("family", registry.families())
-def test_every_family_can_be_planned(bases: dict[str, Path], family: str, method: str) -> None:
-    found = _measured(bases[family], family, method)
+def test_what_stands_is_counted_to_the_byte(bases: dict[str, Path], family: str, method: str) -> None:
+    stages = _stages(_planned(bases[family], family, method))
+    assert list(stages) == ["encode pictures", "encode captions", "train", "preview", "save"]
     rig = rigs.load(bases[family], family, method)
-    assert found["trainable"] == sum(value.numel() for value in rig.trained.values())
-    assert (found["share"] > 0) is (method == "qlora")
-    assert found["flops"] > 0
-    held = bytes_at_rest(rig.denoiser) - 4 * found["trainable"]
-    assert found["terms"]["base weights"] == pytest.approx(held, rel=0.02, abs=4096)
-    assert all(size > 0 for term, size in found["terms"].items() if term != "base weights")
-    double = _measured(bases[family], family, method, batch=4)
-    assert double["flops"] == pytest.approx(2 * found["flops"], rel=0.2)
-    assert double["terms"]["activations"] > 1.5 * found["terms"]["activations"]
+    base = registry.family(family).load(bases[family])
+    held = stages["train"]["base weights"] + stages["train"]["trainable weights"]
+    assert held == bytes_at_rest(rig.denoiser)
+    encoders = [part for part in base.text.values() if isinstance(part, torch.nn.Module)]
+    assert stages["encode captions"]["text encoders"] == sum(map(bytes_at_rest, encoders))
+    coder = bytes_at_rest(base.image_coder)
+    assert [stages[name]["image coder"] for name in ("encode pictures", "encode captions", "preview")] == [coder] * 3
+    for kind in get_args(Optimiser):
+        loop = rigs.loop(rig, optimiser=kind)
+        loop.step()
+        moments = sum(
+            value.numel() * value.element_size()
+            for name, value in optimisers.state(loop.optimiser, loop.trained).items()
+            if not name.startswith("optimiser/step/") and name.split("/")[1] not in ("step", "qmap1", "qmap2")
+        )
+        assert moments == optimisers.state_bytes(kind, [value.numel() for value in rig.trained.values()])
+    assert stages["train"]["optimiser"] == 8 * sum(value.numel() for value in rig.trained.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", registry.methods())
+@pytest.mark.parametrize("family", registry.families())
+def test_what_comes_and_goes_follows_the_order(bases: dict[str, Path], family: str, method: str) -> None:
+    base = bases[family]
+    params = registry.method_params(method, rigs.PARAMS[method], family=family)
+    spec = _spec(method, side=registry.read_base_folder(family, base).default_side, precision="fp32", batch=8)
+
+    def planned(**changes: Any) -> Footprint:
+        return _of(base, family, method, params, replace(spec, **changes))
+
+    def moving(found: Footprint, stage: str = "train") -> int:
+        terms = _stages(found)[stage]
+        return terms["activations"] + terms.get("gradients", 0)
+
+    found = planned()
+    rig = rigs.load(base, family, method)
+    assert found.trainable == sum(value.numel() for value in rig.trained.values())
+    assert (found.share > 0) is (method == "qlora")
+    double = planned(batch_size=16)
+    assert double.stages[2].flops == pytest.approx(2 * found.stages[2].flops, rel=0.2)
+    assert moving(double) > 1.3 * moving(found)
     # Weights are no activations, whatever they were cast to.
-    half = [_measured(bases[family], family, method, precision="bf16")["terms"]["activations"] for _ in range(2)]
-    assert half[0] == half[1] < found["terms"]["activations"]
+    assert moving(planned(precision="bf16")) < moving(found)
+    again = planned(gradient_checkpointing=True)
+    assert moving(again) < moving(found)
+    assert again.stages[2].flops > found.stages[2].flops
+    parts = planned(batch_size=2, accumulate=4)
+    assert moving(parts) < moving(found) + 4 * found.trainable
+    assert parts.stages[2].flops == pytest.approx(found.stages[2].flops, rel=0.2)
+    # On a GPU what is encoded waits in the host's memory, and the state goes there to be saved.
+    there = _of(base, family, method, params, replace(spec, ema_decay=0.9), device="cuda:0")
+    assert all("encoded data" not in stage.terms for stage in there.stages)
+    train, save = there.stages[2], there.stages[4]
+    assert save.host - train.host == (4 + 8 + 4) * there.trainable
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["sd1", "sdxl"])
+def test_text_encoders_that_train_stand_from_the_first_step_on(bases: dict[str, Path], family: str) -> None:
+    still, trained = (_planned(bases[family], family, "lora", more={"text_encoders": on}) for on in (False, True))
+    assert "encode captions" not in _stages(trained)
+    encoders = _stages(still)["encode captions"]["text encoders"]
+    more = _stages(trained)["train"]["base weights"] - _stages(still)["train"]["base weights"]
+    assert more == encoders
+    assert trained.trainable > still.trainable

@@ -236,10 +236,16 @@ def test_a_plan_names_every_term_and_every_fault(
         assert found["fits"] is True
         assert found["seconds"] > 0
     terms = {
-        name: {term["term"]: term["bytes"] for term in found["memory"]}
+        name: {term["term"]: term["bytes"] for stage in found["stages"][2:3] for term in stage["memory"]}
         for name, found in (("lora", lora), ("qlora", qlora), ("full", full))
     }
-    assert terms["full"]["base weights"] == 0
+    assert [stage["name"] for stage in lora["stages"]] == [
+        "encode pictures", "encode captions", "train", "preview", "save"
+    ]  # fmt: skip
+    for found in (lora, qlora, full):
+        assert found["total_bytes"] == max(stage["total_bytes"] for stage in found["stages"])
+        assert found["remedies"] == []
+    assert "base weights" not in terms["full"]
     assert terms["full"]["trainable weights"] == terms["lora"]["base weights"] == 4 * full["trainable_parameters"]
     assert terms["lora"]["optimiser"] == 8 * lora["trainable_parameters"]
     assert terms["qlora"]["base weights"] < terms["lora"]["base weights"]

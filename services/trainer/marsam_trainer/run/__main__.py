@@ -43,6 +43,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     train.add_argument("--metrics-port", type=int, default=0, help="port for /metrics; 0 is off")
     train.add_argument("--metrics-host", default="127.0.0.1", help="address that /metrics is served at")
     train.add_argument("--beat-file", type=Path, default=None, help="file that is touched while the program is well")
+    train.add_argument("--memory-limit", type=float, default=1.05, help="share of the memory it may be thought to need")
     train.add_argument("--cache-bytes", type=int, default=None, help="most bytes of copies to keep; unbounded")
     plan = commands.add_parser("plan", help="print what a run would take, as JSON")
     probe = commands.add_parser("probe", help="print how the base reads a run's captions, as JSON")
@@ -185,6 +186,7 @@ def _attempt(options: argparse.Namespace, bridge: Bridge, stop: Stop, blobs: Blo
                 meter=meter,
                 reporter=reporter,
                 stopping=stop,
+                memory_limit=options.memory_limit,
             )
         )
         reporter.event("log", level="info", message=f"published {model.name}")

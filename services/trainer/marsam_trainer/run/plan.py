@@ -1,75 +1,57 @@
-"""What a run would take, before it is paid for: memory by term from the denoiser's shapes, time from its arithmetic,
-and every fault at once.
+"""What a run would take, before it is paid for: memory by stage and term, time, what to change when it is too much,
+and every fault at once."""
 
-Nothing is allocated: the denoiser is built on torch's meta device, the method is attached to it, and one forward is
-traced for the tensors that autograd would keep. The formulas are those of `optimisers` (two moments) and of NF4
-(`nf4_bytes`).
-"""
-
-import math
 import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
+from marsam.catalog.datasets import DatasetVersion
 from marsam.catalog.models import Model
-from marsam.catalog.runs import RunSpec
+from marsam.catalog.runs import Precision, RunSpec
 from marsam.core.cores import computing_cores
 from marsam.core.errors import Invalid, MarsamError
-from marsam.diffusion import registry, tuned
-from marsam.diffusion.spec import (
-    BaseFacts,
-    Components,
-    Conditioning,
-    Family,
-    FamilyFacts,
-    Method,
-    Part,
-    Precision,
-    Quantisation,
-    kept,
-)
+from marsam.diffusion import registry
+from marsam.diffusion.lanes.net import MOST
+from marsam.diffusion.spec import BaseFacts
 from marsam.store.blobs import Blobs
 from marsam.store.cache import Cache
 from marsam_trainer.run.bridge import Bridge
-from marsam_trainer.run.data import regularisation_of, samples_of
-from marsam_trainer.run.optimisers import state_bytes
-from marsam_trainer.run.recompute import checkpoint_blocks
+from marsam_trainer.run.data import Sample, regularisation_of, samples_of
+from marsam_trainer.run.footprint import Amount, Footprint, footprint
+from marsam_trainer.run.remedies import ADMIT, Remedy, remedies
 from marsam_trainer.run.reporter import device_memory
 from marsam_trainer.run.work import load_order
 
-LIBRARIES = {"cpu": 600 << 20, "cuda": 1200 << 20}
-"""Resident bytes of torch and its friends before any weight (CPU: measured; CUDA: context and workspaces,
-estimated)."""
+WORKSPACES = 112 << 20
+"""What kernels and the allocator keep on a CPU beside the tensors there are: fitted to the seven runs of
+benchmarks/results/plan.md, which took 90 to 130 MiB more."""
+
+CONTEXT = 1200 << 20
+"""Bytes of a GPU's context and workspaces, which torch does not count (estimated, not measured)."""
 
 EFFICIENCY = 0.5
 """Share of a large matrix product's speed that a step reaches (measured on Hayy's base on a CPU: 75 of 150 GFLOP/s)."""
 
-ADMIT = 0.9
-"""Share of the memory there is that an estimate may claim."""
-
 
 def plan(bridge: Bridge, blobs: Blobs, spec: RunSpec, *, cache: Path, device: str = "") -> dict[str, Any]:
-    """The plan of a run as plain data: `memory` [{term, bytes}], totals, `seconds`, `fits`, and `faults`, empty when
-    it can start."""
-    device = device or ("cuda:0" if torch.cuda.is_available() else "cpu")
+    """The plan of a run as plain data: `stages`, the largest of them in `memory` and `total_bytes`, `seconds`, `fits`,
+    `remedies` where it does not, and `faults`, empty when it can start."""
+    device = device or default_device()
     faults: list[dict[str, str]] = []
     base, version, apart = load_order(bridge, blobs, spec)
-    try:
-        samples = samples_of(version, spec.languages)
-        samples += regularisation_of(apart, spec.languages) if apart is not None else []
-    except Invalid as error:
-        samples = []
-        faults += _faults(error)
-    params: dict[str, Any] | None = None
-    try:
-        params = registry.method_params(spec.method, spec.method_params, family=base.family)
-    except Invalid as error:
-        faults += _faults(error)
+    for check in (
+        lambda: shown(spec, version, apart),
+        lambda: registry.method_params(spec.method, spec.method_params, family=base.family),
+    ):
+        try:
+            check()
+        except Invalid as error:
+            faults += _faults(error)
     with tempfile.TemporaryDirectory(prefix="plan-") as folder:
         source = _configs(bridge, blobs, base, cache, Path(folder))
         facts = registry.read_base_folder(base.family, source)
@@ -77,168 +59,140 @@ def plan(bridge: Bridge, blobs: Blobs, spec: RunSpec, *, cache: Path, device: st
             facts.check_size(spec.resolution, spec.resolution)
         except Invalid as error:
             faults += _faults(error)
-        if faults or params is None:
+        if faults:
             return {"faults": faults}
+        drafts = Drafts(source, facts, (version, apart), device=device, lanes=_lanes(device))
+        available = device_memory(device).total
+        found = drafts.of(spec)
+        family = registry.family_facts(base.family)
+        ways = remedies(spec, drafts, found.peak.total, family, facts, available=available)
+    return {**told(found, spec, device=device, available=available), "remedies": [_remedy(way) for way in ways]}
+
+
+def default_device() -> str:
+    """The first GPU there is, or the CPU."""
+    return "cuda:0" if torch.cuda.is_available() else "cpu"
+
+
+@dataclass(frozen=True)
+class Drafts:
+    """Makes the footprint of one order after the other over one base."""
+
+    source: Path
+    facts: BaseFacts
+    versions: tuple[DatasetVersion, DatasetVersion | None]
+    device: str
+    lanes: int
+
+    def of(self, spec: RunSpec) -> Footprint:
+        """What `spec` takes. Raises Invalid, Unsupported."""
+        samples = shown(spec, *self.versions)
         captions = {caption for sample in samples for caption in sample.captions}
-        family, method = registry.family(base.family), registry.method(spec.method)
-        found = _measure(family, method, params, source, facts, spec)
-    latent = 4 * math.prod(facts.latent_shape(spec.resolution, spec.resolution))
-    caption = (2 if spec.precision == "bf16" else 4) * sum(math.prod(shape) for shape in facts.conditioning.values())
-    data = len(samples) * latent + (len(captions) + 1) * caption
-    terms = {**found["terms"], "encoded data": data, "libraries": LIBRARIES[device.split(":")[0]]}
-    total, available = sum(terms.values()), device_memory(device).total
+        found = footprint(
+            registry.family(self.facts.family),
+            registry.method(spec.method),
+            registry.method_params(spec.method, spec.method_params, family=self.facts.family),
+            self.source,
+            self.facts,
+            spec,
+            Amount(pictures=len(samples), captions=len(captions) + 1, lanes=self.lanes),
+            device=self.device,
+        )
+        return found.beside("libraries", _libraries(self.device))
+
+
+def shown(spec: RunSpec, version: DatasetVersion, apart: DatasetVersion | None) -> list[Sample]:
+    """Everything that a run encodes to train on. Raises Invalid."""
+    others = regularisation_of(apart, spec.languages) if apart is not None else []
+    return [*samples_of(version, spec.languages), *others]
+
+
+def told(found: Footprint, spec: RunSpec, *, device: str, available: int) -> dict[str, Any]:
+    """A footprint as plain data, with the time that it takes on this machine, now."""
+    speed = EFFICIENCY * _machine_flops(device, spec.precision)
+    stages = [
+        {
+            "name": stage.name,
+            "memory": [{"term": term, "bytes": size} for term, size in stage.terms.items() if size],
+            "total_bytes": stage.total,
+            "host_bytes": stage.host,
+            "seconds": stage.flops / speed,
+        }
+        for stage in found.stages
+    ]
+    peak = found.peak
     return {
-        "memory": [{"term": term, "bytes": size} for term, size in terms.items()],
-        "total_bytes": total,
+        "stages": stages,
+        "peak_stage": peak.name,
+        "memory": [{"term": term, "bytes": size} for term, size in peak.terms.items() if size],
+        "total_bytes": peak.total,
         "available_bytes": available,
-        "trainable_parameters": found["trainable"],
-        "quantised_share": found["share"],
-        "seconds": spec.steps * found["flops"] / (EFFICIENCY * _machine_flops(device)),
-        "fits": total <= ADMIT * available,
+        "trainable_parameters": found.trainable,
+        "quantised_share": found.share,
+        "seconds": sum(stage.flops for stage in found.stages) / speed,
+        "fits": peak.total <= ADMIT * available,
         "device": device,
         "faults": [],
     }
 
 
-def _measure(
-    family: Family, method: Method, params: Mapping[str, Any], source: Path, facts: BaseFacts, spec: RunSpec
+def expected(
+    spec: RunSpec,
+    source: Path,
+    facts: BaseFacts,
+    versions: tuple[DatasetVersion, DatasetVersion | None],
+    *,
+    device: str,
+    lanes: int,
 ) -> dict[str, Any]:
-    denoiser: Any = family.empty_denoiser(source)
-    every = sum(value.numel() for value in denoiser.parameters())
-    width = 2 if spec.precision == "bf16" else 4
-    quantisation = method.quantisation(params)
-    quantised = _linear_sizes(denoiser, family.facts) if quantisation else []
-    encoders = family.empty_encoders(source) if Part.TEXT in tuned.parts_of(params) else {}
-    parts = Components(
-        source=source,
-        facts=facts,
-        device="meta",
-        precision=Precision(spec.precision),
-        denoiser=denoiser,
-        text=encoders,
-    )
-    trained = method.attach(
-        tuned.modules(parts, family.facts, method.facts, params), family.facts, params, seed=spec.seed
-    )
-    sizes = [value.numel() for value in trained.values()]
-    count = sum(sizes)
-    # Buffers too: a table of positions can be hundreds of megabytes.
-    held = [value for module in (denoiser, *encoders.values()) for value in (*module.parameters(), *module.buffers())]
-    still = [value for value in held if not value.requires_grad]
-    frozen = sum(value.numel() for value in still) - sum(quantised)
-    base = frozen * width + sum(nf4_bytes(size, quantisation) for size in quantised if quantisation)
-    activations, flops = _trace(family, denoiser, facts, spec, width)
-    if quantised:
-        # One layer at a time is put back to full width for its product.
-        activations += max(quantised) * width
-    return {
-        "terms": {
-            "base weights": base,
-            "trainable weights": count * 4 * (2 if spec.ema_decay else 1),
-            "gradients": count * 4,
-            "optimiser": state_bytes(spec.optimiser, sizes),
-            "activations": activations,
-        },
-        "trainable": count,
-        "share": sum(quantised) / every,
-        # Backward to the inputs costs one forward more, to the weights another for those that train.
-        # A block that was not kept is computed twice.
-        "flops": spec.accumulate * flops * (2.0 + min(1.0, count / every) + float(spec.gradient_checkpointing)),
-    }
+    """As `plan`, made by the run itself before it loads anything, to be compared with what it takes in the end."""
+    drafts = Drafts(source, facts, versions, device=device, lanes=lanes)
+    return told(drafts.of(spec), spec, device=device, available=device_memory(device).total)
 
 
-def _linear_sizes(denoiser: Any, facts: FamilyFacts) -> list[int]:
-    """Sizes of the weights that would be held in 4 bits."""
-    return [
-        layer.weight.numel()
-        for name, layer in denoiser.named_modules()
-        if type(layer) is torch.nn.Linear and not kept(name, facts.keep)
-    ]
+def _libraries(device: str) -> int:
+    """Bytes that are taken before any weight is there: on a CPU what this process holds now that it has imported all
+    that a run needs."""
+    return device_memory(device).used + WORKSPACES if device == "cpu" else CONTEXT
 
 
-def nf4_bytes(size: int, quantisation: Quantisation) -> int:
-    """Exact bytes of `size` weights in NF4: half a byte each, a scale per block of 64, and the code book of 16 floats.
-
-    With double quantisation a scale is one byte, and 256 of them share an fp32 scale; plus their code book and offset.
-    """
-    blocks = -(-size // 64)
-    packed = -(-size // 2) + 16 * 4
-    return packed + (blocks + -(-blocks // 256) * 4 + 256 * 4 + 4 if quantisation.double else blocks * 4)
+def _lanes(device: str) -> int:
+    return min(computing_cores(), MOST) if device == "cpu" else 1
 
 
-def _trace(family: Family, denoiser: Any, facts: BaseFacts, spec: RunSpec, width: int) -> tuple[int, float]:
-    """(bytes that autograd keeps, arithmetic operations) of one forward of the run's batch, traced on the meta
-    device.
-
-    Of blocks that are computed again only the largest one's insides are there at a time.
-    """
-    dtype = torch.bfloat16 if width == 2 else torch.float32
-    # Cast first: on the meta device that gives every weight another storage, which would count as an activation.
-    denoiser = denoiser.to(dtype)
-    weights = {value.untyped_storage()._cdata for value in denoiser.parameters()}
-    kept: dict[int, int] = {}
-
-    def keep(value: torch.Tensor) -> torch.Tensor:
-        storage = value.untyped_storage()
-        if storage._cdata not in weights:
-            kept[storage._cdata] = value.numel() * value.element_size()
-        return value
-
-    shape = (spec.batch_size, *facts.latent_shape(spec.resolution, spec.resolution))
-    noisy = torch.empty(shape, device="meta", dtype=dtype)
-    t = torch.ones(spec.batch_size, device="meta", dtype=torch.float64)
-    cond = Conditioning(
-        {
-            name: torch.empty(spec.batch_size, *shape, device="meta", dtype=dtype)
-            for name, shape in facts.conditioning.items()
-        }
-    )
-    insides: list[int] = []
-
-    def measured(block: Any, *arguments: Any) -> Any:
-        outside, before = dict(kept), sum(kept.values())
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
-            given = block(*arguments)
-        insides.append(sum(kept.values()) - before)
-        kept.clear()
-        kept.update(outside)
-        for value in (*arguments, given):
-            if isinstance(value, torch.Tensor):
-                keep(value)
-        return given
-
-    if spec.gradient_checkpointing:
-        checkpoint_blocks(denoiser, with_=measured)
-        denoiser.train()
-    counter = FlopCounterMode(display=False)
-    with counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
-        family.predict(denoiser, noisy, t, cond, train_steps=facts.train_steps)
-    return sum(kept.values()) + max(insides, default=0), float(counter.get_total_flops())
-
-
-def _machine_flops(device: str) -> float:
-    """Operations per second of large fp32 products here and now: a tenth of a second of measuring.
+def _machine_flops(device: str, precision: Precision) -> float:
+    """Operations per second of large products here and now: a tenth of a second of measuring.
 
     On a CPU one core is measured, as busy as it is, and counted as often as there are cores: lanes do not share work.
     """
     side = 1024
     cores = computing_cores() if device == "cpu" else 1
+    threads = torch.get_num_threads()
     if device == "cpu":
         torch.set_num_threads(1)
     left = torch.randn(side, side, device=device)
+    if precision == "bf16":
+        left = left.bfloat16()
     float((left @ left)[0, 0])
     began, rounds = time.monotonic(), 0
     while time.monotonic() - began < 0.1:
         float((left @ left)[0, 0])
         rounds += 1
-    return cores * rounds * 2 * side**3 / (time.monotonic() - began)
+    spent = time.monotonic() - began
+    torch.set_num_threads(threads)
+    return cores * rounds * 2 * side**3 / spent
 
 
 def _configs(bridge: Bridge, blobs: Blobs, base: Model, cache: Path, into: Path) -> Path:
     """Only the base's JSON files, laid out: a plan does not fetch weights."""
-    wanted = set(registry.family_facts(base.family).config_files)
+    wanted = set(registry.family_facts(base.family).config_files) | {"model_index.json"}
+    wanted |= {file.path for file in base.files if file.path.endswith("/config.json")}
     files = [file for file in base.files if file.path in wanted]
     return bridge.call(Cache(cache).lay_out(blobs, base.project, files, into))
+
+
+def _remedy(way: Remedy) -> Mapping[str, Any]:
+    return {"changes": dict(way.changes), "total_bytes": way.total, "fits": way.fits, "message": way.message}
 
 
 def _faults(error: MarsamError) -> list[dict[str, str]]:

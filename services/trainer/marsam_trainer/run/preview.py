@@ -17,6 +17,9 @@ from marsam.telemetry.logs import Log
 
 STEPS = 15
 GUIDANCE = 3.0
+BATCH = 4
+"""Pictures that a lane draws at once."""
+
 _log = Log(__name__)
 
 
@@ -55,7 +58,7 @@ def draw(
         def some(rows: slice) -> list[bytes]:
             places = range(len(wanted))[rows]
             texts_of = texts and texts.rows([*places, *(len(wanted) + place for place in places)])
-            pixels = sample(family, parts, wanted[rows], batch=4, texts=texts_of, cancelled=late)
+            pixels = sample(family, parts, wanted[rows], batch=BATCH, texts=texts_of, cancelled=late)
             return [png(one) for one in pixels]
 
         with at_rest(parts):

@@ -1,22 +1,16 @@
 """Gradient checkpointing (arXiv 1604.06174): a block's insides are forgotten on the way out, and computed again on the
 way back."""
 
-from collections.abc import Callable
 from typing import Any
 
 from torch.utils.checkpoint import checkpoint
 
 from marsam.core.errors import Unsupported
 
-Recompute = Callable[..., Any]
 
-
-def checkpoint_blocks(denoiser: Any, *, with_: Recompute | None = None) -> None:
+def checkpoint_blocks(denoiser: Any) -> None:
     """Let every block of a denoiser, or of a text encoder, be computed again on the way back. Raises `Unsupported` when
-    its class cannot.
-
-    `with_` stands for the function that calls a block of a denoiser; it is given the block and its arguments.
-    """
+    its class cannot."""
     if getattr(denoiser, "supports_gradient_checkpointing", False):  # a class of transformers
         denoiser.activation_checkpointing_enable({"use_reentrant": False})
         return
@@ -27,7 +21,7 @@ def checkpoint_blocks(denoiser: Any, *, with_: Recompute | None = None) -> None:
             field="gradient_checkpointing",
             remedy="leave gradient_checkpointing out",
         )
-    denoiser.enable_gradient_checkpointing(with_ or again)
+    denoiser.enable_gradient_checkpointing(again)
 
 
 def again(block: Any, *arguments: Any) -> Any:

@@ -71,6 +71,7 @@ class Reporter:
         self._smooth: float | None = None
         self._counted = time.monotonic()
         self._own_steps = 0
+        self._expected = 0
         self._own_seconds = 0.0
         self._image_rate = meter.rate(metrics.TRAINING_IMAGES_PER_SECOND, family=family, method=method)
         self._step_rate = meter.rate(metrics.TRAINING_STEPS_PER_SECOND, family=family, method=method)
@@ -144,6 +145,11 @@ class Reporter:
                 of=self._steps,
             )
 
+    def expect(self, peak: int) -> None:
+        """Say how many bytes the run is expected to need; what it takes is compared with that from here on."""
+        self._meter.set(metrics.RUN_MEMORY_ESTIMATED, peak)
+        self._expected = peak
+
     def event(self, kind: str, **fields: Any) -> None:
         """Tell one thing, once."""
         with self._lock:
@@ -187,6 +193,8 @@ class Reporter:
     def _collect(self) -> list[dict[str, Any]]:
         """All that was said since, and how far the run is."""
         memory = device_memory(self._device)
+        if self._expected:
+            self._meter.set(metrics.RUN_MEMORY_RATIO, memory.peak / self._expected)
         with self._lock:
             self._spend()
             self._progress.update(

@@ -25,7 +25,9 @@ from marsam_trainer.run import checkpoint, cutting, probe, publish, randomness
 from marsam_trainer.run.data import Encoder, Sample, held_out_of, regularisation_of, samples_of
 from marsam_trainer.run.drawing import Drawing
 from marsam_trainer.run.encoded import EncodedCache
+from marsam_trainer.run.estimate import estimate
 from marsam_trainer.run.feed import Feed, TrainingSet
+from marsam_trainer.run.footprint import SAMPLES
 from marsam_trainer.run.loop import Loop, Plan
 from marsam_trainer.run.mixture import Mixture
 from marsam_trainer.run.recompute import checkpoint_blocks
@@ -33,8 +35,6 @@ from marsam_trainer.run.reporter import device_memory
 from marsam_trainer.run.stepping import resume, take_steps
 from marsam_trainer.run.validation import MOST, HeldOut
 from marsam_trainer.run.work import Work
-
-SAMPLES = 4
 
 
 def train(work: Work) -> Model:
@@ -83,6 +83,7 @@ def _train(work: Work, scratch: Path, lanes: Lanes, found: tuple[Checkpoint, Pat
         # Again, because a run may be recorded where nobody could ask in time.
         for remark in probe.check(source, facts, (work.version, work.regularisation), spec.languages):
             work.reporter.event("log", level="warning", message=remark)
+    planned = estimate(work, source, facts, lanes=lanes.count)
     encoder = Encoder(
         family=family,
         base=base,
@@ -129,6 +130,7 @@ def _train(work: Work, scratch: Path, lanes: Lanes, found: tuple[Checkpoint, Pat
     loop = _loop(work, family, parts, trained, feed, lanes, dropout=dropout)
     if found is not None:
         resume(work, loop, *found)
+    first = loop.position.step
     drawing = Drawing(
         family=family,
         parts=parts,
@@ -160,7 +162,8 @@ def _train(work: Work, scratch: Path, lanes: Lanes, found: tuple[Checkpoint, Pat
         losses=loop.position.losses,
         validation=loop.position.validation,
         metrics=_metrics(work, loop, share=share, seconds=seconds, began=began, artifact=artifact, paths=paths)
-        | cutting.numbers(work, learnt, sizes),
+        | cutting.numbers(work, learnt, sizes)
+        | planned.beside(work, seconds=seconds, steps=loop.position.step - first),
         quantisation=quantisation.label() if quantisation else "",
         libraries=publish.libraries(),
     )

@@ -40,6 +40,8 @@ class Work:
     meter: Meter
     reporter: Reporter
     stopping: Callable[[], bool]
+    memory_limit: float = 1.05
+    """Share of its device's memory that a run may be expected to need; above it the run does not start."""
 
     @property
     def place(self) -> checkpoint.Place:

@@ -18,9 +18,20 @@ class Precision(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PRECISION_UNSPECIFIED: _ClassVar[Precision]
     PRECISION_FP32: _ClassVar[Precision]
     PRECISION_BF16: _ClassVar[Precision]
+
+class PlanFit(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PLAN_FIT_UNSPECIFIED: _ClassVar[PlanFit]
+    PLAN_FIT_GOOD: _ClassVar[PlanFit]
+    PLAN_FIT_TIGHT: _ClassVar[PlanFit]
+    PLAN_FIT_SHORT: _ClassVar[PlanFit]
 PRECISION_UNSPECIFIED: Precision
 PRECISION_FP32: Precision
 PRECISION_BF16: Precision
+PLAN_FIT_UNSPECIFIED: PlanFit
+PLAN_FIT_GOOD: PlanFit
+PLAN_FIT_TIGHT: PlanFit
+PLAN_FIT_SHORT: PlanFit
 
 class PreviewSpec(_message.Message):
     __slots__ = ("prompts", "every")
@@ -173,8 +184,34 @@ class MemoryTerm(_message.Message):
     bytes: int
     def __init__(self, term: _Optional[str] = ..., bytes: _Optional[int] = ...) -> None: ...
 
+class PlanStage(_message.Message):
+    __slots__ = ("name", "memory", "total_bytes", "host_bytes", "seconds")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    HOST_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    memory: _containers.RepeatedCompositeFieldContainer[MemoryTerm]
+    total_bytes: int
+    host_bytes: int
+    seconds: float
+    def __init__(self, name: _Optional[str] = ..., memory: _Optional[_Iterable[_Union[MemoryTerm, _Mapping]]] = ..., total_bytes: _Optional[int] = ..., host_bytes: _Optional[int] = ..., seconds: _Optional[float] = ...) -> None: ...
+
+class PlanRemedy(_message.Message):
+    __slots__ = ("changes", "total_bytes", "fits", "message")
+    CHANGES_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    FITS_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    changes: _struct_pb2.Struct
+    total_bytes: int
+    fits: bool
+    message: str
+    def __init__(self, changes: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., total_bytes: _Optional[int] = ..., fits: _Optional[bool] = ..., message: _Optional[str] = ...) -> None: ...
+
 class Plan(_message.Message):
-    __slots__ = ("memory", "total_bytes", "available_bytes", "trainable_parameters", "quantised_share", "seconds", "fits")
+    __slots__ = ("memory", "total_bytes", "available_bytes", "trainable_parameters", "quantised_share", "seconds", "fits", "stages", "peak_stage", "largest_term", "remedies", "fit", "past_runs", "memory_correction", "time_correction")
     MEMORY_FIELD_NUMBER: _ClassVar[int]
     TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
     AVAILABLE_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -182,6 +219,14 @@ class Plan(_message.Message):
     QUANTISED_SHARE_FIELD_NUMBER: _ClassVar[int]
     SECONDS_FIELD_NUMBER: _ClassVar[int]
     FITS_FIELD_NUMBER: _ClassVar[int]
+    STAGES_FIELD_NUMBER: _ClassVar[int]
+    PEAK_STAGE_FIELD_NUMBER: _ClassVar[int]
+    LARGEST_TERM_FIELD_NUMBER: _ClassVar[int]
+    REMEDIES_FIELD_NUMBER: _ClassVar[int]
+    FIT_FIELD_NUMBER: _ClassVar[int]
+    PAST_RUNS_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_CORRECTION_FIELD_NUMBER: _ClassVar[int]
+    TIME_CORRECTION_FIELD_NUMBER: _ClassVar[int]
     memory: _containers.RepeatedCompositeFieldContainer[MemoryTerm]
     total_bytes: int
     available_bytes: int
@@ -189,7 +234,15 @@ class Plan(_message.Message):
     quantised_share: float
     seconds: float
     fits: bool
-    def __init__(self, memory: _Optional[_Iterable[_Union[MemoryTerm, _Mapping]]] = ..., total_bytes: _Optional[int] = ..., available_bytes: _Optional[int] = ..., trainable_parameters: _Optional[int] = ..., quantised_share: _Optional[float] = ..., seconds: _Optional[float] = ..., fits: _Optional[bool] = ...) -> None: ...
+    stages: _containers.RepeatedCompositeFieldContainer[PlanStage]
+    peak_stage: str
+    largest_term: str
+    remedies: _containers.RepeatedCompositeFieldContainer[PlanRemedy]
+    fit: PlanFit
+    past_runs: int
+    memory_correction: float
+    time_correction: float
+    def __init__(self, memory: _Optional[_Iterable[_Union[MemoryTerm, _Mapping]]] = ..., total_bytes: _Optional[int] = ..., available_bytes: _Optional[int] = ..., trainable_parameters: _Optional[int] = ..., quantised_share: _Optional[float] = ..., seconds: _Optional[float] = ..., fits: _Optional[bool] = ..., stages: _Optional[_Iterable[_Union[PlanStage, _Mapping]]] = ..., peak_stage: _Optional[str] = ..., largest_term: _Optional[str] = ..., remedies: _Optional[_Iterable[_Union[PlanRemedy, _Mapping]]] = ..., fit: _Optional[_Union[PlanFit, str]] = ..., past_runs: _Optional[int] = ..., memory_correction: _Optional[float] = ..., time_correction: _Optional[float] = ...) -> None: ...
 
 class Fault(_message.Message):
     __slots__ = ("field", "reason", "message", "remedy")

@@ -1,0 +1,65 @@
+"""A run's own plan: made before it loads anything, compared with what it took in the end."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from marsam.core.errors import Invalid
+from marsam.diffusion.spec import BaseFacts
+from marsam.telemetry.logs import Log
+from marsam_trainer.run.plan import CONTEXT, expected
+from marsam_trainer.run.reporter import device_memory
+from marsam_trainer.run.work import Work
+
+_GIB = 1 << 30
+_log = Log(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """Bytes of the largest stage and seconds of a step, as they were expected; None where nobody could tell."""
+
+    peak: int | None = None
+    step_seconds: float = 0.0
+
+    def beside(self, work: Work, *, seconds: float, steps: int) -> dict[str, float]:
+        """Both figures beside what was measured: `steps` steps took `seconds`."""
+        taken = {"step_seconds": seconds / steps} if steps else {}
+        if self.peak is None:
+            return taken
+        measured = device_memory(work.device).peak + (0 if work.device == "cpu" else CONTEXT)
+        return taken | {
+            "estimated_peak_bytes": float(self.peak),
+            "measured_peak_bytes": float(measured),
+            "estimated_step_seconds": self.step_seconds,
+        }
+
+
+def estimate(work: Work, source: Path, facts: BaseFacts, *, lanes: int) -> Estimate:
+    """What the run will need, told to whoever watches it.
+
+    Raises Invalid (MEMORY_SHORT) when that is more than its machine has by the share `work.memory_limit`. That nobody
+    can tell stops no run.
+    """
+    try:
+        found = expected(work.spec, source, facts, (work.version, work.regularisation), device=work.device, lanes=lanes)
+    except Exception as error:
+        _log.warning("run.not_planned", message=str(error))
+        return Estimate()
+    needs, has = int(found["total_bytes"]), int(found["available_bytes"])
+    largest = max(found["memory"], key=lambda term: int(term["bytes"]))
+    words = (
+        f"needs about {needs / _GIB:.2f} of {has / _GIB:.2f} GiB, most of it in the stage '{found['peak_stage']}', "
+        f"where {largest['term']} take {largest['bytes'] / _GIB:.2f}"
+    )
+    if needs > work.memory_limit * has:
+        raise Invalid(
+            f"the run {words}",
+            reason="MEMORY_SHORT",
+            field="batch_size",
+            remedy="ask for its plan, which says what to change, in order",
+        )
+    work.reporter.event("log", level="info", message=words)
+    work.reporter.expect(needs)
+    train: dict[str, Any] = next(stage for stage in found["stages"] if stage["name"] == "train")
+    return Estimate(peak=needs, step_seconds=train["seconds"] / work.spec.steps)

@@ -1,0 +1,354 @@
+"""The memory and the arithmetic of a run, stage by stage, from the shapes of a base's parts on torch's meta device.
+
+Nothing is allocated. What stands (weights, gradients, the optimiser's moments) is counted by formula, exactly; what
+comes and goes is traced (`tracing`). A stage holds what it holds while the others do not, so a run needs the largest of
+them and not their sum. A device's own terms end up in `terms`; what a GPU's run keeps in the host's memory beside it,
+in `host`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import BatchEncoding
+
+from marsam.catalog.runs import RunSpec
+from marsam.diffusion import tuned
+from marsam.diffusion.sampling import for_base
+from marsam.diffusion.spec import (
+    BaseFacts,
+    Components,
+    Conditioning,
+    Family,
+    FamilyFacts,
+    Method,
+    Part,
+    Precision,
+    Quantisation,
+    kept,
+)
+from marsam.diffusion.weights.net import DTYPES
+from marsam_trainer.run.data import CAPTIONS, PICTURES
+from marsam_trainer.run.optimisers import state_bytes
+from marsam_trainer.run.preview import BATCH, pictures
+from marsam_trainer.run.recompute import checkpoint_blocks
+from marsam_trainer.run.tracing import Traced, trace
+
+SAMPLES = 4
+"""Pictures that a run is shown by when it asks for no previews."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One stage of a run: bytes by term, bytes in the host's memory beside a GPU's, arithmetic operations."""
+
+    name: str
+    terms: Mapping[str, int]
+    flops: float = 0.0
+    host: int = 0
+
+    @property
+    def total(self) -> int:
+        """Bytes at its largest moment."""
+        return sum(self.terms.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Amount:
+    """How much a run has to go through: pictures, different captions, and how many it does side by side (`lanes`)."""
+
+    pictures: int
+    captions: int
+    lanes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Footprint:
+    """A run's stages in their order; parameters that train; the share of the denoiser's that is quantised."""
+
+    stages: tuple[Stage, ...]
+    trainable: int
+    share: float
+
+    @property
+    def peak(self) -> Stage:
+        """The stage that needs most."""
+        return max(self.stages, key=lambda stage: stage.total)
+
+    def beside(self, term: str, size: int) -> "Footprint":
+        """The same with `size` more bytes in every stage."""
+        stages = tuple(replace(stage, terms={**stage.terms, term: size}) for stage in self.stages)
+        return replace(self, stages=stages)
+
+
+def footprint(
+    family: Family,
+    method: Method,
+    params: Mapping[str, Any],
+    source: Path,
+    facts: BaseFacts,
+    spec: RunSpec,
+    amount: Amount,
+    *,
+    device: str,
+) -> Footprint:
+    """What a run of `spec` takes on `device` ("cpu" or "cuda:N"). `source` need hold no more than the base's JSON
+    files.
+
+    Raises Unsupported when the denoiser cannot do what the spec asks for.
+    """
+    parts = _Parts(family, method, params, source, facts, spec, amount)
+    data = _encoded(facts, spec, amount)
+    on_cpu = device == "cpu"
+    beside = {"encoded data": data} if on_cpu else {}
+    host = 0 if on_cpu else data
+    held = parts.standing()
+    coder = {"image coder": parts.coder_bytes}
+    # Once it has drawn, a run keeps the decoder for the next preview.
+    drawn = coder if spec.preview else {}
+    train, flops = parts.train()
+    preview, drawing = parts.preview()
+    saved = held["trainable weights"] + held["moving average"] + held["optimiser"]
+    stages = (
+        *parts.encoding(beside),
+        Stage(name="train", terms={**held, **train, **drawn, **beside}, flops=flops * spec.steps, host=host),
+        Stage(name="preview", terms={**held, **coder, "activations": preview, **beside}, flops=drawing, host=host),
+        Stage(name="save", terms={**held, **drawn, **beside}, host=host and host + saved),
+    )
+    return Footprint(stages=stages, trainable=sum(parts.sizes), share=sum(parts.quantised) / parts.every)
+
+
+class _Parts:
+    """A base's parts on the meta device, the method attached."""
+
+    def __init__(
+        self,
+        family: Family,
+        method: Method,
+        params: Mapping[str, Any],
+        source: Path,
+        facts: BaseFacts,
+        spec: RunSpec,
+        amount: Amount,
+    ) -> None:
+        self.family, self.facts, self.spec, self.amount = family, facts, spec, amount
+        self.dtype = DTYPES[Precision(spec.precision)]
+        self.width = self.dtype.itemsize
+        self.denoiser: Any = family.empty_denoiser(source)
+        self.every = sum(value.numel() for value in self.denoiser.parameters())
+        self.quantisation = method.quantisation(params)
+        self.quantised = linear_sizes(self.denoiser, family.facts) if self.quantisation else []
+        self.encoders = {name: _cast(part, self.dtype).eval() for name, part in family.empty_encoders(source).items()}
+        self.encoder_bytes = sum(still_bytes(_tensors(part), self.width) for part in self.encoders.values())
+        self.coder: Any = _cast(family.empty_image_coder(source), torch.float32).eval()
+        self.coder_bytes = still_bytes(_tensors(self.coder), 4)
+        words = {name: _Words(facts.text_length) for name in family.facts.tokenizers()}
+        self.components = Components(
+            source=source,
+            facts=facts,
+            device="meta",
+            precision=Precision(spec.precision),
+            denoiser=self.denoiser,
+            text={**words, **self.encoders},
+            image_coder=self.coder,
+        )
+        # Encoders that train are there from the first step on; others are gone by then.
+        self.reads = Part.TEXT in tuned.parts_of(params)
+        self.modules = tuned.modules(self.components, family.facts, method.facts, params)
+        trained = method.attach(self.modules, family.facts, params, seed=spec.seed)
+        self.sizes = [value.numel() for value in trained.values()]
+        self.networks = [self.denoiser, *(self.encoders.values() if self.reads else ())]
+        # Buffers too: a table of positions can be hundreds of megabytes.
+        still = [value for part in self.networks for value in _tensors(part) if not value.requires_grad]
+        self.frozen = still_bytes(still, self.width) - self.width * sum(self.quantised)
+        for module in self.modules.values():
+            _cast(module, self.dtype)
+        self.trained = [value for part in self.networks for value in part.parameters() if value.requires_grad]
+
+    def standing(self) -> dict[str, int]:
+        """What is there from the first step to the last."""
+        count = sum(self.sizes)
+        packed = sum(nf4_bytes(size, self.quantisation) for size in self.quantised if self.quantisation)
+        return {
+            "base weights": self.frozen + packed,
+            "trainable weights": 4 * count,
+            "moving average": 4 * count if self.spec.ema_decay else 0,
+            "optimiser": state_bytes(self.spec.optimiser, self.sizes),
+        }
+
+    def train(self) -> tuple[dict[str, int], float]:
+        """What comes and goes in a step, at its largest moment, and the operations of a step.
+
+        Every lane has its rows, and gradients of its own until they are added. That moment is either on the way back,
+        when activations are still there and gradients not yet all, or its end, when there are gradients alone.
+        """
+        spec, count = self.spec, sum(self.sizes)
+        share = -(-spec.batch_size // spec.processes)
+        lanes, rows = _shared(share, self.amount.lanes, share)
+        for module in self.modules.values():
+            module.train()
+        if spec.gradient_checkpointing:
+            for module in self.modules.values():
+                checkpoint_blocks(module)
+        found = trace(lambda: self._gradients(rows), there=self._standing())
+        # Gradients arrive in fp32, whatever the arithmetic is in.
+        early, late = (lanes * size * 4 // self.width for size in (found.results, found.returned))
+        # Those of the parts of a step that came before.
+        summed = 4 * count if spec.accumulate > 1 else 0
+        cast = lanes * self.width * count if self.width < 4 else 0
+        activations = lanes * (found.peak - found.results + self._unpacked()) + cast
+        flops = found.flops * lanes * spec.accumulate
+        if activations + early > late:
+            return {"gradients": early + summed, "activations": activations}, flops
+        return {"gradients": late + summed, "activations": 0}, flops
+
+    def preview(self) -> tuple[int, float]:
+        """Bytes that come and go while pictures are drawn and decoded, and the operations of all of the run's."""
+        spec, facts, side = self.spec, self.facts, self.spec.resolution
+        prompts = spec.preview.prompts if spec.preview else ("",) * SAMPLES
+        one = for_base(pictures(prompts[:1], facts, side=side, seed=spec.seed)[0], facts)
+        lanes, rows = _shared(len(prompts), self.amount.lanes, BATCH)
+        for network in self.networks:
+            network.eval()
+        step = trace(lambda: self._prediction(rows * (2 if one.guided else 1)), there=self._standing())
+        latents = torch.empty((rows, *facts.latent_shape(side, side)), device="meta")
+        decoded = trace(lambda: self.family.decode(self.components, latents), there=_tensors(self.coder))
+        times = 1 + (spec.steps // spec.preview.every if spec.preview else 0)
+        flops = times * len(prompts) / rows * (one.steps * step.flops + decoded.flops)
+        return lanes * max(step.peak + self._unpacked(), decoded.peak), flops
+
+    def encoding(self, beside: Mapping[str, int]) -> list[Stage]:
+        """Pictures, then captions while the image coder is still there; those only where encoders do not train."""
+        found, held = self.pictures(), {"image coder": self.coder_bytes}
+        stages = [Stage(name="encode pictures", terms={**held, "activations": found.peak, **beside}, flops=found.flops)]
+        if not self.reads:
+            found, held = self.captions(), {**held, "text encoders": self.encoder_bytes}
+            terms = {**held, "activations": found.peak, **beside}
+            stages.append(Stage(name="encode captions", terms=terms, flops=found.flops))
+        return stages
+
+    def pictures(self) -> Traced:
+        """Encoding every picture."""
+        side = self.spec.resolution
+        lanes, rows = _shared(self.amount.pictures, self.amount.lanes, PICTURES)
+        pixels = torch.empty((rows, 3, side, side), device="meta")
+        found = trace(lambda: self.family.encode_image(self.components, pixels), there=_tensors(self.coder))
+        given = rows * 3 * side * side * 4
+        return _times(found, lanes=lanes, share=self.amount.pictures / rows, beside=given)
+
+    def captions(self) -> Traced:
+        """Encoding every caption, as long as the base reads them."""
+        lanes, rows = _shared(self.amount.captions, self.amount.lanes, CAPTIONS)
+        there = [value for part in self.encoders.values() for value in _tensors(part)]
+
+        def read() -> Any:
+            with torch.no_grad():
+                return self.family.encode_text(self.components, [""] * rows).tensors
+
+        found = trace(read, there=there)
+        return _times(found, lanes=lanes, share=self.amount.captions / rows, beside=0)
+
+    def _prediction(self, rows: int) -> Any:
+        with torch.no_grad():
+            return self._predict(rows)[0]
+
+    def _gradients(self, rows: int) -> Any:
+        predicted, noisy = self._predict(rows)
+        clean = torch.empty_like(noisy, dtype=torch.float32)
+        noise = torch.empty_like(clean)
+        loss = (predicted.float() - (noise - clean)).square().mean()
+        return torch.autograd.grad(loss, self.trained)
+
+    def _predict(self, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+        side, facts = self.spec.resolution, self.facts
+        noisy = torch.empty((rows, *facts.latent_shape(side, side)), device="meta", dtype=self.dtype)
+        cond = Conditioning(
+            {
+                name: torch.empty((rows, *shape), device="meta", dtype=self.dtype)
+                for name, shape in facts.conditioning.items()
+            }
+        )
+        if self.reads:
+            cond = cond.plus(**self.family.encode_text(self.components, [""] * rows).tensors)
+        t = torch.ones(rows, device="meta", dtype=torch.float64)
+        return self.family.predict(self.denoiser, noisy, t, cond, train_steps=facts.train_steps), noisy
+
+    def _standing(self) -> list[torch.Tensor]:
+        return [value for part in self.networks for value in _tensors(part)]
+
+    def _unpacked(self) -> int:
+        """A layer in 4 bits is put back to full width for its product, one at a time."""
+        return max(self.quantised, default=0) * self.width
+
+
+def linear_sizes(denoiser: Any, facts: FamilyFacts) -> list[int]:
+    """Sizes of the weights that would be held in 4 bits."""
+    return [
+        layer.weight.numel()
+        for name, layer in denoiser.named_modules()
+        if type(layer) is torch.nn.Linear and not kept(name, facts.keep)
+    ]
+
+
+def nf4_bytes(size: int, quantisation: Quantisation) -> int:
+    """Exact bytes of `size` weights in NF4: half a byte each, a scale per block of 64, and the code book of 16 floats.
+
+    With double quantisation a scale is one byte, and 256 of them share an fp32 scale; plus their code book and offset.
+    """
+    blocks = -(-size // 64)
+    packed = -(-size // 2) + 16 * 4
+    return packed + (blocks + -(-blocks // 256) * 4 + 256 * 4 + 4 if quantisation.double else blocks * 4)
+
+
+def still_bytes(tensors: Any, width: int) -> int:
+    """Bytes of weights once loaded: numbers with a fraction in `width` bytes each, others as they are."""
+    return sum(
+        value.numel() * (width if value.is_floating_point() and value.dtype.itemsize <= 4 else value.dtype.itemsize)
+        for value in tensors
+    )
+
+
+def _cast(part: Any, dtype: torch.dtype) -> Any:
+    """The same module in another precision. Torch's own `to`, because diffusers' warns of what does not matter here."""
+    return torch.nn.Module.to(part, dtype)
+
+
+def _tensors(part: Any) -> list[torch.Tensor]:
+    return [*part.parameters(), *part.buffers()]
+
+
+def _encoded(facts: BaseFacts, spec: RunSpec, amount: Amount) -> int:
+    """Latents, and what captions were encoded to, the empty one too, at full length."""
+    latent = 4 * prod(facts.latent_shape(spec.resolution, spec.resolution))
+    width = DTYPES[Precision(spec.precision)].itemsize
+    caption = width * sum(prod(shape) for shape in facts.conditioning.values())
+    return amount.pictures * latent + (amount.captions + 1) * caption
+
+
+class _Words:
+    """Stands for a tokenizer: every text is as long as is allowed, on the meta device."""
+
+    def __init__(self, length: int) -> None:
+        self.model_max_length = length
+
+    def __call__(self, texts: Any, *, max_length: int = 0, **_: Any) -> Any:
+        if isinstance(texts, str):
+            return BatchEncoding({"input_ids": [0] * len(texts.split())})
+        ids = torch.zeros((len(texts), max_length or self.model_max_length), dtype=torch.long, device="meta")
+        return BatchEncoding({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+
+
+def _shared(count: int, lanes: int, most: int) -> tuple[int, int]:
+    """(lanes at work, rows of each at once) of `count` things, at most `most` at once."""
+    used = max(1, min(lanes, count))
+    return used, max(1, min(most, -(-count // used)))
+
+
+def _times(found: Traced, *, lanes: int, share: float, beside: int) -> Traced:
+    """All lanes, each with `beside` bytes of input; operations as often as the whole has such shares."""
+    return Traced(
+        peak=lanes * (found.peak + beside), results=0, returned=found.returned, flops=found.flops * max(1.0, share)
+    )
