@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from marsam.store.open import open_store
-from tests.fakes.kubernetes.cluster import NAMESPACE, FakeCluster
+from tests.fakes.kubernetes.cluster import NAMESPACE, SERVICE, FakeCluster
 from tests.fakes.kubernetes.store import Object
 from tests.integration.trainer.harness import PROGRAM, Service, place_base, place_version
 
@@ -38,6 +38,7 @@ class JobService(Service):
             "namespace": NAMESPACE,
             "image": "marsam/run:test",
             "command": ["python3", str(PROGRAM)],
+            "service": SERVICE,
             "cache": str(folder / "run-cache"),
             "default": "cpu",
             "profiles": PROFILES,

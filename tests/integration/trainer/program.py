@@ -1,10 +1,12 @@
 """A small run program for tests of the trainer: real process, real store, no torch; the run's labels say what it does.
 
 It honours the contract of `marsam_trainer.run`: arguments, exit codes, heartbeat, events, checkpoints, model, result.
+Of several ranks the first does all that; the others are there, and leave a file with their process number in the cache.
 """
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -19,12 +21,13 @@ from marsam.catalog.models import Lineage, Model
 from marsam.catalog.repository import load_model, save_model
 from marsam.catalog.runs import RunSpec
 from marsam.core.clock import SystemClock, format_time
-from marsam.core.errors import Exists, Precondition
-from marsam.core.names import format_name, parse
+from marsam.core.errors import Exists, Missing, Precondition
+from marsam.core.names import ResourceName, format_name, parse
 from marsam.core.records import canonical, dump, load
 from marsam.jobs.progress import append_events, heartbeat
 from marsam.jobs.store import JobStore
 from marsam.store import keys
+from marsam.store.blobs import Blobs
 from marsam.store.content import put_blob
 from marsam.store.open import open_store
 
@@ -98,6 +101,9 @@ async def train(store_url: str, run: str, attempt: int, cache: Path) -> int:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
     else:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if rank := int(os.environ.get("RANK", "0")):
+        return await second(blobs, name, attempt, rank_file(cache, name.id, attempt, rank), stopping)
+    others = [rank_file(cache, name.id, attempt, rank) for rank in range(1, spec.processes)]
     if int(does.get("fail-until", 0)) >= attempt:
         if "failure" in does:
             failure = {"exit_code": 70, "reason": "X", "message": does["failure"], "field": None, "remedy": "try less"}
@@ -135,12 +141,16 @@ async def train(store_url: str, run: str, attempt: int, cache: Path) -> int:
             if stopping.is_set():
                 await checkpoint(jobs, name.id, attempt, step)
                 return 75
+            if lost(others):
+                return 76
             await asyncio.sleep(0.01)
         # Told to hold, it goes on when the test says so, however fast or slow either of them is.
         while step >= int(does.get("hold", 1 << 30)) and not told_to_go(cache, name.id):
             if stopping.is_set():
                 await checkpoint(jobs, name.id, attempt, step)
                 return 75
+            if lost(others):
+                return 76
             await asyncio.sleep(0.01)
     del eaten
     if "no-result" in does:
@@ -149,6 +159,34 @@ async def train(store_url: str, run: str, attempt: int, cache: Path) -> int:
     result = {"model": model.name, "metrics": {"loss": 1 / spec.steps}}
     await blobs.put(keys.attempt_file(name.project, "runs", name.id, attempt, "result.json"), canonical(result))
     return 0
+
+
+async def second(blobs: Blobs, name: ResourceName, attempt: int, mine: Path, stopping: asyncio.Event) -> int:
+    """Be there until the first rank has done the work, or somebody says to stop."""
+    mine.write_text(str(os.getpid()))
+    result = keys.attempt_file(name.project, "runs", name.id, attempt, "result.json")
+    while not stopping.is_set():
+        with contextlib.suppress(Missing):
+            await blobs.stat(result)
+            return 0
+        await asyncio.sleep(0.05)
+    return 75
+
+
+def rank_file(cache: Path, run_id: str, attempt: int, rank: int) -> Path:
+    return cache / f"rank-{run_id}-{attempt}-{rank}"
+
+
+def lost(others: list[Path]) -> bool:
+    """Whether one that was there is gone; on its way it is not yet."""
+    return any(file.exists() and not alive(file.read_text()) for file in others)
+
+
+def alive(pid: str) -> bool:
+    try:
+        return not pid or Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def told_to_go(cache: Path, run_id: str) -> bool:
