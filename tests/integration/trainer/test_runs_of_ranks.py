@@ -1,4 +1,4 @@
-"""Runs of two processes, here and on two nodes of a cluster: carried on, adopted, stopped, and who failed is recorded."""
+"""Runs of two processes, here and on two nodes: carried on, adopted, stopped; the one that failed is named."""
 
 import asyncio
 import os
