@@ -80,6 +80,7 @@ class Admission:
         if order.optimiser and order.optimiser not in _OPTIMISERS:
             faults.append(_choice("optimiser", order.optimiser, _OPTIMISERS))
         faults += spread.faults(order)
+        faults += pictures.faults(order, version)
         if order.profile and order.profile not in self._profiles:
             faults.append(_unknown_profile(order.profile, self._profiles))
         else:
@@ -216,6 +217,8 @@ def _complete(
         processes=order.processes or 1,
         sharding=spread.sharding(order),
         aspect_buckets=bool(order.aspect_buckets),
+        masked_loss=bool(order.masked_loss),
+        masked_loss_floor=RunSpec.masked_loss_floor if order.masked_loss_floor is None else order.masked_loss_floor,
     )
 
 

@@ -85,6 +85,8 @@ def order_of(spec: trainer_pb2.RunSpec) -> Order:
         regularisation_share=given("regularisation_share"),
         regularisation_weight=given("regularisation_weight"),
         aspect_buckets=given("aspect_buckets"),
+        masked_loss=given("masked_loss"),
+        masked_loss_floor=given("masked_loss_floor"),
     )
 
 
@@ -147,6 +149,8 @@ def spec_message(spec: RunSpec) -> trainer_pb2.RunSpec:
         regularisation=spec.regularisation,
         regularisation_digest=spec.regularisation_digest,
         aspect_buckets=spec.aspect_buckets,
+        masked_loss=spec.masked_loss,
+        masked_loss_floor=spec.masked_loss_floor if spec.masked_loss else None,
     )
     if spec.regularisation:
         message.regularisation_share = spec.regularisation_share

@@ -17,6 +17,8 @@ _LATER = frozenset(
         "accumulate",
         "gradient_checkpointing",
         "aspect_buckets",
+        "masked_loss",
+        "masked_loss_floor",
         "processes",
         "sharding",
         *("regularisation", "regularisation_digest", "regularisation_share", "regularisation_weight"),
@@ -63,6 +65,8 @@ class Order:
     regularisation_share: float | None = None
     regularisation_weight: float | None = None
     aspect_buckets: bool | None = None
+    masked_loss: bool | None = None
+    masked_loss_floor: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,11 +82,13 @@ class Fault:
 def content_of(order: Order) -> bytes:
     """What is asked, as a request id is compared by; b"" for numbers that no run was ever made of.
 
-    What came to orders later is left out where it is not said, so that an order from before is the same.
+    What came to orders later is left out where it is not said, so that an order from before is the same. A floor of
+    zero is said.
     """
     plain = to_plain(order)
     try:
-        return canonical({name: value for name, value in plain.items() if value or name not in _LATER})
+        said = {name for name, value in plain.items() if value or isinstance(value, float)}
+        return canonical({name: value for name, value in plain.items() if name in said or name not in _LATER})
     except Invalid:  # NaN and infinities
         return b""
 
@@ -134,6 +140,7 @@ def range_faults(order: Order) -> list[Fault]:
         ("ema_decay", order.ema_decay, "at least 0 (off) and below 1", lambda v: 0 <= v < 1),
         ("warmup_steps", order.warmup_steps, "0 or more", lambda v: v >= 0),
         ("accumulate", order.accumulate, "between 1 and 4096", lambda v: 1 <= v <= 4096),
+        ("masked_loss_floor", order.masked_loss_floor, "at least 0 and below 1", lambda v: 0 <= v < 1),
         ("processes", order.processes, "between 1 and 1024", lambda v: 1 <= v <= 1024),
         ("regularisation_share", order.regularisation_share, "above 0 and below 1", lambda v: 0 < v < 1),
         ("regularisation_weight", order.regularisation_weight, "above 0 and at most 100", lambda v: 0 < v <= 100),

@@ -1,4 +1,4 @@
-"""How the pictures of an order would be cut, said before anything is trained."""
+"""How the pictures of an order would be cut, and which of them are masked: said before anything is trained."""
 
 from marsam.catalog.datasets import DatasetVersion
 from marsam.diffusion import buckets
@@ -8,6 +8,25 @@ from marsam_trainer.orders import Fault, Order
 
 _NAMED = 20
 """Pictures that a warning names, the worst first; the run's log names more."""
+
+
+def faults(order: Order, version: DatasetVersion | None) -> list[Fault]:
+    """Masks that are asked for and not there, and a floor for none."""
+    if not order.masked_loss:
+        if order.masked_loss_floor is None:
+            return []
+        message = "a floor is given for what masks leave out, but masks are not asked for"
+        return [Fault(field="masked_loss_floor", reason="UNMASKED", message=message, remedy="set masked_loss")]
+    if version is None or any(item.mask for item in version.items if item.split == "train"):
+        return []
+    return [
+        Fault(
+            field="masked_loss",
+            reason="DATASET_UNMASKED",
+            message=f"no picture in the train split of {version.name} has a mask",
+            remedy="import cat-masklabel.png beside cat.png, white where it counts, and commit another version",
+        )
+    ]
 
 
 def warnings(order: Order, family: FamilyFacts, facts: BaseFacts, version: DatasetVersion) -> tuple[Fault, ...]:
@@ -22,7 +41,18 @@ def warnings(order: Order, family: FamilyFacts, facts: BaseFacts, version: Datas
     ]
     told = [buckets.Remark("PICTURES_BY_SIZE", buckets.summary(pictures), "")] if bucketed else []
     told += buckets.remarks(pictures, smallest=family.min_side, bucketed=bucketed, most=_NAMED)
-    return tuple(
+    bare = [item.file_name for item in version.items if item.split == "train" and item.mask is None]
+    unmasked = (_unmasked(bare),) if order.masked_loss and bare else ()
+    return unmasked + tuple(
         Fault(field="aspect_buckets", reason=remark.reason, message=remark.message, remedy=remark.remedy)
         for remark in told
+    )
+
+
+def _unmasked(names: list[str]) -> Fault:
+    rest = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return Fault(
+        field="masked_loss",
+        reason="PICTURES_UNMASKED",
+        message=f"pictures without a mask count as a whole: {', '.join(names[:_NAMED])}{rest}",
     )

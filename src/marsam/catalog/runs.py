@@ -40,16 +40,18 @@ class RunSpec:
     its pictures out; each holds the whole model, or a part of it where `sharding` is "sharded". `regularisation` names
     a version of what must not be forgotten ('' for none): `regularisation_share` of the steps are taken from it, and
     their loss weighs `regularisation_weight`. With `aspect_buckets` pictures keep about their aspect, at about the area
-    of the square; without they are cut square. `accepted` says who accepted the base's licence, `allow_distilled` that
-    a base made for few steps was meant; like all in `RECORDED` they change nothing of what is trained. Those in `LATER`
-    came after the first runs were made; left at their defaults they are what runs did before.
+    of the square; without they are cut square. With `masked_loss` what a picture's mask leaves out weighs
+    `masked_loss_floor` beside what it lets count. `accepted` says who accepted the base's licence, `allow_distilled`
+    that a base made for few steps was meant; like all in `RECORDED` they change nothing of what is trained. Those in
+    `LATER` came after the first runs were made; left at their defaults they are what runs did before.
     """
 
     SCHEMA: ClassVar[str] = "marsam.run_spec/1"
     RECORDED: ClassVar[frozenset[str]] = frozenset({"accepted", "allow_distilled"})
     LATER: ClassVar[frozenset[str]] = frozenset(
         {
-            *("optimiser", "accumulate", "gradient_checkpointing", "aspect_buckets", "processes", "sharding"),
+            *("optimiser", "accumulate", "gradient_checkpointing", "processes", "sharding"),
+            *("aspect_buckets", "masked_loss", "masked_loss_floor"),
             *("regularisation", "regularisation_digest", "regularisation_share", "regularisation_weight"),
         }
     )
@@ -88,6 +90,8 @@ class RunSpec:
     regularisation_share: float = 0.0
     regularisation_weight: float = 1.0
     aspect_buckets: bool = False
+    masked_loss: bool = False
+    masked_loss_floor: float = 0.1
     accepted: Acceptance | None = None
     allow_distilled: bool = False
 
@@ -122,6 +126,7 @@ class RunSpec:
             ("warmup_steps", "≥ 0", self.warmup_steps >= 0),
             ("optimiser", f"one of {', '.join(get_args(Optimiser))}", self.optimiser in get_args(Optimiser)),
             ("accumulate", "≥ 1", self.accumulate >= 1),
+            ("masked_loss_floor", "in [0, 1)", 0 <= self.masked_loss_floor < 1),
             ("processes", "between 1 and batch_size", 1 <= self.processes <= max(1, self.batch_size)),
             ("sharding", f"one of {', '.join(get_args(Sharding))}", self.sharding in get_args(Sharding)),
             (

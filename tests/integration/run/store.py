@@ -14,7 +14,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from marsam.catalog.datasets import Caption, DatasetVersion, Item
+from marsam.catalog.datasets import Caption, DatasetVersion, Item, Mask
 from marsam.catalog.files import FileRef
 from marsam.catalog.models import Model
 from marsam.catalog.repository import load_model, save_model, save_version
@@ -177,6 +177,7 @@ class Picture:
     width: int
     height: int
     captions: tuple[Caption, ...]
+    mask: bytes | None = None
 
 
 def plain(row: int) -> Picture:
@@ -200,7 +201,14 @@ async def item(blobs: Blobs, row: int, picture: Picture) -> Item:
         phash=row,
         dhash=row,
         captions=picture.captions,
+        mask=await _mask(blobs, picture.mask) if picture.mask is not None else None,
     )
+
+
+async def _mask(blobs: Blobs, data: bytes) -> Mask:
+    stored = await put_blob(blobs, PROJECT, data)
+    image = FileRef(path="mask.png", digest=stored.digest, size=stored.size, media_type="image/png")
+    return Mask(image=image, original_digest=stored.digest)
 
 
 async def make(

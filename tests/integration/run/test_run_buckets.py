@@ -1,11 +1,13 @@
-"""Pictures of several aspects through the whole run program: cut as said, named where they lose, the same after a
-kill."""
+"""Pictures of several aspects, and masked ones, through the whole run program: cut as said, named where they lose, the
+same after a kill."""
 
 import asyncio
 import io
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from marsam_trainer.run import codes
@@ -66,3 +68,42 @@ def test_killed_and_resumed_is_bit_for_bit_the_uninterrupted_run(mixed: Shelf, c
     one, two = asyncio.run(mixed.model(calm)), asyncio.run(mixed.model(killed))
     assert asyncio.run(tensors(mixed.blobs, one)) == asyncio.run(tensors(mixed.blobs, two))
     assert one.metrics["validation_loss"] == two.metrics["validation_loss"]
+
+
+def _half(size: tuple[int, int], *, white: bool) -> bytes:
+    """A mask of which the left half counts when `white`, and nothing otherwise."""
+    mask = Image.new("L", size, 0)
+    if white:
+        mask.paste(255, (0, 0, size[0] // 2, size[1]))
+    out = io.BytesIO()
+    mask.save(out, format="PNG")
+    return out.getvalue()
+
+
+@pytest.mark.slow
+def test_masks_decide_what_is_learnt_and_an_empty_one_is_named(
+    tmp_path: Path, base_folder: Path, cache: Path, program: Callable[[list[str]], int]
+) -> None:
+    pictures = [_picture(row, size) for row, size in enumerate(SIZES[:4])]
+    pictures[1] = replace(pictures[1], mask=_half(SIZES[1], white=True))
+    pictures[2] = replace(pictures[2], mask=_half(SIZES[2], white=False))
+    shelf = asyncio.run(make(tmp_path / "store", base_folder, pictures=pictures))
+    ends, metrics = [], []
+    orders: list[dict[str, Any]] = [
+        {}, {"masked_loss": True}, {"masked_loss": True, "masked_loss_floor": 0.0}, {"masked_loss": True},
+    ]  # fmt: skip
+    for changes in orders:
+        job_id = asyncio.run(shelf.order(aspect_buckets=True, resolution=64, steps=6, **changes))
+        assert program(shelf.arguments(job_id, 1, cache)) == codes.DONE
+        model = asyncio.run(shelf.model(job_id))
+        ends.append(asyncio.run(tensors(shelf.blobs, model)))
+        metrics.append(model.metrics.get("masked_samples"))
+        told = [event["message"] for event in asyncio.run(shelf.events(job_id, 1)) if event["kind"] == "log"]
+        named = [message for message in told if "mask of" in message]
+        assert len(named) == bool(changes)
+        if changes:
+            assert "picture-2.png" in named[0]
+            assert ("teaches nothing" in named[0]) == (changes.get("masked_loss_floor") == 0.0)
+    assert len(set(ends)) == 3
+    assert ends[1] == ends[3]
+    assert metrics == [None, 2.0, 2.0, 2.0]

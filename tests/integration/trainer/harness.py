@@ -17,7 +17,7 @@ from marsam.api.common.v1 import common_pb2
 from marsam.api.model.v1 import model_pb2, model_pb2_grpc
 from marsam.api.trainer.v1 import trainer_pb2, trainer_pb2_grpc
 from marsam.catalog.acceptance import Acceptance
-from marsam.catalog.datasets import Caption, DatasetVersion, Item, Rights
+from marsam.catalog.datasets import Caption, DatasetVersion, Item, Mask, Rights
 from marsam.catalog.files import FileRef
 from marsam.catalog.models import Model
 from marsam.catalog.repository import save_item, save_model, save_version
@@ -99,17 +99,19 @@ async def place_base(
 
 
 async def place_version(
-    blobs: Blobs, name: str = VERSION, *, items: int = 3, size: tuple[int, int] = (64, 64)
+    blobs: Blobs, name: str = VERSION, *, items: int = 3, size: tuple[int, int] = (64, 64), masked: int = 0
 ) -> DatasetVersion:
-    """Put a dataset version of `items` pictures of a size in English and Arabic into the catalog."""
+    """Put a dataset version of `items` pictures of a size in English and Arabic into the catalog, some of them
+    masked."""
     made = []
     for number in range(items):
         stored = await put_blob(blobs, "default", f"picture {number}".encode())
+        image = FileRef(path=f"{number}.png", digest=stored.digest, size=stored.size)
         made.append(
             Item(
                 id=new_ulid(CLOCK),
                 file_name=f"{number}.png",
-                image=FileRef(path=f"{number}.png", digest=stored.digest, size=stored.size),
+                image=image,
                 original_digest=stored.digest,
                 pixel_digest=digest_of(str(number).encode()),
                 width=size[0],
@@ -118,6 +120,7 @@ async def place_version(
                 dhash=number,
                 captions=(Caption(language="en", text=f"a man {number}"), Caption(language="ar", text=f"رجل {number}")),
                 rights=Rights(licence="CC-BY-4.0", holder="the quarter", consent="none depicted"),
+                mask=Mask(image=image, original_digest=stored.digest) if number < masked else None,
             )
         )
     dataset = "/".join(name.split("/")[:4])

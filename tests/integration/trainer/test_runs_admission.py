@@ -61,6 +61,25 @@ async def test_how_pictures_would_be_cut_is_said_before(shared: Service) -> None
     assert bucketed.plan.total_bytes == square.plan.total_bytes
 
 
+async def test_masked_loss_needs_masks_and_names_pictures_without(shared: Service) -> None:
+    bare = await validate(shared, masked_loss=True)
+    assert [(fault.field, fault.reason) for fault in bare.faults] == [("spec.masked_loss", "DATASET_UNMASKED")]
+    alone = await validate(shared, masked_loss_floor=0.5)
+    assert [(fault.field, fault.reason) for fault in alone.faults] == [("spec.masked_loss_floor", "UNMASKED")]
+    masked = VERSION.replace("v1", "masked")
+    await place_version(open_store(str(shared.store)), masked, items=5, masked=3)
+    wrong = await validate(shared, dataset_version=masked, masked_loss=True, masked_loss_floor=1.0)
+    assert [fault.field for fault in wrong.faults] == ["spec.masked_loss_floor"]
+    found = await validate(shared, dataset_version=masked, masked_loss=True)
+    assert list(found.faults) == []
+    told = {warning.reason: warning.message for warning in found.warnings}
+    assert told["PICTURES_UNMASKED"] == "pictures without a mask count as a whole: 3.png, 4.png"
+    assert (found.resolved.masked_loss, found.resolved.masked_loss_floor) == (True, 0.1)
+    free = await validate(shared, dataset_version=masked, masked_loss=True, masked_loss_floor=0.0)
+    assert free.resolved.masked_loss_floor == 0.0
+    assert not (await validate(shared)).resolved.HasField("masked_loss_floor")
+
+
 async def test_every_fault_is_said_at_once_in_order(shared: Service) -> None:
     fields: dict[str, Any] = {
         "base": "projects/default/models/tinny",

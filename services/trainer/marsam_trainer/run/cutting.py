@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from marsam.diffusion import buckets, registry
 from marsam.diffusion.buckets import Picture, Size
 from marsam.diffusion.spec import BaseFacts
-from marsam_trainer.run.data import Sample
+from marsam_trainer.run.samples import Sample
 from marsam_trainer.run.work import Work
 
 NAMED = 200
@@ -34,7 +34,9 @@ def tell(work: Work, samples: Sequence[Sample], among: Sequence[Size], *, of: st
 def numbers(work: Work, samples: Sequence[Sample], among: Sequence[Size]) -> dict[str, float]:
     """The same for the model's metrics: the largest share cut away, and with buckets the pictures of each."""
     pictures = _pictures(samples, among)
-    found = {"cut_away_most": max(picture.cut.lost for picture in pictures)}
+    found = {"masked_samples": float(sum(sample.mask is not None for sample in samples))}
+    found = found if work.spec.masked_loss else {}
+    found |= {"cut_away_most": max(picture.cut.lost for picture in pictures)}
     if work.spec.aspect_buckets:
         found |= {
             f"bucket_{width}x{height}": float(count) for (width, height), count in buckets.counts(pictures).items()

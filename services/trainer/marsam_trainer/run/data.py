@@ -1,6 +1,5 @@
-"""From a dataset version to encoded samples: pictures decoded, fitted and encoded once, captions likewise."""
+"""From samples to what a run trains on: pictures decoded, fitted and encoded once, captions likewise."""
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,13 +10,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from marsam.catalog.codec import canonical
-from marsam.catalog.datasets import DatasetVersion, Item
-from marsam.catalog.files import FileRef, tree_digest
+from marsam.catalog.files import tree_digest
 from marsam.catalog.models import Model
-from marsam.core.errors import Corrupt, Invalid
-from marsam.core.ids import sha256_hex
-from marsam.diffusion import buckets, registry
+from marsam.core.errors import Corrupt
+from marsam.core.records import canonical
+from marsam.diffusion import registry
 from marsam.diffusion.buckets import Cut, Size
 from marsam.diffusion.lanes.net import Lanes, cuts
 from marsam.diffusion.sampling import join, trimmed
@@ -25,100 +22,13 @@ from marsam.diffusion.spec import Components, Conditioning, Family, Part, Precis
 from marsam.diffusion.text import plain
 from marsam_trainer.run.encoded import EncodedCache
 from marsam_trainer.run.feed import TrainingSet
+from marsam_trainer.run.samples import Sample
 
 T = TypeVar("T")
 
 PICTURES = 16
 CAPTIONS = 64
 """How many pictures, and captions, go through an encoder at once."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sample:
-    """One picture of a version with the captions that a run may use. `key` is a digest of exactly that; `width` and
-    `height` are the picture's, in pixels."""
-
-    key: str
-    item: str
-    file_name: str
-    image: FileRef
-    width: int
-    height: int
-    captions: tuple[str, ...]
-
-    def cut(self, sizes: Sequence[Size]) -> Cut:
-        """How its picture is cut, where it may become any of `sizes`."""
-        return buckets.cut(self.width, self.height, sizes)
-
-
-def samples_of(version: DatasetVersion, languages: Sequence[str]) -> list[Sample]:
-    """The version's training samples in the order of their keys, with captions of `languages` only (all when empty).
-
-    Raises `Invalid` when nothing is left to train on, or no caption is in a language asked for.
-    """
-    items = [item for item in version.items if item.split == "train"]
-    if not items:
-        raise Invalid(f"{version.name} has no training items", field="dataset_version", reason="DATASET_EMPTY")
-    spoken = Counter(caption.language for item in items for caption in item.captions)
-    for language in languages:
-        if not spoken[language]:
-            raise Invalid(
-                f"no caption is in {language!r}",
-                field="languages",
-                reason="LANGUAGE_ABSENT",
-                remedy=f"the version speaks {', '.join(sorted(spoken)) or 'no language'}",
-            )
-    return _samples(items, languages)
-
-
-def regularisation_of(version: DatasetVersion, languages: Sequence[str]) -> list[Sample]:
-    """Likewise the training samples of a version of what must not be forgotten. It need not speak every language.
-
-    Raises `Invalid` when nothing is left, or no caption is in any language asked for.
-    """
-    items = [item for item in version.items if item.split == "train"]
-    if not items:
-        raise Invalid(f"{version.name} has no training items", field="regularisation", reason="DATASET_EMPTY")
-    spoken = {caption.language for item in items for caption in item.captions}
-    if languages and not spoken & {*languages}:
-        raise Invalid(
-            f"no caption of {version.name} is in {' or '.join(languages)}",
-            field="regularisation",
-            reason="LANGUAGE_ABSENT",
-            remedy=f"the version speaks {', '.join(sorted(spoken)) or 'no language'}",
-        )
-    return _samples(items, languages)
-
-
-def held_out_of(version: DatasetVersion, languages: Sequence[str]) -> list[Sample]:
-    """The version's samples of the split `validation`, likewise; none when it has none."""
-    return _samples([item for item in version.items if item.split == "validation"], languages)
-
-
-def _samples(items: Sequence[Item], languages: Sequence[str]) -> list[Sample]:
-    seen: Counter[str] = Counter()
-    samples = []
-    for item in sorted(items, key=_content):
-        content = sha256_hex(_content(item))
-        seen[content] += 1
-        captions = tuple(caption.text for caption in item.captions if not languages or caption.language in languages)
-        # Twins keep apart: each has noise of its own.
-        samples.append(
-            Sample(
-                key=f"{content}-{seen[content]}",
-                item=item.id,
-                file_name=item.file_name,
-                image=item.image,
-                width=item.width,
-                height=item.height,
-                captions=captions,
-            )
-        )
-    return samples
-
-
-def _content(item: Item) -> bytes:
-    return canonical([item.image.digest, [[caption.language, caption.text] for caption in item.captions]])
 
 
 def encoder_digest(base: Model, part: Part) -> str:

@@ -6,8 +6,8 @@ than the others rather than filled with pictures twice (see `turns`). It weighs 
 every picture counts the same.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -33,6 +33,8 @@ class TrainingSet:
     Samples are in the order of their keys, which are digests of their content: equal material trains equally. `frames`
     (N, 6) says how each picture was cut (see `Conditioning`); None where nobody knows. Where text encoders train,
     captions cannot be encoded beforehand: `wordings` are the M captions themselves then, and `texts` has no tensor.
+    `cells` says of samples by row what the error in each of their cells weighs (h, w), 1 on average (see `masks`);
+    those of other rows weigh the same.
     """
 
     keys: tuple[str, ...]
@@ -41,6 +43,7 @@ class TrainingSet:
     captions: tuple[tuple[int, ...], ...]
     frames: torch.Tensor | None = None
     wordings: tuple[str, ...] = ()
+    cells: Mapping[int, torch.Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.keys:
@@ -63,6 +66,13 @@ class TrainingSet:
         cond = self.texts.rows(texts)
         return cond if self.frames is None else cond.plus(frame=self.frames[list(rows)])
 
+    def weights(self, rows: Sequence[int]) -> torch.Tensor | None:
+        """What the cells of samples of one size weigh, (B, 1, h, w); None where all weigh the same in every sample."""
+        if not self.cells:
+            return None
+        even = torch.ones(self.shape(rows[0])[1:])
+        return torch.stack([self.cells.get(row, even) for row in rows]).unsqueeze(1)
+
     def said(self, texts: Sequence[int]) -> tuple[str, ...]:
         """The captions of some rows of texts, where they are not encoded."""
         return tuple(self.wordings[row] for row in texts) if self.wordings else ()
@@ -73,7 +83,7 @@ class Batch:
     """One step's input: `clean` and `noise` (B, C, h, w), `t` (B,) float64, `signal` and `noise_level` (B, 1, 1, 1).
 
     `captions` are those that are yet to be encoded, where text encoders train; `weight` is what its loss weighs beside
-    that of another step.
+    that of another step, `cells` (B, 1, h, w) what the error in each cell does beside that in another, if it matters.
     """
 
     clean: torch.Tensor
@@ -86,6 +96,7 @@ class Batch:
     texts: tuple[int, ...]
     weight: float = 1.0
     captions: tuple[str, ...] = ()
+    cells: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -100,8 +111,9 @@ class Batch:
         return replace(part, rows=self.rows[rows], texts=self.texts[rows], captions=self.captions[rows])
 
     def _each(self, change: Callable[[Any], Any]) -> "Batch":
-        names = ("clean", "noise", "t", "signal", "noise_level", "cond")
-        return replace(self, **{name: change(getattr(self, name)) for name in names})
+        names = ("clean", "noise", "t", "signal", "noise_level", "cond", "cells")
+        found = {name: getattr(self, name) for name in names}
+        return replace(self, **{name: change(value) for name, value in found.items() if value is not None})
 
 
 def make_batch(
@@ -125,6 +137,7 @@ def make_batch(
         rows=tuple(rows),
         texts=tuple(texts),
         captions=samples.said(texts),
+        cells=samples.weights(rows),
     )
 
 

@@ -3,9 +3,9 @@
     noisy = signal · clean + noise_level · noise
     loss  = mean over rows of weight · ‖predict(noisy, t, caption) - target‖²
 
-A step's gradient is that of its loss times what the step weighs (see `mixture`, and `feed` for batches of fewer rows
-than others); the loss is told as it is. What trains is always fp32. AdamW (`optimisers`), linear warm-up, cosine to
-zero, gradients clipped to norm 1.
+What counts of a picture, where it is masked, is part of the weight (see `masks`). A step's gradient is that of its
+loss times what the step weighs (see `mixture`, and `feed` for batches of fewer rows than others); the loss is told as
+it is. What trains is always fp32. AdamW (`optimisers`), linear warm-up, cosine to zero, gradients clipped to norm 1.
 """
 
 import math
@@ -87,6 +87,8 @@ def loss_of(family: Family, parts: Components, objective: Objective, batch: Batc
         cond = family.encode_text(parts, batch.captions).plus(**cond.tensors)
     predicted = family.predict(parts.denoiser, noisy, batch.t, cond, train_steps=parts.facts.train_steps)
     weight = objective.weight(batch.signal, batch.noise_level, gamma)
+    if batch.cells is not None:
+        weight = weight * batch.cells
     return (weight * (predicted.float() - target).square()).mean()
 
 

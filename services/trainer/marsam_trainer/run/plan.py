@@ -21,10 +21,10 @@ from marsam.diffusion.spec import BaseFacts
 from marsam.store.blobs import Blobs
 from marsam.store.cache import Cache
 from marsam_trainer.run.bridge import Bridge
-from marsam_trainer.run.data import Sample, regularisation_of, samples_of
 from marsam_trainer.run.footprint import Amount, Footprint, footprint
 from marsam_trainer.run.remedies import ADMIT, Remedy, remedies
 from marsam_trainer.run.reporter import device_memory
+from marsam_trainer.run.samples import Sample, regularisation_of, samples_of
 from marsam_trainer.run.work import load_order
 
 WORKSPACES = 112 << 20

@@ -192,6 +192,8 @@ def _order(spec: RunSpec) -> dict[str, Any]:
         "sharding",
         "aspect_buckets",
     )
+    if spec.masked_loss:
+        names += ("masked_loss", "masked_loss_floor")
     if spec.regularisation:
         names += ("regularisation_share", "regularisation_weight")
     return {name: getattr(spec, name) for name in names} | {"languages": list(spec.languages)}

@@ -4,25 +4,22 @@ import contextlib
 import math
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from marsam.catalog.checkpoints import Checkpoint
-from marsam.catalog.files import FileRef
 from marsam.catalog.models import Model
-from marsam.core.ids import digest_hex
 from marsam.diffusion import registry, schedule, tuned
-from marsam.diffusion.buckets import Size
 from marsam.diffusion.lanes.net import Lanes
 from marsam.diffusion.nf4.net import quantised_share
 from marsam.diffusion.parts.net import draws, networks
 from marsam.diffusion.spec import Components, Family, Part, Precision
 from marsam.diffusion.weights.net import bytes_at_rest
 from marsam.store.cache import Cache
-from marsam_trainer.run import checkpoint, cutting, probe, publish, randomness
-from marsam_trainer.run.data import Encoder, Sample, held_out_of, regularisation_of, samples_of
+from marsam_trainer.run import checkpoint, cutting, material, probe, publish, randomness
+from marsam_trainer.run.data import Encoder
 from marsam_trainer.run.drawing import Drawing
 from marsam_trainer.run.encoded import EncodedCache
 from marsam_trainer.run.estimate import estimate
@@ -32,6 +29,7 @@ from marsam_trainer.run.loop import Loop, Plan
 from marsam_trainer.run.mixture import Mixture
 from marsam_trainer.run.recompute import checkpoint_blocks
 from marsam_trainer.run.reporter import device_memory
+from marsam_trainer.run.samples import held_out_of, regularisation_of, samples_of
 from marsam_trainer.run.stepping import resume, take_steps
 from marsam_trainer.run.validation import MOST, HeldOut
 from marsam_trainer.run.work import Work
@@ -97,7 +95,7 @@ def _train(work: Work, scratch: Path, lanes: Lanes, found: tuple[Checkpoint, Pat
     method = registry.method(spec.method)
     words = Part.TEXT in tuned.parts_of(params)
     sizes = cutting.sizes(work, facts)
-    encode = partial(_encode, work, encoder, cache, scratch / "pictures", sizes, words=words)
+    encode = partial(material.encode, work, encoder, cache, scratch / "pictures", sizes, words=words)
     apart = held_out_of(work.version, spec.languages)[:MOST]
     kept = regularisation_of(work.regularisation, spec.languages) if work.regularisation is not None else []
     if found is None:
@@ -172,31 +170,6 @@ def _train(work: Work, scratch: Path, lanes: Lanes, found: tuple[Checkpoint, Pat
             work.jobs.blobs, work.jobs.clock, spec, work.attempt, base=base, version=work.version, outcome=outcome
         )
     )
-
-
-def _encode(
-    work: Work,
-    encoder: Encoder,
-    cache: Cache,
-    pictures: Path,
-    sizes: Sequence[Size],
-    samples: Sequence[Sample],
-    *,
-    words: bool,
-) -> TrainingSet:
-    """Every picture and caption of `samples`, encoded at the nearest of `sizes`, but for captions with `words`; from
-    the cache where it was before. `pictures` is a folder for meanwhile."""
-    files: dict[str, Path] = {}
-    for done, sample in enumerate(samples):
-        work.caching(done, len(samples))
-        if sample.image.digest not in files:
-            place = FileRef(path=digest_hex(sample.image.digest), digest=sample.image.digest, size=sample.image.size)
-            folder = work.bridge.call(cache.lay_out(work.jobs.blobs, work.spec.project, [place], pictures))
-            files[sample.image.digest] = folder / place.path
-    try:
-        return encoder.training_set(samples, files, sizes, words=words, progress=work.caching)
-    finally:
-        shutil.rmtree(pictures)
 
 
 def _held_out(work: Work, parts: Components, aside: TrainingSet) -> HeldOut:

@@ -1,0 +1,48 @@
+"""A run's pictures and masks: fetched from the store, and encoded."""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from marsam.catalog.files import FileRef
+from marsam.core.ids import digest_hex
+from marsam.diffusion.buckets import Size
+from marsam.store.cache import Cache
+from marsam_trainer.run import masks
+from marsam_trainer.run.data import Encoder
+from marsam_trainer.run.feed import TrainingSet
+from marsam_trainer.run.samples import Sample
+from marsam_trainer.run.work import Work
+
+
+def encode(
+    work: Work,
+    encoder: Encoder,
+    cache: Cache,
+    folder: Path,
+    sizes: Sequence[Size],
+    samples: Sequence[Sample],
+    *,
+    words: bool,
+) -> TrainingSet:
+    """Every picture and caption of `samples`, encoded at the nearest of `sizes`, but for captions with `words`; from
+    the cache where it was before. `folder` holds the files meanwhile."""
+    files: dict[str, Path] = {}
+    for done, sample in enumerate(samples):
+        work.caching(done, len(samples))
+        for file in _files(work, sample):
+            if file.digest not in files:
+                place = FileRef(path=digest_hex(file.digest), digest=file.digest, size=file.size)
+                laid = work.bridge.call(cache.lay_out(work.jobs.blobs, work.spec.project, [place], folder))
+                files[file.digest] = laid / place.path
+    try:
+        found = encoder.training_set(samples, files, sizes, words=words, progress=work.caching)
+        return masks.lay_over(work, found, samples, files, sizes, encoder.cache) if work.spec.masked_loss else found
+    finally:
+        shutil.rmtree(folder)
+
+
+def _files(work: Work, sample: Sample) -> Iterator[FileRef]:
+    yield sample.image
+    if work.spec.masked_loss and sample.mask is not None:
+        yield sample.mask
