@@ -6,12 +6,15 @@ import typer
 
 from marsam.api.trainer.v1 import trainer_pb2
 from marsam.cli import console
+from marsam.cli.compare import compare
 from marsam.cli.following import find, finish, follow_run, summary
 from marsam.cli.plain import plain
 from marsam.cli.session import Json, run
 from marsam.client import AsyncMarsam, is_final, short, state_name
 
 app = typer.Typer(no_args_is_help=True, help="Follow and steer training runs.", rich_markup_mode=None)
+
+app.command()(compare)
 
 _STEERED = "Run, or the start of its id; `latest` is the newest."
 

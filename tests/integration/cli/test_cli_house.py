@@ -88,6 +88,28 @@ def test_the_doctor_finds_all_well(house: Any, folder: Path) -> None:
     assert "✗" not in text
 
 
+def test_runs_are_compared_on_one_page(adapter: str, folder: Path) -> None:
+    words = ("--base", "tiny", "--data", "walls/v1", "--steps", "8", "--set", "rank=1", "--output", "thin-lora")
+    ok(marsam("train", *words, "--json", folder=folder))
+    first, second = sorted(run["name"] for run in ok(marsam("runs", "list", "--json", folder=folder)).json)[:2]
+    names = (first.split("/")[-1], second.split("/")[-1])
+    said = ok(marsam("runs", "compare", *names, "--json", folder=folder)).json
+    assert said["differing"] == ["method_params.rank"]
+    one, two = said["runs"]
+    assert (one["settings"]["method_params.rank"], two["settings"]["method_params.rank"]) == ("2", "1")
+    assert [point[0] for point in one["losses"]] == [*range(1, 9)]
+    assert one["samples"] == two["samples"] != []
+    assert one["outcomes"]["final_loss"] > 0 and one["outcomes"]["final_loss"] != two["outcomes"]["final_loss"]
+    page = (folder / "comparison.html").read_text(encoding="utf-8")
+    assert page.count('class="scene"') == len(one["samples"])
+    assert page.count("data:image/png;base64,") == 2 * len(one["samples"])
+    told = ok(marsam("runs", "compare", *names, "--out", "other.html", folder=folder)).out
+    assert "method_params.rank" in told and "final loss" in told and "other.html" in told
+    again = marsam("runs", "compare", names[0], names[0], "--json", folder=folder)
+    assert again.error["reason"] == "RUNS_TO_COMPARE"
+    assert marsam("runs", "compare", *names, "--out", "no/where.html", folder=folder).code != 0
+
+
 def test_a_second_up_is_refused_and_the_first_goes_on(house: Any, folder: Path) -> None:
     said = marsam("up", folder=folder)
     assert said.code == 6

@@ -10,11 +10,13 @@ from importlib import resources
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from marsam import pages
 from marsam.core import records
+from marsam.pages.curves import smooth, thin_out
 from marsam_generator.evaluation.report import formats
 from marsam_generator.evaluation.report.candour import judge_rows, limits
 from marsam_generator.evaluation.report.pictures import SHOWN_AT_ONCE, Album, thumbnail
-from marsam_generator.evaluation.report.plots import bar, curve, smooth, thin_out
+from marsam_generator.evaluation.report.plots import bar, curve
 from marsam_generator.evaluation.report.provenance import Sources, data_facts, lineage, model_facts
 from marsam_generator.evaluation.report.view import (
     LANGUAGE_NAMES,
@@ -53,7 +55,7 @@ def render(results: Results, sources: Sources) -> str:
     learning = [g for g in results.suite.groups if g.asks in LEARNING]
     page = environment.from_string(_resource("template.html.j2")).render(
         results=results,
-        style=Markup(_resource("style.css")),
+        style=Markup(pages.style() + _resource("style.css")),
         status=STATUSES[results.verdict.status],
         model=model,
         before=results.model_titles[0],

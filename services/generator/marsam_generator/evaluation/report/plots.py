@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup, escape
 
+from marsam.pages.curves import smooth
 from marsam_generator.evaluation.report.formats import percent, percent_range
 from marsam_generator.evaluation.statistics import Interval
 
@@ -53,16 +54,6 @@ def bar(share: float, *, mark: float | None = None, kind: str = "after") -> Mark
     )
 
 
-def smooth(values: Sequence[float], keep: float = 0.9) -> list[float]:
-    """An exponential moving average, corrected for its start."""
-    average, weight, out = 0.0, 0.0, []
-    for value in values:
-        average = keep * average + (1 - keep) * value
-        weight = keep * weight + (1 - keep)
-        out.append(average / weight)
-    return out
-
-
 def curve(points: Sequence[tuple[int, float]], *, low: float, high: float) -> Markup:
     """A loss curve between the losses `low` and `high`: every point thin, their moving average bold.
 
@@ -87,12 +78,3 @@ def curve(points: Sequence[tuple[int, float]], *, low: float, high: float) -> Ma
         f'<title>{label}</title>{grid}<path class="raw" d="{path(raw)}"/>'
         f'<path class="average" d="{path(averaged)}"/></svg>'
     )
-
-
-def thin_out(points: Sequence[tuple[int, float]], limit: int = 400) -> list[tuple[int, float]]:
-    """At most about `limit` points, each the mean of its neighbours, so that a long run does not bloat the page."""
-    stride = -(-len(points) // limit)
-    if stride <= 1:
-        return list(points)
-    groups = [points[i : i + stride] for i in range(0, len(points), stride)]
-    return [(group[-1][0], sum(loss for _, loss in group) / len(group)) for group in groups]
