@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from marsam.core.errors import Invalid, Violation
 from marsam.diffusion import dialects
+from marsam.diffusion.encoders import layer_path
 from marsam.diffusion.spec import FamilyFacts
 from marsam_trainer.weights import Tensor
 
@@ -30,42 +31,42 @@ _TEXT = ("text_encoder", "text_model.", "lora_te")
 
 @dataclass
 class Layer:
-    """The keys of one pair: both halves and the alpha, and the base's layers whose rows it holds, in order."""
+    """The keys of one pair: both halves and the alpha, and the base's layers whose rows it holds, in order. `folder` is
+    that of the text encoder whose layers they are, '' of the denoiser's."""
 
+    folder: str
     parts: tuple[str, ...]
     halves: dict[str, str] = field(default_factory=dict)
     alpha: str = ""
 
 
-def layers_of(tensors: Mapping[str, Tensor], *, facts: FamilyFacts, base: Collection[str]) -> list[Layer]:
-    """The pairs of an adapter's file; `base` are the paths of all layers of the base's denoiser.
+def layers_of(
+    tensors: Mapping[str, Tensor], *, facts: FamilyFacts, base: Mapping[str, Collection[str]], folder: str = ""
+) -> list[Layer]:
+    """The pairs of an adapter's file. `base` are the paths of all layers of the base's denoiser (under '') and of its
+    text encoders, by folder; `folder` says whose layers are meant where a name does not.
 
-    Raises `Invalid`: ADAPTER_KIND for what is no LoRA, by its name; ADAPTER_TEXT_ENCODER; ADAPTER_LAYOUT for a key that
-    is no part of a pair; ADAPTER_LAYERS_UNKNOWN when the base lacks a layer, with the keys matched and unknown.
+    Raises `Invalid`: ADAPTER_KIND for what is no LoRA, by its name; ADAPTER_TEXT_ENCODER for a text encoder that takes
+    none; ADAPTER_LAYOUT for a key that is no part of a pair; ADAPTER_LAYERS_UNKNOWN when the base lacks a layer, with
+    the keys matched and unknown.
     """
     _refuse_other_kinds(tensors)
-    known = dialects.readable(facts, base)
-    found: dict[tuple[str, ...], Layer] = {}
+    known = {
+        part: dialects.readable_of_encoder(facts, part, layers) if part else dialects.readable(facts, layers)
+        for part, layers in base.items()
+    }
+    found: dict[tuple[str, tuple[str, ...]], Layer] = {}
     unknown = []
     for key, tensor in tensors.items():
         match = _KEY.fullmatch(key)
         if match is None or (match["alpha"] and tensor.shape not in ((), (1,))):
             raise layout(f"the adapter holds {key!r}, which is no half of a low-rank pair")
-        module = match["module"].removeprefix(dialects.PEFT)
-        if module.startswith(_TEXT):
-            raise Invalid(
-                "the adapter also changes the text encoder; Marsam adapts the denoiser only",
-                field="files",
-                reason="ADAPTER_TEXT_ENCODER",
-                remedy="train one on the denoiser alone",
-            )
-        if not module.startswith(dialects.KOHYA):
-            module = module.removeprefix("diffusion_model.").removeprefix(f"{facts.denoiser_folder}.")
-        parts = known.get(module)
+        part, module = _place(match["module"].removeprefix(dialects.PEFT), facts, folder)
+        parts = known.get(part, {}).get(module)
         if parts is None:
             unknown.append(key)
             continue
-        layer = found.setdefault(parts, Layer(parts))
+        layer = found.setdefault((part, parts), Layer(part, parts))
         if match["alpha"]:
             layer.alpha = key
         else:
@@ -75,6 +76,28 @@ def layers_of(tensors: Mapping[str, Tensor], *, facts: FamilyFacts, base: Collec
     if not found:
         raise layout("the file holds no tensor of an adapter")
     return list(found.values())
+
+
+def _place(module: str, facts: FamilyFacts, folder: str) -> tuple[str, str]:
+    """The folder of the text encoder that a name speaks of, or '', and what it calls the layer there."""
+    for part, encoder in facts.encoders.items():
+        if module.startswith(f"{part}."):
+            return part, layer_path(module)
+        if encoder.prefix and module.startswith(encoder.prefix):
+            return part, module
+    if folder:
+        return folder, layer_path(module)
+    if module.startswith(_TEXT):
+        able = ", ".join(facts.encoders)
+        raise Invalid(
+            f"the adapter changes a text encoder as well ({module}), which {facts.name} puts no adapter on",
+            field="files",
+            reason="ADAPTER_TEXT_ENCODER",
+            remedy=f"train one on the denoiser{f' and {able}' if able else ''} alone",
+        )
+    if not module.startswith(dialects.KOHYA):
+        module = module.removeprefix("diffusion_model.").removeprefix(f"{facts.denoiser_folder}.")
+    return "", module
 
 
 def layout(message: str) -> Invalid:

@@ -12,11 +12,13 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from math import isclose
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from marsam.core.errors import Invalid
 from marsam.diffusion import registry
 from marsam.diffusion.dialects import PEFT as PREFIX
+from marsam.diffusion.spec import FamilyFacts
 from marsam_trainer import tensorfile
 from marsam_trainer.adapter_keys import Layer, layers_of
 from marsam_trainer.adapter_keys import layout as _layout
@@ -33,44 +35,91 @@ def read_adapter(
     *,
     family: str,
     denoiser: Mapping[str, Tensor],
+    encoders: Mapping[str, Mapping[str, Tensor]] = MappingProxyType({}),
     scratch: Path,
 ) -> tuple[dict[str, Any], dict[str, Path] | None]:
-    """Check an adapter of a base of `family` whose denoiser has the tensors `denoiser`.
+    """Check an adapter of a base of `family` whose denoiser has the tensors `denoiser`, and its text encoders those of
+    `encoders`, by folder.
 
-    Returns its parameters (rank, alpha, rank_stabilised, modules: how many, keys: how many the file has), and, when its
-    layout had to be changed, the files to store instead, written under `scratch`. Every key is of the adapter then.
-    Raises `Invalid`.
+    Returns its parameters (rank, alpha, rank_stabilised, modules: how many, text_modules: how many of text encoders
+    where it changes one, keys: how many the file has), and, when its layout had to be changed, the files to store
+    instead, written under `scratch`. Every key is of the adapter then. Raises `Invalid`.
     """
+    facts, base = registry.family_facts(family), {"": denoiser, **encoders}
+    if CONFIG in files:
+        return _as_stored(files, contents, facts, base), None
     weights = [path for path, content in contents.items() if content is Content.SAFETENSORS]
     if len(weights) != 1:
         raise _layout(f"an adapter is one .safetensors file, this has {len(weights)}")
     source = Stored(files[weights[0]], name=weights[0])
-    base = {key.removesuffix(".weight") for key in denoiser if key.endswith(".weight")}
-    layers = layers_of(source.header.tensors, facts=registry.family_facts(family), base=base)
-    pairs, shares = _pairs(source, layers, denoiser)
+    layers = layers_of(source.header.tensors, facts=facts, base=_layers(base))
+    pairs, shares = _pairs(source, layers, base)
     rank = _rank(pairs)
-    if CONFIG in files:
-        theirs = {f"{PREFIX}{module}.lora_{half}.weight" for module in pairs for half in "AB"}
-        if weights[0] != WEIGHTS or theirs != set(source.header.tensors):
-            raise _layout(f"beside {CONFIG} belongs {WEIGHTS} with PEFT's own names")
-        return _parameters(_config(files[CONFIG]), source.header, rank=rank, count=len(pairs)), None
     alpha = _alpha(source, layers, shares)
-    config = _made_up(source.header, sorted(pairs), rank=rank, alpha=alpha)
-    scratch.mkdir(parents=True, exist_ok=True)
-    (scratch / CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    named = {f"{PREFIX}{module}.lora_{half}.weight": pair[half] for module, pair in pairs.items() for half in "AB"}
-    tensorfile.write(scratch / WEIGHTS, named, metadata=source.header.metadata)
-    texts = {path: files[path] for path, content in contents.items() if content is Content.TEXT}  # its card
-    rewritten = {CONFIG: scratch / CONFIG, WEIGHTS: scratch / WEIGHTS, **texts}
-    return _parameters(config, source.header, rank=rank, count=len(pairs)), rewritten
+    rewritten: dict[str, Path] = {}
+    if "" not in pairs:
+        raise _layout("it changes nothing of the denoiser")
+    for folder, own in pairs.items():
+        config = _made_up(source.header, sorted(own), rank=rank, alpha=alpha)
+        into = scratch / folder
+        into.mkdir(parents=True, exist_ok=True)
+        (into / CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        named = {f"{PREFIX}{module}.lora_{half}.weight": pair[half] for module, pair in own.items() for half in "AB"}
+        tensorfile.write(into / WEIGHTS, named, metadata=source.header.metadata)
+        rewritten |= {place(folder, name): into / name for name in (CONFIG, WEIGHTS)}
+    return _parameters(config, pairs, rank=rank, keys=len(source.header.tensors)), rewritten
+
+
+def place(folder: str, name: str) -> str:
+    """Where a file of the denoiser's ('') or a text encoder's adapter is in a stored one."""
+    return f"{folder}/{name}" if folder else name
+
+
+def _as_stored(
+    files: Mapping[str, Path],
+    contents: Mapping[str, Content],
+    facts: FamilyFacts,
+    base: Mapping[str, Mapping[str, Tensor]],
+) -> dict[str, Any]:
+    """The parameters of an adapter in PEFT's own layout, the text encoders' in folders named as the base's."""
+    folders = ["", *(folder for folder in facts.encoders if place(folder, CONFIG) in files)]
+    weights = {path for path, content in contents.items() if content is Content.SAFETENSORS}
+    if weights != {place(folder, WEIGHTS) for folder in folders}:
+        raise _layout(f"beside {CONFIG} belongs {WEIGHTS} with PEFT's own names, and nothing else")
+    every: dict[str, dict[str, dict[str, Made]]] = {}
+    keys = 0
+    for folder in folders:
+        source = Stored(files[place(folder, WEIGHTS)], name=place(folder, WEIGHTS))
+        layers = layers_of(source.header.tensors, facts=facts, base=_layers(base), folder=folder)
+        pairs, _ = _pairs(source, layers, base)
+        own = pairs.get(folder, {})
+        theirs = {f"{PREFIX}{module}.lora_{half}.weight" for module in own for half in "AB"}
+        if set(pairs) != {folder} or (not folder and theirs != set(source.header.tensors)):
+            raise _layout(f"beside {CONFIG} belongs {WEIGHTS} with PEFT's own names")
+        config = _config(files[place(folder, CONFIG)])
+        parameters = _parameters(config, {"": own}, rank=_rank(pairs), keys=0)
+        every[folder], keys = own, keys + len(source.header.tensors)
+        if not folder:
+            first, told = config, parameters
+        elif any(told[name] != parameters[name] for name in ("rank", "alpha", "rank_stabilised")):
+            raise _layout(f"the adapter of {folder} has another rank or alpha than the denoiser's")
+    return _parameters(first, every, rank=told["rank"], keys=keys)
+
+
+def _layers(base: Mapping[str, Mapping[str, Tensor]]) -> dict[str, set[str]]:
+    """The paths of all layers, by part."""
+    return {
+        part: {key.removesuffix(".weight") for key in tensors if key.endswith(".weight")}
+        for part, tensors in base.items()
+    }
 
 
 def _pairs(
-    source: Stored, layers: Sequence[Layer], denoiser: Mapping[str, Tensor]
-) -> tuple[dict[str, dict[str, Made]], list[int]]:
-    """Both halves on every layer of the base, and into how many pairs of a smaller rank each of `layers` came apart.
-    The halves must be there, fit each other, and fit the base's layers."""
-    pairs: dict[str, dict[str, Made]] = {}
+    source: Stored, layers: Sequence[Layer], base: Mapping[str, Mapping[str, Tensor]]
+) -> tuple[dict[str, dict[str, dict[str, Made]]], list[int]]:
+    """Both halves on every layer of the base, by part, and into how many pairs of a smaller rank each of `layers` came
+    apart. The halves must be there, fit each other, and fit the base's layers."""
+    pairs: dict[str, dict[str, dict[str, Made]]] = {}
     shares = []
     for layer in layers:
         name = " with ".join(layer.parts)
@@ -79,7 +128,7 @@ def _pairs(
         down, up = (source.header.tensors[layer.halves[half]].shape for half in "AB")
         if min(len(down), len(up)) < 2 or down[0] != up[1] or not down[0]:
             raise _layout(f"the halves of {name} do not fit")
-        shapes = [denoiser[f"{part}.weight"].shape for part in layer.parts]
+        shapes = [base[layer.folder][f"{part}.weight"].shape for part in layer.parts]
         if up[0] != sum(shape[0] for shape in shapes) or any(shape[1:2] != down[1:2] for shape in shapes):
             raise Invalid(
                 f"the base has no layer {name} of that size",
@@ -88,9 +137,10 @@ def _pairs(
                 remedy="name the base that the adapter was trained on",
             )
         cut, share = _cut(source, layer, [shape[0] for shape in shapes], rank=down[0])
-        if not pairs.keys().isdisjoint(cut):
+        own = pairs.setdefault(layer.folder, {})
+        if not own.keys().isdisjoint(cut):
             raise _layout(f"two pairs are of {name}")
-        pairs |= cut
+        own |= cut
         shares.append(share)
     return pairs, shares
 
@@ -155,9 +205,9 @@ def _alpha(source: Stored, layers: Sequence[Layer], shares: Sequence[int]) -> fl
     return values[0]
 
 
-def _rank(pairs: Mapping[str, Mapping[str, Made]]) -> int:
+def _rank(pairs: Mapping[str, Mapping[str, Mapping[str, Made]]]) -> int:
     """The one rank of all pairs."""
-    ranks = {pair["A"].shape[0] for pair in pairs.values()}
+    ranks = {pair["A"].shape[0] for own in pairs.values() for pair in own.values()}
     if len(ranks) > 1:
         raise _layout(f"the adapter mixes ranks {sorted(ranks)}")
     if not ranks:
@@ -176,18 +226,22 @@ def _config(path: Path) -> Mapping[str, Any]:
     return config
 
 
-def _parameters(config: Mapping[str, Any], header: Header, *, rank: int, count: int) -> dict[str, Any]:
+def _parameters(
+    config: Mapping[str, Any], pairs: Mapping[str, Mapping[str, Any]], *, rank: int, keys: int
+) -> dict[str, Any]:
     if config["r"] != rank:
         raise _layout(f"{CONFIG} says rank {config['r']}, the tensors say {rank}")
     alpha = config.get("lora_alpha", rank)
     if type(alpha) not in (int, float):
         raise _layout(f"{CONFIG} gives no number as lora_alpha")
+    text = sum(len(own) for folder, own in pairs.items() if folder)
     return {
         "rank": rank,
         "alpha": float(alpha),
         "rank_stabilised": bool(config.get("use_rslora", False)),
-        "modules": count,
-        "keys": len(header.tensors),
+        "modules": len(pairs[""]),
+        **({"text_modules": text} if text else {}),
+        "keys": keys,
     }
 
 

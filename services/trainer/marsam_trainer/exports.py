@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import sqrt
@@ -18,7 +19,7 @@ from marsam.store.blobs import Blobs
 from marsam.store.cache import Cache
 from marsam.store.content import digest_file, read_blob
 from marsam_trainer import tensorfile
-from marsam_trainer.adapters import CONFIG, WEIGHTS
+from marsam_trainer.adapters import CONFIG, WEIGHTS, place
 from marsam_trainer.stored_headers import denoiser_tensors
 from marsam_trainer.tensorfile import Made, Stored
 from marsam_trainer.weights import Tensor
@@ -84,34 +85,34 @@ async def _one_file(blobs: Blobs, cache: Cache, model: Model, dialect: str, scra
     files = {file.path: file for file in model.files}
     if CONFIG not in files or WEIGHTS not in files:
         raise Corrupt(f"{model.name} lacks {CONFIG} or {WEIGHTS}", reason="MODEL_LAYOUT", resource=model.name)
-    if any(path.endswith(f"/{CONFIG}") for path in files):
-        raise Invalid(
-            f"{model.name} changes a text encoder too, which this dialect does not tell yet",
-            reason="DIALECT_UNSUITED",
-            field="dialect",
-            remedy="export it as peft",
-        )
-    config = json.loads(await read_blob(blobs, model.project, files[CONFIG].digest))
     facts = registry.family_facts(model.family)
+    folders = [folder for folder in facts.encoders if f"{folder}/{CONFIG}" in files]
+    configs = {
+        folder: json.loads(await read_blob(blobs, model.project, files[place(folder, CONFIG)].digest))
+        for folder in ("", *folders)
+    }
     base: Mapping[str, Tensor] = {}
     if dialects.needs_base(dialect) and model.base is not None:
         base = await denoiser_tensors(blobs, await load_model(blobs, model.base))
-    source = await cache.lay_out(blobs, model.project, [files[WEIGHTS]], scratch / "stored") / WEIGHTS
+    wanted = [files[place(folder, WEIGHTS)] for folder in configs]
+    source = await cache.lay_out(blobs, model.project, wanted, scratch / "stored")
     target = scratch / FILES[dialect]
 
     def write() -> Exported:
-        stored = Stored(source, name=WEIGHTS)
-        alpha = _alpha(config)
-        tensors = retold(dialect, facts, stored, base, alpha=alpha)
-        told = _metadata(config, facts, alpha, alphas=dialects.has_alphas(dialect))
-        tensorfile.write(target, tensors, metadata={**stored.header.metadata, **told})
+        stored = {folder: Stored(source / place(folder, WEIGHTS), name=WEIGHTS) for folder in configs}
+        alpha = _alpha(configs[""])
+        tensors = retold(dialect, facts, stored[""], base, alpha=alpha)
+        for folder in folders:
+            tensors |= retold_encoder(dialect, facts, folder, stored[folder], alpha=_alpha(configs[folder]))
+        told = _metadata(configs, facts, stored, alphas=dialects.has_alphas(dialect))
+        tensorfile.write(target, tensors, metadata={**stored[""].header.metadata, **told})
         made = digest_file(target)
         return Exported(path=FILES[dialect], digest=made.digest, size=made.size, local=target)
 
     try:
         return await asyncio.to_thread(write)
     finally:
-        await asyncio.to_thread(source.unlink)
+        await asyncio.to_thread(shutil.rmtree, source)
         await cache.trim()
 
 
@@ -120,7 +121,7 @@ def retold(
 ) -> dict[str, Made]:
     """The tensors under the dialect's names. Layers that it holds in one share a pair of as many times the rank: lower
     halves below one another, upper ones on the diagonal, zeros for a layer without a pair."""
-    modules = {key.removeprefix(dialects.PEFT).rpartition(".lora_")[0] for key in stored.header.tensors}
+    modules = _modules(stored)
     layers = {key.removesuffix(".weight") for key in base if key.endswith(".weight")}
     tensors: dict[str, Made] = {}
     for names in dialects.pairs(dialect, facts, modules, layers):
@@ -144,17 +145,40 @@ def retold(
     return tensors
 
 
+def retold_encoder(dialect: str, facts: FamilyFacts, folder: str, stored: Stored, *, alpha: float) -> dict[str, Made]:
+    """As `retold`, of the text encoder in `folder`."""
+    tensors: dict[str, Made] = {}
+    for names in dialects.encoder_pairs(dialect, facts, folder, _modules(stored)):
+        down, up = (stored.whole(f"{dialects.PEFT}{names.parts[0]}.lora_{half}.weight") for half in "AB")
+        tensors |= {names.down: down, names.up: up}
+        if dialects.has_alphas(dialect):
+            tensors[names.alpha] = tensorfile.number(alpha)
+    return tensors
+
+
+def _modules(stored: Stored) -> set[str]:
+    return {key.removeprefix(dialects.PEFT).rpartition(".lora_")[0] for key in stored.header.tensors}
+
+
 def _alpha(config: Mapping[str, Any]) -> float:
     """Alpha as those read it who always divide it by the rank."""
     rank, alpha = int(config["r"]), float(config.get("lora_alpha", config["r"]))
     return alpha * sqrt(rank) if config.get("use_rslora") else alpha
 
 
-def _metadata(config: Mapping[str, Any], facts: FamilyFacts, alpha: float, *, alphas: bool) -> dict[str, str]:
+def _metadata(
+    configs: Mapping[str, Mapping[str, Any]], facts: FamilyFacts, stored: Mapping[str, Stored], *, alphas: bool
+) -> dict[str, str]:
     """The metadata: what sd-scripts writes where the file holds alphas, else what diffusers reads. It refuses both."""
+    own = configs[""]
     if alphas:
         module = facts.kohya.network if facts.kohya is not None else "networks.lora"
-        network = {"module": module, "dim": str(config["r"]), "alpha": f"{alpha:g}"}
+        network = {"module": module, "dim": str(own["r"]), "alpha": f"{_alpha(own):g}"}
         return {f"ss_network_{key}": value for key, value in network.items()}
-    told = {f"{facts.denoiser_folder}.{key}": config[key] for key in _CONFIG_KEYS if key in config}
+    told: dict[str, Any] = {}
+    for folder, config in configs.items():
+        # Suffixes would reach layers of a text encoder that bear no pair.
+        layers = {"target_modules": sorted(_modules(stored[folder]))} if folder else {}
+        said = {key: config[key] for key in _CONFIG_KEYS if key in config} | layers
+        told |= {f"{folder or facts.denoiser_folder}.{key}": value for key, value in said.items()}
     return {"lora_adapter_metadata": json.dumps(told, sort_keys=True)}

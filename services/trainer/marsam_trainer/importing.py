@@ -24,7 +24,7 @@ from marsam_trainer.import_orders import ImportOrder
 from marsam_trainer.layouts import INDEX, Base, Folder, Found
 from marsam_trainer.onefile import Fetched, OneFiles, the_one
 from marsam_trainer.reservations import Reservations
-from marsam_trainer.stored_headers import denoiser_tensors
+from marsam_trainer.stored_headers import denoiser_tensors, encoder_tensors
 from marsam_trainer.uploads import Received
 from marsam_trainer.weights import MEDIA_TYPES, inspect
 
@@ -222,7 +222,12 @@ class Importer:
                 reason="FAMILY_MISMATCH",
             )
         part = registry.family_facts(base.family).denoiser_folder
-        return Base(family=base.family, part=part, denoiser=await denoiser_tensors(self._blobs, base))
+        return Base(
+            family=base.family,
+            part=part,
+            denoiser=await denoiser_tensors(self._blobs, base),
+            encoders=await encoder_tensors(self._blobs, base),
+        )
 
     async def _store(self, order: ImportOrder, files: Mapping[str, Path]) -> list[FileRef]:
         stored = []

@@ -58,12 +58,14 @@ class Found:
 class Base:
     """What must be known of the base of an adapter or a tuned denoiser.
 
-    `part` is the folder of its denoiser, `denoiser` the names and shapes of that one's tensors.
+    `part` is the folder of its denoiser, `denoiser` the names and shapes of that one's tensors; `encoders` those of the
+    text encoders that take adapters, by folder.
     """
 
     family: str
     part: str
     denoiser: Mapping[str, Tensor]
+    encoders: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
 
 
 def whole(folder: Folder, *, family: str) -> Found:
@@ -105,7 +107,12 @@ def whole(folder: Folder, *, family: str) -> Found:
 def adapter(folder: Folder, *, base: Base, scratch: Path) -> Found:
     """Check an adapter in PEFT layout, or one file that can be turned into it under `scratch`. Raises `Invalid`."""
     shape, rewrite = read_adapter(
-        folder.files, folder.contents, family=base.family, denoiser=base.denoiser, scratch=scratch
+        folder.files,
+        folder.contents,
+        family=base.family,
+        denoiser=base.denoiser,
+        encoders=base.encoders,
+        scratch=scratch,
     )
     return Found(family=base.family, method="lora", params=shape, rewrite=rewrite)
 

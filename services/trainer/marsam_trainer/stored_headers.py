@@ -10,7 +10,15 @@ from marsam_trainer.weights import Tensor, header_length, parse_header
 
 async def denoiser_tensors(blobs: Blobs, base: Model) -> dict[str, Tensor]:
     """Names and shapes of the tensors of a base's denoiser."""
-    part = registry.family_facts(base.family).denoiser_folder
+    return await _part(blobs, base, registry.family_facts(base.family).denoiser_folder)
+
+
+async def encoder_tensors(blobs: Blobs, base: Model) -> dict[str, dict[str, Tensor]]:
+    """Likewise of those of its text encoders that take adapters, by folder."""
+    return {folder: await _part(blobs, base, folder) for folder in registry.family_facts(base.family).encoders}
+
+
+async def _part(blobs: Blobs, base: Model, part: str) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for file in base.files:
         if file.path.startswith(f"{part}/") and file.path.endswith(".safetensors"):

@@ -11,17 +11,23 @@ PEFT's names, the ones Marsam stores, are `base_model.model.<module>.lora_{A,B}.
   `FamilyFacts.comfyui` marks.
 
 In the last two the scale is alpha / rank, whatever rule it was trained with.
+
+Layers of CLIP text encoders stand beside the denoiser's in the same file, below `text_model` as the original class has
+them: `<folder>.text_model.<module>.…` for diffusers, sd-scripts' own (`lora_te1_text_model_…`) in the other two, which
+ComfyUI reads for transformers as well (its `model_lora_keys_clip`). Nobody reads adapters of other encoders.
 """
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from marsam.core.errors import Invalid, did_you_mean
+from marsam.diffusion.encoders import layer_path
 from marsam.diffusion.spec import FamilyFacts
 
 DIALECTS = ("comfyui", "diffusers", "kohya", "peft")
 PEFT = "base_model.model."
 KOHYA = "lora_unet_"
+_TEXT_MODEL = "text_model."
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +90,35 @@ def pairs(dialect: str, facts: FamilyFacts, modules: Collection[str], base: Coll
     ]
 
 
+def encoder_pairs(dialect: str, facts: FamilyFacts, folder: str, modules: Collection[str]) -> list[Names]:
+    """As `pairs`, of the text encoder in `folder`."""
+    prefix = facts.encoders[folder].prefix
+    if not prefix:
+        raise Invalid(
+            f"the adapter changes the {folder} of {facts.name}, for whose layers the dialect '{dialect}' has no names",
+            reason="DIALECT_UNSUITED", field="dialect", remedy="export as peft",
+        )  # fmt: skip
+    if has_alphas(dialect):
+        return [_flat(_inner(module), (module,), prefix) for module in sorted(modules)]
+    stems = {module: f"{folder}.{_inner(module)}" for module in sorted(modules)}
+    return [
+        Names((module,), f"{stem}.lora_A.weight", f"{stem}.lora_B.weight", f"{stem}.alpha")
+        for module, stem in stems.items()
+    ]
+
+
+def readable_of_encoder(facts: FamilyFacts, folder: str, base: Collection[str]) -> Mapping[str, tuple[str, ...]]:
+    """As `readable`, of the text encoder in `folder`, by `encoders.layer_path`."""
+    prefix = facts.encoders[folder].prefix
+    spelt = {flat(_inner(layer), prefix): (layer,) for layer in base} if prefix else {}
+    return {**_unambiguous((layer_path(layer), (layer,)) for layer in base), **spelt}
+
+
+def _inner(module: str) -> str:
+    """A text encoder's module by its path in the original class."""
+    return _TEXT_MODEL + module.removeprefix(_TEXT_MODEL)
+
+
 def readable(facts: FamilyFacts, base: Collection[str]) -> Mapping[str, tuple[str, ...]]:
     """Every name by which a dialect may call layers of a denoiser, without its prefix but kohya's → the layers. `base`
     are the paths of all. What two of them would be called is left out."""
@@ -93,13 +128,13 @@ def readable(facts: FamilyFacts, base: Collection[str]) -> Mapping[str, tuple[st
     return {**_unambiguous((flat(name), parts) for name, parts in theirs.items()), **theirs}
 
 
-def flat(module: str) -> str:
+def flat(module: str, prefix: str = KOHYA) -> str:
     """A module as kohya's scheme spells it."""
-    return KOHYA + module.replace(".", "_")
+    return prefix + module.replace(".", "_")
 
 
-def _flat(name: str, parts: tuple[str, ...]) -> Names:
-    stem = flat(name)
+def _flat(name: str, parts: tuple[str, ...], prefix: str = KOHYA) -> Names:
+    stem = flat(name, prefix)
     return Names(parts, f"{stem}.lora_down.weight", f"{stem}.lora_up.weight", f"{stem}.alpha")
 
 

@@ -27,3 +27,9 @@ def clip(prefix: str, *, idle: tuple[str, ...] = ()) -> TunedEncoder:
 def language_model(*, idle: tuple[str, ...] = ()) -> TunedEncoder:
     """A language model of billions of parameters that its makers left as it was: adapters alone are trained on it."""
     return TunedEncoder(targets=("q_proj", "k_proj", "v_proj", "o_proj"), whole=False, idle=idle)
+
+
+def layer_path(module: str) -> str:
+    """What all versions of a library call a layer of a text encoder: its path from the list of layers on. What comes
+    before (`text_model`, `language_model`) depends on the version that wrote it."""
+    return module[max(0, module.find("layers.")) :]

@@ -17,6 +17,7 @@ from marsam.core.errors import Invalid
 from marsam.core.ids import new_ulid
 from marsam.diffusion import registry
 from marsam.diffusion.adapter import net as adapters
+from marsam.diffusion.adapter.parts import net as parts_of_adapters
 from marsam.diffusion.sampling import Picture, filled, for_base, sample, schedulers
 from tests.contract.families import rig as rigs
 
@@ -125,7 +126,7 @@ async def test_prompts_are_read_under_the_adapters_of_their_own_request(
     for weight in (1.0, 0.5):
         parts = family.load(bases[name])
         networks = {family.facts.denoiser_folder: parts.denoiser, **parts.text}
-        adapters.apply_all(networks, family.facts, adapter, weight=weight)
+        parts_of_adapters.apply_all(networks, family.facts, adapter, weight=weight)
         alone[weight] = _levels(sample(family, parts, [picture])[0])
     engine = await _engine(family, family.load(bases[name]))
     try:
@@ -170,7 +171,7 @@ async def test_a_prompt_is_encoded_once_for_each_use_of_an_adapter(
     for weight in (1.0, 0.5):
         expected = family.load(bases[name])
         networks = {family.facts.denoiser_folder: expected.denoiser, **expected.text}
-        adapters.apply_all(networks, family.facts, adapter, weight=weight)
+        parts_of_adapters.apply_all(networks, family.facts, adapter, weight=weight)
         tensors = filled(family.encode_text(expected, [PROMPTS[0]]), TOKENS).tensors
         assert any(not torch.equal(found[weight].tensors[key], before.tensors[key]) for key in tensors)
         for key in parts.facts.conditioning:

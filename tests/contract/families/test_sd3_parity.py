@@ -11,7 +11,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, St
 
 from marsam.core.errors import Invalid
 from marsam.diffusion import registry, schedule
-from marsam.diffusion.adapter import net as adapters
+from marsam.diffusion.adapter.parts import net as parts_of_adapters
 from marsam.diffusion.families.sd3.facts import T5_LENGTH
 from marsam.diffusion.sampling import Picture, Walk, initial_noise
 from marsam.diffusion.spec import ALL_PARTS, Conditioning, Part, Precision
@@ -217,7 +217,7 @@ def test_a_base_of_the_older_shape_is_trained_and_left_alone_where_nothing_liste
     for world in ("3.0", "3.5"):
         denoiser = registry.family("sd3").load(worlds[world], parts=frozenset({Part.DENOISER})).denoiser
         assert denoiser is not None
-        idle[world] = adapters.idle(denoiser, facts.idle)
+        idle[world] = parts_of_adapters.idle(denoiser, facts.idle)
         trained = registry.method("full").attach({"transformer": denoiser}, facts, {}, seed=1)
         assert not any(name.startswith(tuple(idle[world])) for name in trained)
     assert idle["3.0"] == ("transformer_blocks.2.attn.add_q_proj",)

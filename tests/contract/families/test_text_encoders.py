@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from marsam.core.errors import Corrupt, Invalid
 from marsam.diffusion import registry, tuned
 from marsam.diffusion.adapter import net as adapters
+from marsam.diffusion.adapter.parts import net as parts_of_adapters
 from marsam.diffusion.sampling import Picture, sample
 from marsam.diffusion.spec import Components, Conditioning, Kind, Precision
 from tests.contract.families import rig as rigs
@@ -138,7 +139,7 @@ def test_nothing_changes_at_first_and_what_is_saved_reads_captions_as_it_was_tun
     assert set(adapter.text) == set(rig.family.facts.encoders)
     assert all(own.metadata["note"] == "x" for own in (adapter, *adapter.text.values()))
     modules = tuned.modules(untuned, rig.family.facts, rig.method.facts, rig.params)
-    assert 2 * adapters.apply_all(modules, rig.family.facts, adapter) == len(rig.trained)
+    assert 2 * parts_of_adapters.apply_all(modules, rig.family.facts, adapter) == len(rig.trained)
     assert _equal(_read(rig, untuned), after)
     assert torch.equal(rigs.predict(rig.family, untuned), said)
     for module in modules.values():
@@ -233,7 +234,7 @@ def test_an_adapter_of_another_bases_encoder_is_refused(bases: dict[str, Path], 
     parts = rig.family.load(bases["sd1"])
     modules = {"unet": parts.denoiser, "text_encoder": parts.text["text_encoder"]}
     with pytest.raises(Corrupt) as caught:
-        adapters.apply_all(modules, rig.family.facts, strange)
+        parts_of_adapters.apply_all(modules, rig.family.facts, strange)
     assert caught.value.reason == "ADAPTER_MISMATCH"
 
 
@@ -247,5 +248,5 @@ def test_a_picture_changes_by_the_encoders_share_alone(bases: dict[str, Path], t
     adapters.apply(parts.denoiser, adapter)
     without = sample(rig.family, parts, [picture])
     encoder = parts.text["text_encoder"]
-    adapters.apply(encoder, adapters.named_as(encoder, adapter.text["text_encoder"]))
+    adapters.apply(encoder, parts_of_adapters.named_as(encoder, adapter.text["text_encoder"]))
     assert float((sample(rig.family, parts, [picture]) - without).abs().max()) > 1e-3

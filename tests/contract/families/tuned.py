@@ -44,9 +44,9 @@ class Tuned:
 
         async def work() -> Path:
             files = []
-            for path in sorted((self.folder / "adapter").iterdir()):
-                stored = await put_blob(self.blobs, "p", path)
-                files.append(FileRef(path=path.name, digest=stored.digest, size=stored.size))
+            for path, file in self.stored().items():
+                stored = await put_blob(self.blobs, "p", file)
+                files.append(FileRef(path=path, digest=stored.digest, size=stored.size))
             stored = await put_blob(self.blobs, "p", next((self.base / self.part).glob("*.safetensors")))
             file = FileRef(path=f"{self.part}/w.safetensors", digest=stored.digest, size=stored.size)
             base = Model(
@@ -71,9 +71,20 @@ class Tuned:
         """What another denoiser says of the same."""
         return rigs.predict(self.rig.family, rigs.with_denoiser(self.rig.parts, denoiser))
 
+    def stored(self) -> dict[str, Path]:
+        """The adapter's files as they are stored."""
+        root = self.folder / "adapter"
+        return {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if path.is_file()}
+
     def denoiser_tensors(self) -> dict[str, Tensor]:
+        return self._tensors(self.part)
+
+    def encoder_tensors(self) -> dict[str, dict[str, Tensor]]:
+        return {folder: self._tensors(folder) for folder in self.rig.family.facts.encoders}
+
+    def _tensors(self, folder: str) -> dict[str, Tensor]:
         return {
             key: tensor
-            for file in (self.base / self.part).glob("*.safetensors")
+            for file in (self.base / folder).glob("*.safetensors")
             for key, tensor in read_header(file, name=file.name).tensors.items()
         }

@@ -13,6 +13,7 @@ from marsam_trainer.run.data import encoder_digest
 
 from marsam.diffusion import registry
 from marsam.diffusion.adapter import net as adapters
+from marsam.diffusion.adapter.parts import net as parts_of_adapters
 from marsam.diffusion.spec import Components, Part
 from marsam.store.cache import Cache
 from tests.integration.run.endings import came_past, ended, tensors
@@ -49,7 +50,7 @@ def test_an_adapter_holds_the_encoders_share_in_a_folder_of_its_own(
     family = registry.family("sd1")
     parts = family.load(base_folder, parts=frozenset({Part.DENOISER, Part.TEXT}))
     before = _reads(parts)
-    adapters.apply_all({"unet": parts.denoiser, **parts.text}, family.facts, adapter)
+    parts_of_adapters.apply_all({"unet": parts.denoiser, **parts.text}, family.facts, adapter)
     assert not torch.equal(_reads(parts), before)
 
 

@@ -174,3 +174,14 @@ def test_a_base_from_a_folder_is_fetched_first_and_a_full_model_needs_none() -> 
     full = of(base=local, method="full", method_params={})
     assert 'from_pretrained("FOLDER")' in full and "load_lora_weights" not in full
     assert "tags:\n- text-to-image\n- diffusers\n- marsam\n- sdxl\n- full\n" in full
+
+
+def test_it_promises_no_program_an_adapter_that_it_cannot_read() -> None:
+    params = {"rank": 4, "text_encoders": True}
+    told = of(method_params=params)
+    mute = of(base=replace(BASE, family="z_image"), method_params=params)
+    assert "load_lora_weights" in told
+    assert "load_lora_weights" not in mute
+    assert "`FOLDER/text_encoder`" in mute
+    assert "--dialect peft" in mute
+    assert "load_lora_weights" in of(base=replace(BASE, family="z_image"))

@@ -8,8 +8,8 @@ torch module supports.
 
 import json
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,11 @@ from peft.tuners.lora import LoraLayer
 from safetensors import safe_open
 
 from marsam.core.errors import Corrupt, Invalid
-from marsam.diffusion import tuned
-from marsam.diffusion.spec import FamilyFacts
 from marsam.diffusion.weights import net as weights
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 _PREFIX = "base_model.model."
-_INNER = "text_model."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,67 +87,6 @@ def inject(denoiser: Any, shape: LowRank, *, seed: int, name: str = "default") -
             parameter.requires_grad_(True)
             trained[path] = parameter
     return trained
-
-
-def attach(
-    modules: Mapping[str, Any], family: FamilyFacts, params: Mapping[str, Any], *, seed: int
-) -> dict[str, torch.nn.Parameter]:
-    """See `Method.attach`: an adapter on each of the modules, each with a start of its own."""
-    trained: dict[str, torch.nn.Parameter] = {}
-    for place, (folder, module) in enumerate(modules.items()):
-        own = inject(module, _shape(params, family, folder, module), seed=seed + place)
-        trained |= {tuned.named(family, folder, path): value for path, value in own.items()}
-    return trained
-
-
-def _shape(params: Mapping[str, Any], family: FamilyFacts, folder: str, module: Any) -> LowRank:
-    """The shape that a method's checked parameters ask for; `targets` names a preset of the family's denoiser."""
-    denoiser = folder == family.denoiser_folder
-    targets = family.targets[params["targets"]] if denoiser else family.encoders[folder].targets
-    unheard = idle(module, tuned.idle_names(family, folder))
-    return LowRank(
-        rank=params["rank"],
-        alpha=params["alpha"],
-        targets=targets,
-        left_out=tuple(
-            name
-            for name, _ in module.named_modules()
-            if name.endswith(targets) and any(f"{name}.".startswith(f"{one}.") for one in unheard)
-        ),
-        dropout=params["dropout"],
-        rank_stabilised=params["rank_stabilised"],
-    )
-
-
-def idle(module: Any, names: Iterable[str]) -> tuple[str, ...]:
-    """The paths of the modules that `names` names (`FamilyFacts.idle`, `TunedEncoder.idle`), where `module` has
-    them."""
-    paths = dict(module.named_modules())
-    found: list[str] = []
-    for name in names:
-        if name.endswith(":"):
-            blocks, _, first = name[:-1].rpartition(".")
-            count = len(paths.get(blocks, ()))
-            found += [f"{blocks}.{place}" for place in range(count)[int(first) :]]
-        elif ".-1." in name:
-            blocks, _, inside = name.partition(".-1.")
-            found.append(f"{blocks}.{len(paths[blocks]) - 1}.{inside}")
-        else:
-            found.append(name)
-    return tuple(name for name in found if name in paths)
-
-
-def save_all(
-    modules: Mapping[str, Any], family: FamilyFacts, folder: Path, *, metadata: Mapping[str, str]
-) -> tuple[str, ...]:
-    """Write the adapters of all modules: the denoiser's into `folder`, others' each into a folder of its part's name
-    below. Returns the relative paths."""
-    places = {part: "" if part == family.denoiser_folder else f"{part}/" for part in modules}
-    return tuple(
-        f"{places[part]}{path}"
-        for part, module in modules.items()
-        for path in save(module, folder / places[part], metadata=metadata)
-    )
 
 
 def save(denoiser: Any, folder: Path, *, metadata: Mapping[str, str], name: str = "default") -> tuple[str, ...]:
@@ -249,39 +185,6 @@ def apply(denoiser: Any, adapter: Adapter, *, name: str = "default", weight: flo
         )
     set_weight(denoiser, weight, name=name)
     return len(taken)
-
-
-def apply_all(
-    modules: Mapping[str, Any], family: FamilyFacts, adapter: Adapter, *, name: str = "default", weight: float = 1.0
-) -> int:
-    """As `apply`, on the denoiser and on the text encoders that the adapter changes; `modules` holds them by folder."""
-    count = apply(modules[family.denoiser_folder], adapter, name=name, weight=weight)
-    for folder, own in adapter.text.items():
-        if folder not in modules or folder not in family.encoders:
-            raise Corrupt(
-                f"the adapter changes {folder}, which is no text encoder of the base that takes one",
-                reason="ADAPTER_MISMATCH",
-                remedy="use it with the base that it was trained on",
-            )
-        count += apply(modules[folder], named_as(modules[folder], own), name=name, weight=weight)
-    return count
-
-
-def named_as(encoder: Any, adapter: Adapter) -> Adapter:
-    """The adapter under the names that the encoder's class has here: whether CLIP's layers lie below `text_model`
-    depends on the version of the library that wrote them."""
-    paths = {path for path, _ in encoder.named_modules()}
-
-    def here(module: str) -> str:
-        other = module.removeprefix(_INNER) if module.startswith(_INNER) else f"{_INNER}{module}"
-        return other if module not in paths and other in paths else module
-
-    shape = adapter.shape
-    return replace(
-        adapter,
-        pairs={here(module): pair for module, pair in adapter.pairs.items()},
-        shape=replace(shape, targets=tuple(map(here, shape.targets)), left_out=tuple(map(here, shape.left_out))),
-    )
 
 
 def set_weight(denoiser: Any, weight: float, *, name: str = "default") -> None:

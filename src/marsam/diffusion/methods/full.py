@@ -38,7 +38,7 @@ class FullTuning:
     def attach(
         self, modules: "Mapping[str, Module]", family: FamilyFacts, params: Mapping[str, Any], *, seed: int
     ) -> "dict[str, Parameter]":
-        from marsam.diffusion.adapter.net import idle
+        from marsam.diffusion.adapter.parts.net import idle
 
         trained: dict[str, Parameter] = {}
         for folder, module in modules.items():

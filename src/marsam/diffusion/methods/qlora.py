@@ -40,14 +40,14 @@ class QuantisedLowRankAdaptation:
     def attach(
         self, modules: "Mapping[str, Module]", family: FamilyFacts, params: Mapping[str, Any], *, seed: int
     ) -> "dict[str, Parameter]":
-        from marsam.diffusion.adapter import net
+        from marsam.diffusion.adapter.parts import net
 
         return net.attach(modules, family, params, seed=seed)
 
     def save(
         self, modules: "Mapping[str, Module]", family: FamilyFacts, folder: Path, *, metadata: Mapping[str, str]
     ) -> tuple[str, ...]:
-        from marsam.diffusion.adapter import net
+        from marsam.diffusion.adapter.parts import net
 
         return net.save_all(modules, family, folder, metadata=metadata)
 

@@ -1,0 +1,1 @@
+"""Adapters on all parts of a base that are tuned."""
