@@ -96,8 +96,10 @@ def read(path: Path, *, name: str, family: str) -> tuple[Header, Held]:
 
 
 def replaced(path: str, held: Held) -> bool:
-    """Whether a file of the rest is weights, or an index of weights, of a part that the one file holds."""
-    return path.split("/")[0] in held.parts and path.endswith((".safetensors", ".safetensors.index.json"))
+    """Whether a file of the rest is weights, or an index of weights, of a part that the one file holds; or a checkpoint
+    at the root, which is no part of a base."""
+    folder, _, rest = path.partition("/")
+    return ".safetensors" in (rest or folder) and (folder in held.parts or not rest)
 
 
 class OneFiles:

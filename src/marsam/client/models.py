@@ -26,6 +26,7 @@ _BESIDE = "beside"
 """What `like` is on the wire, and where its files go, when they are sent too."""
 
 _DENOISERS = ("unet/", "transformer/")
+_WEIGHTS = (".safetensors", ".bin", ".ckpt")
 
 
 def kind_name(kind: int) -> str:
@@ -205,8 +206,8 @@ class Models:
 
 async def _beside(folder: Path) -> Sequence[files.LocalFile]:
     """A folder in diffusers layout as it is sent beside a base in one file: without its denoiser's weights, which every
-    one file has. Raises Invalid."""
-    found = await files.gather(folder)
+    one file has, and without checkpoints at its root, which are no part of it. Raises Invalid."""
+    found = await files.gather(folder, without=_PICTURES)
     if all(file.path != "model_index.json" for file in found):
         raise Invalid(
             f"{folder} is no folder in diffusers layout: it has no model_index.json",
@@ -217,5 +218,5 @@ async def _beside(folder: Path) -> Sequence[files.LocalFile]:
     return [
         replace(file, path=f"{_BESIDE}/{file.path}")
         for file in found
-        if not (file.path.startswith(_DENOISERS) and file.path.endswith((".safetensors", ".bin")))
+        if not (file.path.endswith(_WEIGHTS) and (file.path.startswith(_DENOISERS) or "/" not in file.path))
     ]

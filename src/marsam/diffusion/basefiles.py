@@ -63,9 +63,17 @@ def present(index: Config, part: str) -> bool:
     return isinstance(entry, list) and any(entry)
 
 
-def consistency(scheduler: Config) -> bool:
-    """Whether a base's own scheduler is one of consistency models: it was distilled to draw in a few steps."""
-    return scheduler.get("_class_name") in ("LCMScheduler", "TCDScheduler")
+def few_steps(scheduler: Config) -> bool:
+    """Whether a base's own scheduler says that it was distilled to draw in a few steps.
+
+    It is one of consistency models, or its steps are counted from the end of the noise (`trailing`) though the base
+    predicts noise, whose levels never end in noise alone. So it is with SDXL-Turbo and SD-Turbo, whose files say no
+    more than that.
+    """
+    if scheduler.get("_class_name") in ("LCMScheduler", "TCDScheduler"):
+        return True
+    noise = scheduler.get("prediction_type", "epsilon") == "epsilon" and not scheduler.get("rescale_betas_zero_snr")
+    return noise and scheduler.get("timestep_spacing") == "trailing"
 
 
 def refuse(faults: list[Fault]) -> None:

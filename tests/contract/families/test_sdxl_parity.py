@@ -334,10 +334,22 @@ def _configs(base: Path) -> dict[str, dict[str, Any]]:
     return {path: json.loads((base / path).read_text()) for path in registry.family_facts("sdxl").config_files}
 
 
-def test_a_consistency_model_is_distilled(tmp_path: Path) -> None:
-    folder = build(tmp_path / "base")
-    assert not registry.read_base_folder("sdxl", folder).distilled
-    path = folder / "scheduler" / "scheduler_config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "_class_name": "LCMScheduler"}))
-    facts = registry.read_base_folder("sdxl", folder)
-    assert (facts.distilled, facts.default_steps, facts.default_guidance) == (True, 4, 1.0)
+@pytest.mark.parametrize(
+    ("scheduler", "distilled"),
+    [
+        ({}, False),
+        ({"_class_name": "LCMScheduler"}, True),
+        # SDXL-Turbo's own, and a base whose noise ends in noise alone.
+        ({"_class_name": "EulerAncestralDiscreteScheduler", "timestep_spacing": "trailing"}, True),
+        ({"timestep_spacing": "trailing", "rescale_betas_zero_snr": True}, False),
+        ({"timestep_spacing": "trailing", "prediction_type": "v_prediction"}, False),
+    ],
+)
+def test_a_scheduler_for_few_steps_tells_a_distilled_base(
+    bases: dict[str, Path], scheduler: dict[str, Any], distilled: bool
+) -> None:
+    configs = _configs(bases["sdxl"])
+    configs["scheduler/scheduler_config.json"] |= scheduler
+    facts = registry.read_base("sdxl", configs)
+    assert facts.distilled == distilled
+    assert (facts.default_steps, facts.default_guidance) == ((4, 1.0) if distilled else (50, 5.0))

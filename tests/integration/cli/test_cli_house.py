@@ -144,6 +144,25 @@ def test_a_model_goes_in_and_comes_out_the_same(base: str, folder: Path) -> None
     assert (refused.code, refused.error["reason"]) == (5, "DESTINATION_EXISTS")
 
 
+def test_a_base_in_one_file_takes_the_rest_from_a_folder_or_from_a_model(base: str, folder: Path) -> None:
+    from tests.contract.families import originals
+
+    originals.write(folder / "base", "sd1", folder / "mine.safetensors")
+    said = ok(marsam("models", "import", "mine.safetensors", "mine", "--like", "base", "--distilled", folder=folder))
+    assert "unet, vae, text_encoder of one file, the rest of a folder sent beside it" in " ".join(said.out.split())
+    said = ok(marsam("models", "import", "mine.safetensors", "again", "--like", "tiny", "--json", folder=folder))
+    shown = ok(marsam("models", "show", "mine", "--json", folder=folder)).json
+    assert said.json["digest"] == shown["digest"]
+    assert (said.json["licence"], said.json["params"]["like"]) == ("Apache-2.0", base)
+    text = ok(marsam("models", "show", "mine", folder=folder)).out
+    assert "for few steps" in text
+    refused = marsam("models", "import", "mine.safetensors", "no", "--like", "bass/", "--json", folder=folder)
+    assert (refused.code, refused.error["reason"]) == (3, "PATH_MISSING")
+    assert "'base'" in refused.error["remedy"]
+    refused = marsam("models", "import", "hub:a/b", "no", "--like", "./base", "--json", folder=folder)
+    assert (refused.code, refused.error["reason"]) == (3, "LIKE_LOCAL")
+
+
 def test_a_pickle_is_refused_with_the_way_out(house: Any, folder: Path) -> None:
     import pickle
 

@@ -75,8 +75,8 @@ def _read(
     if unet.get("in_channels", 4) != vae.get("latent_channels", 4):
         faults.append(("the UNet's channels are not the VAE's (an inpainting base?)", "BASE_CHANNELS"))
     basefiles.refuse(faults)
-    # A consistency model says so by its scheduler, or by a network that takes the guidance as an input.
-    distilled = basefiles.consistency(scheduler) or unet.get("time_cond_proj_dim") is not None
+    # A base for few steps says so by its scheduler, or by a network that takes the guidance as an input.
+    distilled = basefiles.few_steps(scheduler) or unet.get("time_cond_proj_dim") is not None
     factor = basefiles.image_factor(vae)
     length = basefiles.text_length(tokenizer, int(text.get("max_position_embeddings", 77)))
     return BaseFacts(

@@ -165,7 +165,7 @@ def _read(
     if lengths[0] != lengths[1]:
         faults.append((f"the encoders read {lengths[0]} and {lengths[1]} tokens, not equally many", "BASE_TEXT"))
     basefiles.refuse(faults)
-    distilled = basefiles.consistency(scheduler)
+    distilled = basefiles.few_steps(scheduler)
     return BaseFacts(
         family=FACTS.name,
         objective=_PREDICTIONS[prediction],
