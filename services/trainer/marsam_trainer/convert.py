@@ -18,7 +18,7 @@ from marsam.core.clock import parse_time
 from marsam.diffusion.reading import Reading
 from marsam.jobs.states import Transition
 from marsam_trainer.orders import Fault, Order
-from marsam_trainer.plans import Plan
+from marsam_trainer.plans import Fit, Plan
 from marsam_trainer.runs import RunView
 
 _PRECISIONS: Mapping[int, str] = {trainer_pb2.PRECISION_FP32: "fp32", trainer_pb2.PRECISION_BF16: "bf16"}
@@ -28,6 +28,11 @@ _KINDS: Mapping[int, ModelKind] = {
     model_pb2.MODEL_KIND_ADAPTER: "adapter",
     model_pb2.MODEL_KIND_FULL: "full",
     model_pb2.MODEL_KIND_JUDGE: "judge",
+}
+_FITS = {
+    Fit.GOOD: trainer_pb2.PLAN_FIT_GOOD,
+    Fit.TIGHT: trainer_pb2.PLAN_FIT_TIGHT,
+    Fit.SHORT: trainer_pb2.PLAN_FIT_SHORT,
 }
 _KIND_OF = {name: number for number, name in _KINDS.items()}
 
@@ -213,14 +218,43 @@ def progress_message(told: Mapping[str, Any]) -> trainer_pb2.Progress:
 def plan_message(plan: Plan) -> trainer_pb2.Plan:
     """What a run would need."""
     return trainer_pb2.Plan(
-        memory=[trainer_pb2.MemoryTerm(term=term, bytes=size) for term, size in plan.memory.items()],
+        memory=_terms(plan.memory),
         total_bytes=plan.total_bytes,
         available_bytes=plan.available_bytes,
         trainable_parameters=plan.trainable_parameters,
         quantised_share=plan.quantised_share,
         seconds=plan.seconds,
-        fits=plan.fits,
+        fits=plan.fit is not Fit.SHORT,
+        stages=[
+            trainer_pb2.PlanStage(
+                name=stage.name,
+                memory=_terms(stage.memory),
+                total_bytes=stage.total_bytes,
+                host_bytes=stage.host_bytes,
+                seconds=stage.seconds,
+            )
+            for stage in plan.stages
+        ],
+        peak_stage=plan.peak_stage,
+        largest_term=plan.largest,
+        remedies=[
+            trainer_pb2.PlanRemedy(
+                changes=struct_of(remedy.changes),
+                total_bytes=remedy.total_bytes,
+                fits=remedy.fits,
+                message=remedy.message,
+            )
+            for remedy in plan.remedies
+        ],
+        fit=_FITS[plan.fit],
+        past_runs=plan.past.runs,
+        memory_correction=plan.past.memory,
+        time_correction=plan.past.time,
     )
+
+
+def _terms(memory: Mapping[str, int]) -> list[trainer_pb2.MemoryTerm]:
+    return [trainer_pb2.MemoryTerm(term=term, bytes=size) for term, size in memory.items()]
 
 
 def reading_message(reading: Reading) -> trainer_pb2.Reading:

@@ -12,8 +12,9 @@ from marsam.core.records import dump
 from marsam.jobs.cancel import ask_to_cancel
 from marsam.jobs.states import State
 from marsam.telemetry import Log
-from marsam_trainer.admission import OUTPUT, Admission
+from marsam_trainer.admission import OUTPUT, Admission, Admitted
 from marsam_trainer.orders import Fault, Order, as_error, content_of, faults_of
+from marsam_trainer.past_runs import PastRuns
 from marsam_trainer.plans import Plan, Planner
 from marsam_trainer.probes import Probe, Prober
 from marsam_trainer.reservations import Reservations
@@ -53,15 +54,20 @@ class Desk:
         self._planner = planner
         self._prober = prober
         self._wake = wake
+        self._past = PastRuns(runs)
 
     async def examine(self, order: Order, *, project: str, by: str) -> Examined:
         """Every fault of an order at once, those of its memory included, and what it would cost. Records nothing."""
         admitted = await self._admission.check(order, project=project, run=self._new_name(project), by=by)
         if admitted.spec is None:
             return Examined(faults=admitted.faults, spec=None, plan=None, warnings=admitted.warnings)
-        probe, plan = await asyncio.gather(self._probe(admitted.spec), self._plan(admitted.spec))
+        probe, plan = await asyncio.gather(self._probe(admitted.spec), self._plan(admitted))
         shown = None if plan is None or plan.faults else plan
-        warnings = (*admitted.warnings, *(probe.warnings if probe is not None else ()))
+        warnings = (
+            *admitted.warnings,
+            *(probe.warnings if probe is not None else ()),
+            *(plan.tightness() if plan is not None else ()),
+        )
         return Examined(faults=_faults(probe, plan), spec=admitted.spec, plan=shown, probe=probe, warnings=warnings)
 
     async def create(self, order: Order, *, project: str, request_id: str, by: str) -> str:
@@ -80,8 +86,7 @@ class Desk:
         if admitted.spec is None:
             raise as_error(admitted.faults)
         spec = admitted.spec
-        plan = self._planner.known(spec)
-        probe = await self._probe(spec, hurry=True)
+        probe, plan = await asyncio.gather(self._probe(spec, hurry=True), self._plan(admitted, hurry=True))
         if faults := _faults(probe, plan):
             raise as_error(faults)
 
@@ -132,10 +137,15 @@ class Desk:
         await store.append(run_id, head, State.PENDING, reason="RESUMED", message=f"by {by}")
         self._wake()
 
-    async def _plan(self, spec: RunSpec) -> Plan | None:
-        """What the run would need; None when nobody could tell: it may be created all the same."""
+    async def _plan(self, admitted: Admitted, *, hurry: bool = False) -> Plan | None:
+        """What the run would need; None when nobody could tell: it asks itself before it trains."""
+        assert admitted.spec is not None
+        assert admitted.model is not None
+        spec, family = admitted.spec, admitted.model.family
         try:
-            return await self._planner.plan(spec)
+            plan = await self._planner.plan(spec, hurry=hurry)
+            past = await self._past.correction(spec.project, spec, family=family, device=plan.device)
+            return plan if plan.faults else plan.corrected(past)
         except MarsamError as error:
             _LOG.warning("plan.failed", reason=error.reason, message=error.message)
             return None

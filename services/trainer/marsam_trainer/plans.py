@@ -1,28 +1,74 @@
 """What a run would need, asked of the run program itself: the trainer knows neither torch nor any network's shapes."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from enum import Enum
 from typing import Any
 
 from marsam.catalog.runs import RunSpec
+from marsam.core.errors import Deadline
 from marsam_trainer.ground import Ground
 from marsam_trainer.orders import Fault
+from marsam_trainer.past_runs import ARITHMETIC, Correction
 from marsam_trainer.questions import Questions, fault_of
 from marsam_trainer.settings import TrainerSettings
 
-_MIB = 1 << 20
-
 # What a plan depends on; everything else of a spec may differ without another one being made.
 _MATTERS = ("base_digest", "dataset_digest", "method", "method_params", "batch_size", "resolution", "precision",
-            "languages", "ema_decay", "profile", "optimiser", "accumulate", "gradient_checkpointing",
+            "languages", "ema_decay", "profile", "optimiser", "accumulate", "gradient_checkpointing", "preview",
             "processes", "sharding", "regularisation_digest")  # fmt: skip
+
+
+GOOD = 0.9
+"""Share of the memory there is that a run may be expected to need without a word; up to the trainer's `memory_limit` it
+is tight, above that refused."""
+
+_PATIENCE_S = 20.0
+"""How long somebody in a hurry waits where the answer comes from another machine, which may not even be there yet."""
+
+
+class Fit(Enum):
+    """How a run suits its machine's memory."""
+
+    GOOD = "good"
+    TIGHT = "tight"
+    SHORT = "short"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One stage of a run: bytes by term, bytes in the host's memory beside a GPU's, estimated seconds of all of it."""
+
+    name: str
+    memory: Mapping[str, int]
+    total_bytes: int
+    host_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remedy:
+    """Fields to change beside those of the remedies before, and what the run then needs."""
+
+    changes: Mapping[str, Any]
+    total_bytes: int
+    fits: bool
+    message: str
+
+    def words(self) -> str:
+        """As one would type it, and what comes of it."""
+        shown = " ".join(f"{name}={_shown(value)}" for name, value in self.changes.items() if name != "method_params")
+        return f"{shown} ({self.message}) → {_gib(self.total_bytes)}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Memory in bytes by term; estimated wall time in `seconds`, 0 when unknown.
+    """Memory in bytes by term, of the largest of the `stages`; estimated wall time in `seconds`, 0 when unknown.
 
-    `faults` are those that only the run program can see; a plan with faults has no numbers.
+    `total_bytes`, `seconds` and `remedies` are corrected by past runs, terms are arithmetic. `limit` is the share of
+    `available_bytes` above which a run is refused. `faults` are those that only the run program can see; a plan with
+    faults has no numbers.
     """
 
     memory: Mapping[str, int]
@@ -31,43 +77,94 @@ class Plan:
     trainable_parameters: int
     quantised_share: float
     seconds: float
-    fits: bool
+    limit: float
+    device: str = ""
+    stages: tuple[Stage, ...] = ()
+    peak_stage: str = ""
+    remedies: tuple[Remedy, ...] = ()
+    past: Correction = ARITHMETIC
     faults: tuple[Fault, ...] = ()
 
+    @property
+    def fit(self) -> Fit:
+        """How the run suits its machine."""
+        if self.total_bytes <= GOOD * self.available_bytes:
+            return Fit.GOOD
+        return Fit.TIGHT if self.total_bytes <= self.limit * self.available_bytes else Fit.SHORT
+
+    @property
+    def largest(self) -> str:
+        """The term that takes most, of those that an order can change."""
+        changeable = [term for term in self.memory if term != "libraries"]
+        return max(changeable, key=lambda term: self.memory[term], default="")
+
+    def corrected(self, past: Correction) -> "Plan":
+        """The same by what past runs of its kind took."""
+        stages = tuple(replace(stage, seconds=stage.seconds * past.time) for stage in self.stages)
+        remedies = tuple(self._corrected(remedy, past) for remedy in self.remedies)
+        total, seconds = round(self.total_bytes * past.memory), self.seconds * past.time
+        return replace(self, total_bytes=total, seconds=seconds, stages=stages, remedies=remedies, past=past)
+
+    def _corrected(self, remedy: Remedy, past: Correction) -> Remedy:
+        total = round(remedy.total_bytes * past.memory)
+        return replace(remedy, total_bytes=total, fits=total <= GOOD * self.available_bytes)
+
     def shortage(self) -> list[Fault]:
-        """The fault of a run that does not fit, naming what takes most; empty when it fits."""
-        if self.fits:
-            return []
-        largest = max(self.memory, key=lambda term: self.memory[term])
-        return [
-            Fault(
-                field="batch_size",
-                reason="MEMORY_SHORT",
-                message=f"the run needs about {self.total_bytes // _MIB} MiB and its machine has "
-                f"{self.available_bytes // _MIB}; {largest} take {self.memory[largest] // _MIB}",
-                remedy="lower batch_size or resolution, or use method qlora",
-            )
-        ]
+        """The fault of a run that cannot fit; empty when it may."""
+        return [self._memory_fault("MEMORY_SHORT")] if self.fit is Fit.SHORT else []
+
+    def tightness(self) -> list[Fault]:
+        """What to know of a run that may fit, or not."""
+        return [self._memory_fault("MEMORY_TIGHT")] if self.fit is Fit.TIGHT else []
+
+    def _memory_fault(self, reason: str) -> Fault:
+        """What takes most, and what to change in order."""
+        terms = sorted(self.memory.items(), key=lambda item: item[1], reverse=True)
+        parts = ", ".join(f"{term} {_gib(size)}" for term, size in terms)
+        where = f" in its stage '{self.peak_stage}'" if self.peak_stage else ""
+        past = f", by {self.past.runs} past runs" if self.past.runs else ""
+        first = next((name for remedy in self.remedies for name in remedy.changes), "batch_size")
+        return Fault(
+            field=first,
+            reason=reason,
+            message=f"the run needs about {_gib(self.total_bytes)}{where}{past}, and its machine has "
+            f"{_gib(self.available_bytes)}: {parts}",
+            remedy="; then ".join(remedy.words() for remedy in self.remedies)
+            or "lower batch_size or resolution, or use method qlora",
+        )
+
+
+def _shown(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _gib(size: int) -> str:
+    return f"{size / (1 << 30):.1f} GiB" if size >= 1 << 30 else f"{size / (1 << 20):.1f} MiB"
 
 
 class Planner:
     """Asks the run program for plans, and remembers them by what they depend on."""
 
     def __init__(self, settings: TrainerSettings, ground: Ground) -> None:
-        self._questions = Questions("plan", _MATTERS, _made, settings=settings, ground=ground)
+        self._limit = settings.memory_limit
+        self._questions = Questions("plan", _MATTERS, self._made, settings=settings, ground=ground)
+        self._patience_s = _PATIENCE_S if ground.elsewhere else None
 
     async def close(self) -> None:
         """Break off what is being asked."""
         await self._questions.close()
 
-    def known(self, spec: RunSpec) -> Plan | None:
-        """The plan of such a run, if one was made before."""
-        made = self._questions.known(spec)
-        return _for(spec, made) if made is not None else None
+    async def plan(self, spec: RunSpec, *, hurry: bool = False) -> Plan:
+        """The plan of `spec`; in a `hurry`, if that can be known soon. Raises Unavailable (PLAN_FAILED), Deadline
+        (PLAN_SLOW)."""
+        try:
+            async with asyncio.timeout(self._patience_s if hurry else None):
+                return _for(spec, await self._questions.ask(spec))
+        except TimeoutError as error:
+            raise Deadline(f"no plan within {self._patience_s} s", reason="PLAN_SLOW", field="spec") from error
 
-    async def plan(self, spec: RunSpec) -> Plan:
-        """The plan of `spec`. Raises Unavailable (PLAN_FAILED), Deadline (PLAN_SLOW)."""
-        return _for(spec, await self._questions.ask(spec))
+    def _made(self, told: Mapping[str, Any], spec: RunSpec) -> "_Made":
+        return _Made(plan=_plan(told, self._limit), steps=spec.steps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,27 +175,59 @@ class _Made:
     steps: int
 
 
+_BY_STEP = ("train", "preview")
+"""Stages that take longer the more steps there are."""
+
+
 def _for(spec: RunSpec, made: _Made) -> Plan:
-    return replace(made.plan, seconds=made.plan.seconds * spec.steps / made.steps)
+    """The plan of as many steps as `spec` has."""
+    longer = spec.steps / made.steps
+    stages = tuple(
+        replace(stage, seconds=stage.seconds * longer) if stage.name in _BY_STEP else stage
+        for stage in made.plan.stages
+    )
+    seconds = sum(stage.seconds for stage in stages) if stages else made.plan.seconds * longer
+    return replace(made.plan, stages=stages, seconds=seconds)
 
 
-def _made(told: Mapping[str, Any], spec: RunSpec) -> _Made:
-    return _Made(plan=_plan(told), steps=spec.steps)
-
-
-def _plan(told: Mapping[str, Any]) -> Plan:
+def _plan(told: Mapping[str, Any], limit: float) -> Plan:
     faults = tuple(fault_of(fault, otherwise="method") for fault in told["faults"])
     if faults:
         return Plan(
             memory={}, total_bytes=0, available_bytes=0, trainable_parameters=0, quantised_share=0.0, seconds=0.0,
-            fits=True, faults=faults,
+            limit=limit, faults=faults,
         )  # fmt: skip
     return Plan(
-        memory={str(entry["term"]): int(entry["bytes"]) for entry in told["memory"]},
+        memory=_terms(told),
         total_bytes=int(told["total_bytes"]),
         available_bytes=int(told["available_bytes"]),
         trainable_parameters=int(told["trainable_parameters"]),
         quantised_share=float(told["quantised_share"]),
         seconds=float(told["seconds"]),
-        fits=bool(told["fits"]),
+        limit=limit,
+        device=str(told.get("device", "")),
+        stages=tuple(
+            Stage(
+                name=str(stage["name"]),
+                memory=_terms(stage),
+                total_bytes=int(stage["total_bytes"]),
+                host_bytes=int(stage["host_bytes"]),
+                seconds=float(stage["seconds"]),
+            )
+            for stage in told.get("stages", ())
+        ),
+        peak_stage=str(told.get("peak_stage", "")),
+        remedies=tuple(
+            Remedy(
+                changes=dict(remedy["changes"]),
+                total_bytes=int(remedy["total_bytes"]),
+                fits=bool(remedy["fits"]),
+                message=str(remedy["message"]),
+            )
+            for remedy in told.get("remedies", ())
+        ),
     )
+
+
+def _terms(told: Mapping[str, Any]) -> dict[str, int]:
+    return {str(entry["term"]): int(entry["bytes"]) for entry in told["memory"]}

@@ -73,6 +73,10 @@ class TrainerSettings(ServerSettings):
     convert_timeout_s: float = 2 * 3600.0
     """Seconds that turning a checkpoint in one file into a base may take."""
 
+    memory_limit: float = 1.05
+    """Share of its machine's memory that a run may be expected to need; above it the run is refused. Higher to insist.
+    """
+
     max_import_bytes: int = 200 * 10**9
     """Largest model that is taken in."""
 
@@ -97,7 +101,8 @@ class TrainerSettings(ServerSettings):
         for name in ("max_concurrent_runs", "max_attempts", "max_import_bytes", "cache_bytes"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise Invalid(f"{name} must be ≥ 1, got {getattr(self, name)}", field=name)
-        for name in ("run_start_s", "run_silence_s", "poll_s", "plan_timeout_s", "convert_timeout_s", "hub_timeout_s"):
+        above_zero = ("run_start_s", "run_silence_s", "poll_s", "plan_timeout_s", "convert_timeout_s", "hub_timeout_s")
+        for name in (*above_zero, "memory_limit"):
             if not getattr(self, name) > 0:
                 raise Invalid(f"{name} must be > 0, got {getattr(self, name)}", field=name)
         for name in ("retry_delay_s", "stop_grace_s"):

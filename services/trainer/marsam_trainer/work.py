@@ -54,6 +54,7 @@ class RunWork:
         arguments = [
             "train", "--store", settings.store, "--run", format_name("run", store.project, job_id),
             "--attempt", str(attempt), "--cache", ground.cache, "--cache-bytes", str(settings.cache_bytes),
+            "--memory-limit", str(settings.memory_limit),
             "--metrics-port", str(port), "--metrics-host", host,
         ]  # fmt: skip
         if ground.beat_path is not None:

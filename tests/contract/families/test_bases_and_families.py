@@ -1,11 +1,9 @@
 """A base belongs to one family, and a plan can be made for it without its weights."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from marsam_trainer.run import plan
 
 from marsam.catalog.runs import RunSpec
 from marsam.core.errors import Invalid
@@ -58,22 +56,3 @@ def test_what_is_declared_idle_is_all_that_no_prediction_depends_on(bases: dict[
     found = torch.autograd.grad(said.square().sum(), tuple(named.values()), allow_unused=True)
     unused = {name for name, gradient in zip(named, found, strict=True) if gradient is None or not gradient.any()}
     assert unused == set(named) - set(rig.trained)
-
-
-@every_family
-@pytest.mark.parametrize("method", registry.methods())
-def test_a_plan_is_made_of_shapes_alone(bases: dict[str, Path], family: str, method: str) -> None:
-    net, how = registry.family(family), registry.method(method)
-    facts = registry.read_base_folder(family, bases[family])
-    params = registry.method_params(method, rigs.PARAMS[method], family=family)
-
-    def measured(batch: int) -> dict[str, Any]:
-        return plan._measure(net, how, params, bases[family], facts, spec(method, batch, facts.default_side))
-
-    one, two = measured(1), measured(2)
-    assert one["trainable"] > 0
-    assert two["flops"] == pytest.approx(2 * one["flops"])
-    assert two["terms"]["activations"] > one["terms"]["activations"] > 0
-    loaded = rigs.load(bases[family], family, method)
-    assert one["trainable"] == sum(value.numel() for value in loaded.trained.values())
-    assert not any(value.device == torch.device("meta") for value in loaded.denoiser.parameters())

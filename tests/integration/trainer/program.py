@@ -37,10 +37,20 @@ CLOCK = SystemClock()
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("command")
-    names = ("--store", "--run", "--attempt", "--cache", "--cache-bytes", "--metrics-port", "--metrics-host", "--spec")
+    names = (
+        "--store",
+        "--run",
+        "--attempt",
+        "--cache",
+        "--cache-bytes",
+        "--metrics-port",
+        "--metrics-host",
+        "--spec",
+    )
     for name in names:
         parser.add_argument(name)
     parser.add_argument("--beat-file")
+    parser.add_argument("--memory-limit")
     parser.add_argument("--spec-json")
     options = parser.parse_args()
     if options.command in ("plan", "probe"):
@@ -59,7 +69,14 @@ def plan(spec: RunSpec, cache: Path) -> int:
     print(json.dumps({
         "faults": [], "memory": [{"term": "base weights", "bytes": total - 100}, {"term": "optimiser", "bytes": 100}],
         "total_bytes": total, "available_bytes": 64_000, "trainable_parameters": 7, "quantised_share": 0.0,
-        "seconds": 2.0 * spec.steps, "fits": total <= 64_000,
+        "seconds": 2.0 * spec.steps, "device": "cpu", "peak_stage": "train",
+        "stages": [{
+            "name": "train", "memory": [{"term": "base weights", "bytes": total}], "total_bytes": total,
+            "host_bytes": 0, "seconds": 2.0 * spec.steps,
+        }],
+        "remedies": [{
+            "changes": {"batch_size": 32, "accumulate": 2}, "total_bytes": 32_000, "fits": True, "message": "half",
+        }] * (total > 57_600),
     }))  # fmt: skip
     return 0
 
@@ -156,7 +173,16 @@ async def train(store_url: str, run: str, attempt: int, cache: Path) -> int:
     if "no-result" in does:
         return 0
     model = await publish(blobs, spec)
-    result = {"model": model.name, "metrics": {"loss": 1 / spec.steps}}
+    took = float(does.get("took", 1))
+    result = {
+        "model": model.name,
+        "family": model.family,
+        "device": "cpu",
+        "metrics": {
+            "loss": 1 / spec.steps, "estimated_peak_bytes": 100.0, "measured_peak_bytes": 100.0 * took,
+            "estimated_step_seconds": 1.0, "step_seconds": 2.0 * took,
+        },
+    }  # fmt: skip
     await blobs.put(keys.attempt_file(name.project, "runs", name.id, attempt, "result.json"), canonical(result))
     return 0
 

@@ -155,7 +155,7 @@ async def test_every_fault_is_said_at_once_in_order(shared: Service) -> None:
         ({"base": "tiny"}, "spec.base", "NAME_MALFORMED", "projects/default/models"),
         ({"base": "projects/other/models/tiny"}, "spec.base", "OTHER_PROJECT", "does not exist"),
         ({"base": "projects/default/models/judge"}, "spec.base", "BASE_KIND", "judge"),
-        ({"batch_size": 65}, "spec.batch_size", "MEMORY_SHORT", "base weights take"),
+        ({"batch_size": 68}, "spec.batch_size", "MEMORY_SHORT", "batch_size=32 accumulate=2 (half) → 0.0 MiB"),
         ({"precision": 7}, "spec.precision", "UNKNOWN_PRECISION", "fp32"),
         ({"processes": 2, "batch_size": 1}, "spec.processes", "PROCESSES_IDLE", "raise batch_size to 2"),
         ({"processes": 1024, "batch_size": 1024}, "spec.processes", "PROCESSES_UNSUPPORTED", "1024 processes need a"),
@@ -180,6 +180,41 @@ async def test_what_must_not_be_forgotten_is_pinned_with_a_share_and_a_weight(sh
     )  # fmt: skip
     assert list(again.faults) == []
     assert (again.resolved.regularisation_share, again.resolved.regularisation_weight) == (0.5, 2.0)
+
+
+async def test_a_run_that_may_not_fit_is_warned_of_and_one_that_cannot_is_not_made(shared: Service) -> None:
+    found = await validate(shared, batch_size=66)
+    assert (list(found.faults), found.plan.fit, found.plan.fits) == ([], trainer_pb2.PLAN_FIT_TIGHT, True)
+    assert [warning.reason for warning in found.warnings if warning.reason.startswith("MEMORY")] == ["MEMORY_TIGHT"]
+    (remedy,) = found.plan.remedies
+    assert dict(remedy.changes) == {"batch_size": 32.0, "accumulate": 2.0}
+    assert (remedy.total_bytes, remedy.fits, found.plan.largest_term) == (32_000, True, "base weights")
+    assert [(stage.name, stage.total_bytes) for stage in found.plan.stages] == [("train", 66_000)]
+    # Nobody asked for its plan before.
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await shared.create(batch_size=69)
+    error = error_of(caught.value)
+    assert (error.reason, error.field) == ("MEMORY_SHORT", "spec.batch_size")
+    assert "base weights" in error.message
+    assert "batch_size=32" in (error.remedy or "")
+    assert (await validate(shared, batch_size=69)).plan.fit == trainer_pb2.PLAN_FIT_SHORT
+
+
+@pytest.mark.slow
+async def test_plans_learn_from_what_past_runs_took(shared: Service) -> None:
+    kind: dict[str, Any] = {"gradient_checkpointing": True, "batch_size": 10, "steps": 1}
+    arithmetic = (await validate(shared, **kind)).plan
+    assert (arithmetic.total_bytes, arithmetic.seconds, arithmetic.past_runs) == (10_000, 2.0, 0)
+    for took in ("1.5", "1.4", "9"):
+        await shared.until((await shared.create(**kind, labels={"took": took})).name, "SUCCEEDED")
+    learnt = (await validate(shared, **kind)).plan
+    assert (learnt.total_bytes, learnt.seconds, learnt.past_runs) == (15_000, 6.0, 3)
+    assert (learnt.memory_correction, learnt.time_correction) == (1.5, 3.0)
+    assert [term.bytes for term in learnt.memory] == [9900, 100]
+    # 45 of them need 67,500 of 64,000 now.
+    assert [fault.reason for fault in (await validate(shared, **{**kind, "batch_size": 45})).faults] == ["MEMORY_SHORT"]
+    other = await validate(shared, **{**kind, "gradient_checkpointing": False})
+    assert (other.plan.total_bytes, other.plan.past_runs) == (10_000, 0)
 
 
 async def test_what_trains_whole_is_sharded_and_what_is_small_is_not(shared: Service) -> None:

@@ -45,6 +45,7 @@ class Outcome:
     metrics: Mapping[str, float]
     quantisation: str
     libraries: Mapping[str, str]
+    device: str = "cpu"
 
 
 def code_version() -> str:
@@ -149,6 +150,8 @@ async def publish(
         model = there
     result = {
         "model": model.name,
+        "family": base.family,
+        "device": outcome.device,
         "digest": model.digest,
         "metrics": dict(model.metrics),
         "loss_curve": points,

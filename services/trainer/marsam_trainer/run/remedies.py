@@ -76,7 +76,7 @@ def _recompute(spec: RunSpec, family: FamilyFacts, facts: BaseFacts) -> _Changes
 
 def _four_bits(spec: RunSpec, family: FamilyFacts, facts: BaseFacts) -> _Changes:
     now = registry.method(spec.method)
-    if now.quantisation(spec.method_params) is None:
+    if now.quantisation(registry.method_params(spec.method, spec.method_params, family=family.name)) is None:
         for name in _in_four_bits(now.facts.kind):
             yield {"method": name}, "hold the frozen base in 4 bits"
 

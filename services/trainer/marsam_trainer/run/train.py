@@ -164,6 +164,7 @@ def _train(work: Work, scratch: Path, lanes: Lanes, found: tuple[Checkpoint, Pat
         | planned.beside(work, seconds=seconds, steps=loop.position.step - first),
         quantisation=quantisation.label() if quantisation else "",
         libraries=publish.libraries(),
+        device=work.device,
     )
     return work.bridge.call(
         publish.publish(
