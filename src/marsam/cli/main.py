@@ -12,7 +12,7 @@ from marsam.cli.doctor import doctor
 from marsam.cli.evaluate import evaluate
 from marsam.cli.generate import generate
 from marsam.cli.session import Options
-from marsam.cli.train import train
+from marsam.cli.train import plan, train
 from marsam.cli.up import up
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app = typer.Typer(
 app.command(short_help="Start the three services on this machine.")(up)
 app.add_typer(datasets.app, name="datasets")
 app.command(short_help="Tune a base on a dataset version.")(train)
+app.command("plan", short_help="Say what a run would need, and make none.")(plan)
 app.add_typer(runs.app, name="runs")
 app.add_typer(models.app, name="models")
 app.add_typer(tokens.app, name="tokens")
@@ -44,10 +45,8 @@ def _version(asked: bool) -> None:
 @app.callback()
 def root(
     context: typer.Context,
-    project: Annotated[str, typer.Option(envvar="MARSAM_PROJECT", help="Project to work in.")] = "default",
-    endpoints: Annotated[
-        Path | None, typer.Option(envvar="MARSAM_ENDPOINTS", help="File that names the services.")
-    ] = None,
+    project: Annotated[str, typer.Option(envvar="MARSAM_PROJECT", help="Project.")] = "default",
+    endpoints: Annotated[Path | None, typer.Option(envvar="MARSAM_ENDPOINTS", help="Names the services.")] = None,
     token: Annotated[str | None, typer.Option(help="Token; better MARSAM_TOKEN or MARSAM_TOKEN_FILE.")] = None,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
 ) -> None:

@@ -1,7 +1,8 @@
 """`marsam train`"""
 
 import contextlib
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +13,7 @@ from marsam.api.trainer.v1 import trainer_pb2
 from marsam.cli import console
 from marsam.cli.following import finish, follow_run, summary
 from marsam.cli.plain import plain
+from marsam.cli.plans import print_answer
 from marsam.cli.session import Json, pairs, run, says_missing
 from marsam.client import AsyncMarsam, short
 from marsam.core.errors import Invalid, MarsamError, did_you_mean
@@ -80,7 +82,7 @@ def train(
 
     result = run(context, work, as_json=as_json)
     if dry_run:
-        _print_plan(result, as_json=as_json)
+        print_answer(result, as_json=as_json)
     elif detach:
         if as_json:
             console.print_json(plain(result))
@@ -150,46 +152,19 @@ _SETTABLE = {
 """Fields of a run that hold one number, word or yes."""
 
 
-def _print_plan(answer: trainer_pb2.ValidateRunResponse, *, as_json: bool) -> None:
-    if as_json:
-        console.print_json(plain(answer))
-    else:
-        for fault in answer.faults:
-            console.out().print(f"! {fault.field}: {fault.message}", style="red", markup=False)
-            if fault.remedy:
-                console.out().print(f"  {fault.remedy}", style="dim", markup=False)
-        if answer.HasField("resolved"):
-            console.out().print(summary(answer.resolved), markup=False)
-        for warning in answer.warnings:
-            console.out().print(f"~ {warning.field}: {warning.message}", style="yellow", markup=False)
-        if answer.readings:
-            _print_readings(answer.readings)
-        if answer.HasField("plan"):
-            plan = answer.plan
-            console.print_table(
-                ("memory", ""),
-                [(term.term, console.size(term.bytes)) for term in plan.memory]
-                + [("total", console.size(plan.total_bytes)), ("available", console.size(plan.available_bytes))],
-                nothing="",
-            )
-            if plan.seconds:
-                console.out().print(f"about {console.span(plan.seconds)}", markup=False)
-    if answer.faults:
-        raise typer.Exit(3)
+def _planning(command: Callable[..., None]) -> Callable[..., None]:
+    """`train` without what is about a run that was made."""
+
+    def plan(*arguments: Any, **options: Any) -> None:
+        command(*arguments, **options, dry_run=True, detach=False)
+
+    signature = inspect.signature(command)
+    kept = [value for name, value in signature.parameters.items() if name not in ("dry_run", "detach")]
+    plan.__signature__ = signature.replace(parameters=kept)  # type: ignore[attr-defined]
+    plan.__annotations__ = {value.name: value.annotation for value in kept} | {"return": None}
+    plan.__doc__ = "Say what a run would need, stage by stage, how long it would take, and what to change. Makes none."
+    return plan
 
 
-def _print_readings(readings: Sequence[trainer_pb2.Reading]) -> None:
-    rows = [
-        (
-            reading.language,
-            reading.tokenizer if reading.reaches_attention else f"{reading.tokenizer} (pooled only)",
-            str(reading.captions),
-            f"{reading.tokens_per_word:.2f}",
-            f"{reading.unknown_rate:.1%}",
-            f"{reading.truncation_rate:.1%}",
-            f"{reading.round_trip_rate:.1%}",
-        )
-        for reading in readings
-    ]
-    columns = ("language", "tokenizer", "captions", "tokens/word", "unknown", "truncated", "round trip")
-    console.print_table(columns, rows, nothing="")
+plan = _planning(train)
+"""`marsam plan`: the options of `train`."""

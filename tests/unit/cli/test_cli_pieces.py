@@ -21,8 +21,9 @@ from marsam.cli.home import Home
 from marsam.cli.main import app
 from marsam.cli.models import _accepted
 from marsam.cli.plain import plain
+from marsam.cli.plans import print_answer
 from marsam.cli.session import pairs
-from marsam.cli.train import _print_plan, _set
+from marsam.cli.train import _set
 from marsam.client import Image
 from marsam.core import errors
 from marsam.core.errors import Exhausted, Invalid, MarsamError, Precondition
@@ -217,7 +218,7 @@ def test_a_dry_run_says_how_each_language_is_read(capsys: pytest.CaptureFixture[
     )  # fmt: skip
     pooled = trainer_pb2.Reading(language="ar", tokenizer="tokenizer_2", captions=12, tokens_per_word=2)
     warning = trainer_pb2.Fault(field="spec.languages", message="'ar' in tokenizer: 5.0 tokens a word")
-    _print_plan(trainer_pb2.ValidateRunResponse(readings=[reading, pooled], warnings=[warning]), as_json=False)
+    print_answer(trainer_pb2.ValidateRunResponse(readings=[reading, pooled], warnings=[warning]), as_json=False)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "~ spec.languages: 'ar' in tokenizer: 5.0 tokens a word"
     assert lines[1].split() == [
@@ -225,6 +226,48 @@ def test_a_dry_run_says_how_each_language_is_read(capsys: pytest.CaptureFixture[
     ]  # fmt: skip
     assert lines[2].split() == ["ar", "tokenizer", "12", "4.98", "0.0%", "12.5%", "100.0%"]
     assert "tokenizer_2 (pooled only)" in lines[3]
+
+
+def test_a_plan_that_does_not_fit_says_what_to_type(capsys: pytest.CaptureFixture[str]) -> None:
+    def terms(**sizes: int) -> list[trainer_pb2.MemoryTerm]:
+        return [trainer_pb2.MemoryTerm(term=term.replace("_", " "), bytes=size * 10**9) for term, size in sizes.items()]
+
+    remedy = trainer_pb2.PlanRemedy(total_bytes=20 * 10**9, fits=True, message="the same gradient")
+    remedy.changes.update({"batch_size": 2.0, "accumulate": 2.0, "gradient_checkpointing": True, "method_params": {}})
+    answer = trainer_pb2.ValidateRunResponse(
+        faults=[trainer_pb2.Fault(field="spec.batch_size", reason="MEMORY_SHORT", message="too much", remedy="less")],
+        plan=trainer_pb2.Plan(
+            memory=terms(base_weights=10, activations=30),
+            total_bytes=40 * 10**9,
+            available_bytes=24 * 10**9,
+            seconds=90,
+            stages=[
+                trainer_pb2.PlanStage(name="encode pictures", total_bytes=10**9, memory=terms(image_coder=1)),
+                trainer_pb2.PlanStage(
+                    name="train", total_bytes=40 * 10**9, memory=terms(base_weights=10, activations=30), seconds=90
+                ),
+            ],
+            peak_stage="train",
+            largest_term="activations",
+            remedies=[remedy],
+            fit=trainer_pb2.PLAN_FIT_SHORT,
+            past_runs=12,
+        ),
+    )
+    with pytest.raises(typer.Exit) as ended:
+        print_answer(answer, as_json=False)
+    assert ended.value.exit_code == 3
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == "! spec.batch_size: too much"
+    assert "does not fit: 40.0 GB of 24.0 GB (167%), by 12 past runs" in lines
+    assert "most in 'train': activations, 30.0 GB" in lines
+    assert "about 1 min 30 s" in lines
+    (row,) = [line for line in lines if line.startswith("train *")]
+    assert row.split()[2:4] == ["40.0", "GB"]
+    assert row.endswith("activations 30.0 GB, base weights 10.0 GB")
+    assert " ".join(lines[-1].split()) == (
+        "1. --set accumulate=2 --batch-size 2 --set gradient_checkpointing=true 20.0 GB fits the same gradient"
+    )
 
 
 def test_a_model_says_who_accepted_its_licence() -> None:
