@@ -37,9 +37,9 @@ class Normalised:
     provenance: provenance.Provenance
 
 
-def normalise(data: bytes, *, limits: Limits) -> Normalised:
-    """Decode a whole file and bring it to normal form. Raises `Rejection`, and `MemoryError` beyond the worker's
-    memory.
+def normalise(data: bytes, *, limits: Limits, alpha: bool = False) -> Normalised:
+    """Decode a whole file and bring it to normal form. With `alpha` the picture is how opaque the file's is: white
+    where nothing shines through. Raises `Rejection`, and `MemoryError` beyond the worker's memory.
 
     The order matters: type from content, limits from the header, full decode (`verify()` accepts half a JPEG),
     orientation, sixteen bits to eight, colour profile, matte.
@@ -53,7 +53,7 @@ def normalise(data: bytes, *, limits: Limits) -> Normalised:
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
-            return _decode(data, kind.format, limits)
+            return _decode(data, kind.format, limits, alpha=alpha)
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
             raise Rejection("TOO_MANY_PIXELS", f"More than {limits.max_pixels:,} pixels: {error}") from error
         except UnidentifiedImageError as error:
@@ -66,7 +66,7 @@ def normalise(data: bytes, *, limits: Limits) -> Normalised:
             raise Rejection("BROKEN", f"The {kind.format} data is damaged: {error or type(error).__name__}") from error
 
 
-def _decode(data: bytes, format: str, limits: Limits) -> Normalised:
+def _decode(data: bytes, format: str, limits: Limits, *, alpha: bool) -> Normalised:
     Image.MAX_IMAGE_PIXELS = limits.max_pixels
     notes: list[str] = []
     with Image.open(io.BytesIO(data), formats=[format]) as image:
@@ -81,7 +81,7 @@ def _decode(data: bytes, format: str, limits: Limits) -> Normalised:
         image.load()
         upright = ImageOps.exif_transpose(image)
     eight_bit = _eight_bits(upright, notes)
-    opaque = _matte(_to_srgb(eight_bit, profile, notes), notes)
+    opaque = _opacity(eight_bit) if alpha else _matte(_to_srgb(eight_bit, profile, notes), notes)
     return Normalised(image=opaque, format=format, notes=tuple(notes), provenance=origin)
 
 
@@ -168,6 +168,12 @@ def _apply_profile(colour: Any, profile: bytes, notes: list[str]) -> Any | None:
         return None
     notes.append("CONVERTED_TO_SRGB")
     return converted
+
+
+def _opacity(image: Any) -> Any:
+    """The alpha channel as a grey picture, all white where there is none."""
+    grey = image.getchannel("A") if image.mode in ("LA", "RGBA") else Image.new("L", image.size, 255)
+    return grey.convert("RGB")
 
 
 def _matte(image: Any, notes: list[str]) -> Any:

@@ -79,8 +79,9 @@ class DecodePool:
         """Process ids of the workers that run now."""
         return tuple(sorted(worker.pid for worker in self._live if worker.alive))
 
-    async def decode(self, data: bytes) -> Decoded | Rejected:
-        """Return the verdict on one file. Raises Internal only when no worker can be started at all."""
+    async def decode(self, data: bytes, *, alpha: bool = False) -> Decoded | Rejected:
+        """Return the verdict on one file. With `alpha` its picture is how opaque it is. Raises Internal only when no
+        worker can be started at all."""
         if len(data) > self.limits.max_bytes:
             message = f"The file has {len(data):,} bytes; at most {self.limits.max_bytes:,} are read."
             return Rejected(reason="FILE_TOO_LARGE", message=message)
@@ -89,7 +90,7 @@ class DecodePool:
             worker = await self._take()
             fresh = worker.served == 0
             try:
-                verdict = await worker.decode(data, self.limits)
+                verdict = await worker.decode(data, self.limits, alpha=alpha)
             except _Crashed as crash:
                 crashes += 1
                 if crash.over_cpu or crashes == _CRASHES_TO_CONVICT:
@@ -193,14 +194,14 @@ class _Worker:
     def alive(self) -> bool:
         return self._process.returncode is None
 
-    async def decode(self, data: bytes, limits: Limits) -> Decoded | Rejected:
+    async def decode(self, data: bytes, limits: Limits, *, alpha: bool) -> Decoded | Rejected:
         """One exchange. Raises `_Crashed`; after that, or a timeout, or a cancellation, the worker is not idle any
         more.
         """
         self.idle = False
         try:
             async with asyncio.timeout(limits.deadline_s):
-                await self._send(data)
+                await self._send(data, {"alpha": True} if alpha else {})
                 head, png = await self._receive(4 * limits.max_pixels + MIB)
         except TimeoutError:
             return Rejected(reason="DECODE_TOO_SLOW", message=f"Decoding took longer than {limits.deadline_s:g} s.")
@@ -210,10 +211,10 @@ class _Worker:
         self.idle = not head.get("retire", False)
         return _verdict(head, png)
 
-    async def _send(self, data: bytes) -> None:
+    async def _send(self, data: bytes, head: dict[str, Any]) -> None:
         stdin = self._process.stdin
         assert stdin is not None
-        stdin.writelines((wire.pack({}, data), data))
+        stdin.writelines((wire.pack(head, data), data))
         try:
             await stdin.drain()
         except (BrokenPipeError, ConnectionResetError) as error:

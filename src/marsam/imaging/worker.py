@@ -30,7 +30,7 @@ def main() -> int:
     _reply(replies, {"ready": True})
     while (frame := wire.receive(sys.stdin.buffer.read, max_payload=limits.max_bytes)) is not None:
         _allow_cpu(limits.cpu_s)
-        head, png = _answer(frame[1], limits)
+        head, png = _answer(frame[1], limits, alpha=bool(frame[0].get("alpha")))
         _reply(replies, head, png)
         if head.get("retire"):
             return 0
@@ -67,9 +67,9 @@ def _allow_cpu(seconds: int) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.getrlimit(resource.RLIMIT_CPU)[1]))
 
 
-def _answer(data: bytes, limits: Limits) -> tuple[dict[str, Any], bytes]:
+def _answer(data: bytes, limits: Limits, *, alpha: bool) -> tuple[dict[str, Any], bytes]:
     try:
-        normal = normalise(data, limits=limits)
+        normal = normalise(data, limits=limits, alpha=alpha)
         image = normal.image
         luma = image.convert("L")
         pixels = np.asarray(image)  # once: each look at a picture's bytes through Pillow copies them

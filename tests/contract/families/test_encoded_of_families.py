@@ -5,10 +5,13 @@ import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from marsam_trainer.run.data import Encoder
+from marsam_trainer.run.data import Encoder, read_picture
 from marsam_trainer.run.encoded import EncodedCache
+from marsam_trainer.run.samples import Sample
+from PIL import Image
 
 from marsam.catalog.files import FileRef
 from marsam.catalog.models import Model
@@ -16,7 +19,7 @@ from marsam.core.ids import sha256_hex
 from marsam.diffusion import registry
 from marsam.diffusion.lanes.net import Lanes
 from marsam.diffusion.sampling import join
-from marsam.diffusion.spec import Conditioning, Precision
+from marsam.diffusion.spec import Conditioning, Part, Precision
 from tests.contract.families import rig as rigs
 from tests.contract.families.tiny import flux
 
@@ -47,6 +50,37 @@ def test_what_comes_from_the_cache_is_what_was_encoded(bases: dict[str, Path], n
     assert again.loaded == {}
     assert set(found.tensors) == set(first.tensors)
     assert all(torch.equal(found.tensors[key], first.tensors[key]) for key in found.tensors)
+
+
+def _sample(path: Path, name: str, size: tuple[int, int]) -> Sample:
+    pixels = np.random.default_rng(len(name)).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path / name)
+    data = (path / name).read_bytes()
+    image = FileRef(path=name, digest=f"sha256:{sha256_hex(data)}", size=len(data))
+    return Sample(key=name, item=name, file_name=name, image=image, width=size[0], height=size[1], captions=("a kite",))
+
+
+@pytest.mark.parametrize("name", ["sd1", "sdxl"])
+def test_pictures_are_kept_as_they_were_cut(bases: dict[str, Path], name: str, tmp_path: Path) -> None:
+    """Another size, or another cut to the same size, is another entry; the same cut is not encoded again."""
+    samples = [_sample(tmp_path, "wide.png", (120, 60)), _sample(tmp_path, "tall.png", (50, 90))]
+    files = {sample.image.digest: tmp_path / sample.file_name for sample in samples}
+    buckets, square = ((32, 64), (64, 32), (32, 32)), ((32, 32),)
+    for sizes in (buckets, square, buckets):
+        encoder = _encoder(bases[name], name, tmp_path / "cache")
+        found = encoder.training_set(samples, files, sizes)
+        parts = encoder.part(Part.IMAGE)
+        for row, sample in enumerate(samples):
+            cut = sample.cut(sizes)
+            pixels = read_picture(tmp_path / sample.file_name, cut.size, name=sample.file_name)
+            assert pixels.shape == (3, cut.size[1], cut.size[0])
+            # Beside others a picture rounds otherwise than alone.
+            alone = encoder.family.encode_image(parts, pixels.unsqueeze(0))[0]
+            torch.testing.assert_close(found.latents[row], alone, atol=1e-5, rtol=1e-4)
+            assert found.conditioning([row], [0]).tensors["frame"].tolist() == [list(cut.frame)]
+    again = _encoder(bases[name], name, tmp_path / "cache")
+    again.latents(samples, files, buckets)
+    assert again.loaded == {}
 
 
 def test_bases_with_the_same_encoders_that_read_otherwise_share_nothing(tmp_path: Path) -> None:

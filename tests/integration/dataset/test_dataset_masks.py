@@ -74,6 +74,30 @@ async def test_a_mask_stays_with_its_picture_and_one_of_another_size_is_refused_
         assert len(holding) == 2
 
 
+async def test_what_is_transparent_is_masked_unless_a_mask_says_otherwise(start: Start, tmp_path: Path) -> None:
+    blobs = open_store(str(tmp_path / "store"))
+    files = _files(dog=saved(Image.new("L", (160, 160), 255)))
+    for number, name in enumerate(("cat", "dog")):
+        clear = scene(number).convert("RGBA")
+        clear.putalpha(Image.fromarray(_half()))
+        files[f"{name}.png"] = saved(clear)
+    async with start() as running:
+        await create(running)
+        await bring(running, files)
+        version = await _commit(running, tmp_path / "store")
+        masks = {}
+        for item in version.items:
+            if item.mask is not None:
+                stored = Image.open(io.BytesIO(await read_blob(blobs, "default", item.mask.image.digest)))
+                masks[item.file_name] = np.asarray(stored.convert("L"))
+        assert list(masks) == ["cat.png", "dog.png"]
+        np.testing.assert_array_equal(masks["cat.png"], _half())
+        assert masks["dog.png"].min() == 255
+        before = {item.name for item in (await items(running)).values()}
+        await bring(running, files)
+        assert {item.name for item in (await items(running)).values()} == before
+
+
 async def test_a_mask_that_comes_later_makes_another_version(start: Start, tmp_path: Path) -> None:
     white = saved(Image.new("L", (160, 160), 255))
     async with start() as running:

@@ -139,6 +139,9 @@ class Attempt:
             )
             item = replace(item, mask=mask, findings=(*item.findings, *masks.findings(verdict)))
             verdicts.insert(0, verdict)
+        elif "MATTED_ON_WHITE" in decoded.notes:
+            mask, found = await masks.of_alpha(self._blobs, self._jobs.project, self._pool, original, entry.digest, id_)
+            item = replace(item, mask=mask, findings=(*item.findings, *found))
         try:
             await save_item(self._blobs, dataset, item)
         except Exists:  # an attempt of another Marsam version wrote it, and other pixels came out: that one holds
@@ -214,13 +217,14 @@ def _origin(entry: Entry, decoded: Decoded) -> Iterator[Finding]:
 
 
 def _says_the_same(item: Item, entry: Entry) -> bool:
-    masked = item.mask.original_digest if item.mask else "", entry.mask.digest if entry.mask else ""
-    return (item.captions, dict(item.attributes), item.rights, item.split, masked[0]) == (
+    # A mask that was made of the picture's own alpha comes again with it.
+    mask = item.mask.original_digest if item.mask and item.mask.original_digest != item.original_digest else ""
+    return (item.captions, dict(item.attributes), item.rights, item.split, mask) == (
         entry.captions,
         dict(entry.attributes),
         entry.rights,
         entry.split,
-        masked[1],
+        entry.mask.digest if entry.mask else "",
     )
 
 

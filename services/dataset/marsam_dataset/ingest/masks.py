@@ -1,4 +1,5 @@
-"""Pictures that say where other pictures count: `cat-masklabel.png` or `cat.mask.png` beside `cat.jpg`."""
+"""Pictures that say where other pictures count: `cat-masklabel.png` or `cat.mask.png` beside `cat.jpg`; without them,
+what of a picture is opaque."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
@@ -49,11 +50,30 @@ async def take(
             "The picture was taken without it."
         )
         return None, Verdict(path=file.path, accepted=False, reason="MASK_SIZE", message=message)
+    mask = await _stored(blobs, project, decoded, file.digest, id_)
+    return mask, Verdict(path=file.path, accepted=True, reason="BESIDE_PICTURES", message=_share(decoded))
+
+
+async def of_alpha(
+    blobs: Blobs, project: str, pool: DecodePool, original: bytes, digest: str, id_: str
+) -> tuple[Mask | None, list[Finding]]:
+    """Decode and store how opaque the file of a picture is, whose bytes are `original`, as its mask."""
+    decoded = await pool.decode(original, alpha=True)
+    if isinstance(decoded, Rejected):
+        return None, [Finding(check="mask", severity="warn", reason=decoded.reason, message=decoded.message)]
+    mask = await _stored(blobs, project, decoded, digest, id_)
+    message = f"Where it is transparent it counts less: {_share(decoded)}"
+    return mask, [Finding(check="mask", severity="info", reason="MASKED", message=message)]
+
+
+async def _stored(blobs: Blobs, project: str, decoded: Decoded, digest: str, id_: str) -> Mask:
     stored = await put_blob(blobs, project, decoded.png)
     image = FileRef(path=f"masks/{id_}.png", digest=stored.digest, size=stored.size, media_type="image/png")
-    message = f"{decoded.measures.brightness / 255:.0%} of the picture counts."
-    verdict = Verdict(path=file.path, accepted=True, reason="BESIDE_PICTURES", message=message)
-    return Mask(image=image, original_digest=file.digest), verdict
+    return Mask(image=image, original_digest=digest)
+
+
+def _share(decoded: Decoded) -> str:
+    return f"{decoded.measures.brightness / 255:.0%} of the picture counts."
 
 
 def without_picture(file: Received) -> Verdict:
