@@ -77,6 +77,18 @@ def test_the_fused_kernel_is_used_where_it_was_asked_for(bases: dict[str, Path])
         assert fused.step() == pytest.approx(plain.step(), rel=1e-4)
 
 
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_the_fused_kernel_moves_what_the_plain_one_moves(bases: dict[str, Path], method: str) -> None:
+    fused, plain = (_loop(bases, method, optimiser=kind, rate=1e-3) for kind in ("adamw", "adamw_unfused"))
+    gradients = _gradients(fused)[1]
+    fused.step()
+    plain.step()
+    assert all(gradients[name].stride() == value.stride() for name, value in fused.trained.items())
+    # An eighth of what a first step moves a number by.
+    for name, value in plain.trained.items():
+        torch.testing.assert_close(fused.trained[name], value, atol=6e-5, rtol=0.0, msg=name)
+
+
 def test_eight_bits_learn_nearly_the_same(bases: dict[str, Path]) -> None:
     exact, coarse = (_loop(bases, "full", optimiser=kind, rate=1e-3) for kind in ("adamw", "adamw_8bit"))
     for _ in range(6):

@@ -182,10 +182,10 @@ class Loop:
         run = [self._piece(piece, of) for piece in pieces] if self._reseed else None
         found = run or self.lanes.map(lambda piece: self._piece(piece, of), pieces)
         for parameter, *gradients in zip(self.trained.values(), *(piece.gradients for piece in found), strict=True):
-            total = gradients[0] if parameter.grad is None else parameter.grad.add_(gradients[0])
-            for gradient in gradients[1:]:
-                total = total.add_(gradient)
-            parameter.grad = total
+            if parameter.grad is None:
+                parameter.grad = optimisers.laid_out(gradients.pop(0), parameter)
+            for gradient in gradients:
+                parameter.grad.add_(gradient)
         forward = sum(piece.forward for piece in found)
         return sum(piece.loss for piece in found), forward if self._reseed else forward / len(found)
 

@@ -46,6 +46,12 @@ def _eight_bits(cls: Any, parameters: Sequence[torch.nn.Parameter], numbers: dic
     return found
 
 
+def laid_out(gradient: torch.Tensor, like: torch.nn.Parameter) -> torch.Tensor:
+    """`gradient` with its numbers in memory as the parameter's are. torch's fused kernel takes them as they lie, and
+    the gradient of a convolution may lie otherwise: it would move other numbers than it was taken for."""
+    return gradient if gradient.stride() == like.stride() else torch.empty_like(like).copy_(gradient)
+
+
 def take_step(optimiser: torch.optim.Optimizer) -> None:
     """One step with the gradients that are there."""
     with warnings.catch_warnings():
