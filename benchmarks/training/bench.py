@@ -58,7 +58,7 @@ class Ours:
         """Floating-point operations of a step's forward and backward."""
         batch = self.loop.feed.batch(0)
         with FlopCounterMode(display=False) as counter:
-            self.loop._piece(batch, len(batch))
+            self.loop._piece(batch, len(batch), len(batch))
         return float(counter.get_total_flops())
 
 

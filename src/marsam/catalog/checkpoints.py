@@ -14,11 +14,22 @@ MARK = "manifest.json"
 
 
 @dataclass(frozen=True, kw_only=True)
+class StatePart:
+    """The part of a state that one of a run's processes wrote."""
+
+    digest: str
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Checkpoint:
     """The commit mark of a checkpoint: after how many steps, of which order, and what its state's bytes are called.
 
     `spec_digest` covers all that may not change between attempts; `cores` and `lanes` are how it was computed,
     because sums cut otherwise round differently.
+
+    A state that several processes wrote, each its part, lies in as many files: `parts` in their order, each in the file
+    `state_name` says; then `state_digest` is of their digests and `state_size` of all.
     """
 
     SCHEMA: ClassVar[str] = "marsam.checkpoint/1"
@@ -32,6 +43,18 @@ class Checkpoint:
     lanes: int
     code_version: str
     libraries: Mapping[str, str] = field(default_factory=dict)
+    parts: tuple[StatePart, ...] = ()
+
+    def part(self, rank: int) -> tuple[str, StatePart]:
+        """The file that the process `rank` reads its state from, and what must be in it."""
+        if not self.parts:
+            return STATE, StatePart(digest=self.state_digest, size=self.state_size)
+        return state_name(rank, len(self.parts)), self.parts[rank]
+
+
+def state_name(rank: int, of: int) -> str:
+    """What the file of one of several parts of a state is called."""
+    return f"state-{rank + 1:05d}-of-{of:05d}.safetensors"
 
 
 def checkpoints(project: str, run: str, attempt: int) -> str:

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import torch
 from marsam_trainer.run.feed import Feed, TrainingSet
+from marsam_trainer.run.holding import Holding
 from marsam_trainer.run.loop import Loop, Plan
 
 from marsam.diffusion import registry, schedule, tuned
@@ -98,7 +99,16 @@ def training_set(rig: Rig, count: int = 5) -> TrainingSet:
     )
 
 
-def loop(rig: Rig, *, steps: int = 8, rate: float = 1e-2, lanes: int = 1, batch: int = 4, **plan: Any) -> Loop:
+def loop(
+    rig: Rig,
+    *,
+    steps: int = 8,
+    rate: float = 1e-2,
+    lanes: int = 1,
+    batch: int = 4,
+    holding: Holding | None = None,
+    **plan: Any,
+) -> Loop:
     """A loop over `training_set`; plan's other numbers by name."""
     numbers = {"warmup_steps": 2, "seed": 11, "snr_gamma": 5.0, "ema_decay": None, **plan}
     feed = Feed(
@@ -112,11 +122,12 @@ def loop(rig: Rig, *, steps: int = 8, rate: float = 1e-2, lanes: int = 1, batch:
         rig.family,
         rig.parts,
         registry.objective(rig.parts.facts.objective),
-        rig.trained,
+        holding.trained if holding is not None else rig.trained,
         feed,
         Plan(steps=steps, learning_rate=rate, **numbers),
         lanes=Lanes(lanes, count=lanes),
         reseed=bool(rig.params.get("dropout")),
+        holding=holding,
     )
 
 

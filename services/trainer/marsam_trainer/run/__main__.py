@@ -4,6 +4,7 @@ captions are read, or the parts of a checkpoint in one file. Exit codes are in `
 import argparse
 import contextlib
 import json
+import logging
 import os
 import signal
 import sys
@@ -77,9 +78,14 @@ class Stop:
             signal.signal(number, self._heard)
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        # torchrun says it again to the ranks that are left when the first has ended; its last word is SIGKILL.
+        if self.asked and not (number == signal.SIGTERM and _ranks() > 1):
             os._exit(128 + number)
         self.asked = True
+
+
+def _ranks() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -121,7 +127,8 @@ def _train(options: argparse.Namespace, bridge: Bridge, stop: Stop) -> int:
         if blobs is not None:
             with contextlib.suppress(Exception):
                 key = keys.attempt_file(name.project, "runs", name.id, options.attempt, "failure.json")
-                bridge.call(blobs.put(key, canonical(_failure(error, code))), timeout_s=30.0)
+                # The first of several ranks that fails is the one that knows why.
+                bridge.call(blobs.create(key, canonical(_failure(error, code))), timeout_s=30.0)
         return code
     return codes.DONE
 
@@ -131,11 +138,12 @@ def _attempt(options: argparse.Namespace, bridge: Bridge, stop: Stop, blobs: Blo
 
     from marsam.diffusion.devices.net import gpu_memory
     from marsam_trainer.run import publish
-    from marsam_trainer.run.reporter import Reporter
+    from marsam_trainer.run.ranks import joined, local_rank
+    from marsam_trainer.run.reporter import Reporter, Silent
     from marsam_trainer.run.train import train
     from marsam_trainer.run.work import Work, load_order
 
-    device = options.device or ("cuda:0" if torch.cuda.is_available() else "cpu")
+    device = options.device or (f"cuda:{local_rank()}" if torch.cuda.is_available() else "cpu")
     name = parse(options.run, "run")
     jobs = JobStore(blobs, name.project, "runs", SystemClock())
     spec = load(RunSpec, bridge.call(jobs.spec(name.id)), what=options.run)
@@ -154,21 +162,23 @@ def _attempt(options: argparse.Namespace, bridge: Bridge, stop: Stop, blobs: Blo
         device=device,
         precision=spec.precision,
     )
-    with (
-        _scraped(meter, options.metrics_host, options.metrics_port),
-        Reporter(
-            bridge,
-            jobs,
-            name.id,
-            options.attempt,
-            meter,
-            steps=spec.steps,
-            device=device,
-            family=base.family,
-            method=spec.method,
-            metrics_port=options.metrics_port,
-        ) as reporter,
-    ):
+    with joined(spec.processes, device=device) as world, contextlib.ExitStack() as stack:
+        reporter: Reporter | Silent = Silent()
+        if world.first:
+            stack.enter_context(_scraped(meter, options.metrics_host, options.metrics_port))
+            reporter = Reporter(
+                bridge,
+                jobs,
+                name.id,
+                options.attempt,
+                meter,
+                steps=spec.steps,
+                device=device,
+                family=base.family,
+                method=spec.method,
+                metrics_port=options.metrics_port,
+            )
+            stack.enter_context(reporter)
         model = train(
             Work(
                 bridge=bridge,
@@ -187,10 +197,12 @@ def _attempt(options: argparse.Namespace, bridge: Bridge, stop: Stop, blobs: Blo
                 reporter=reporter,
                 stopping=stop,
                 memory_limit=options.memory_limit,
+                world=world,
             )
         )
-        reporter.event("log", level="info", message=f"published {model.name}")
-        _log.info("run.published", model=model.name, digest=model.digest)
+        if model is not None:
+            reporter.event("log", level="info", message=f"published {model.name}")
+            _log.info("run.published", model=model.name, digest=model.digest)
 
 
 @contextlib.contextmanager
@@ -210,6 +222,7 @@ def _scraped(meter: Meter, host: str, port: int) -> Iterator[None]:
 
 def _failure(error: Exception, code: int) -> dict[str, object]:
     """What the trainer records of an attempt that failed."""
+    rank = {"rank": int(os.environ["RANK"])} if _ranks() > 1 else {}
     if isinstance(error, MarsamError):
         return {
             "exit_code": code,
@@ -217,6 +230,7 @@ def _failure(error: Exception, code: int) -> dict[str, object]:
             "message": error.message,
             "field": error.field,
             "remedy": error.remedy,
+            **rank,
         }
     return {
         "exit_code": code,
@@ -224,6 +238,7 @@ def _failure(error: Exception, code: int) -> dict[str, object]:
         "message": str(error)[:2000],
         "field": None,
         "remedy": "",
+        **rank,
     }
 
 
@@ -255,5 +270,16 @@ def _answer(options: argparse.Namespace) -> int:
     return codes.DONE
 
 
+def _leave(code: int) -> None:
+    """End the process with `code`. Not by the interpreter's own way where there are several ranks: threads of torch
+    that still listen to the others abort it there, and the code is lost."""
+    if _ranks() > 1:
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _leave(main())

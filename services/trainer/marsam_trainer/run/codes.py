@@ -31,6 +31,7 @@ RANK_LOST = ECHO  # of several processes another one is gone, or does not answer
 NOT_FINITE = 78
 
 NOT_FINITE_REASON = "LOSS_NOT_FINITE"
+RANK_LOST_REASON = "RANK_LOST"
 
 
 def code_of(error: BaseException) -> int:
@@ -39,6 +40,8 @@ def code_of(error: BaseException) -> int:
         return OUT_OF_MEMORY
     if isinstance(error, MarsamError) and error.reason == NOT_FINITE_REASON:
         return NOT_FINITE
+    if isinstance(error, MarsamError) and error.reason == RANK_LOST_REASON:
+        return RANK_LOST
     if isinstance(error, Corrupt):
         return BAD_DATA
     if isinstance(error, Invalid | Missing | Exists | Unsupported):

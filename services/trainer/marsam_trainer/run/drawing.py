@@ -1,6 +1,7 @@
 """The pictures that a run is shown by: its prompts, drawn while it trains and when it is done."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from marsam.catalog.files import FileRef
 from marsam.core.errors import MarsamError
@@ -11,6 +12,7 @@ from marsam.telemetry.logs import Log
 from marsam_trainer.run import preview, publish
 from marsam_trainer.run.card import Shown
 from marsam_trainer.run.data import Encoder
+from marsam_trainer.run.ranks import ALONE, World
 from marsam_trainer.run.work import Work
 
 PREVIEW_BUDGET_S = 60.0
@@ -29,18 +31,31 @@ class Drawing:
     texts: Conditioning | None
     side: int
     seed: int
+    world: World = ALONE
+    """The ranks that must draw together, because each holds a part of the model."""
 
     def draw(self) -> list[bytes] | None:
         """A PNG per prompt, or None; never raises."""
+        coder = self._coder()
+        if self.world.any(coder is None):
+            return None
+        drawn = preview.draw(
+            self.family,
+            Components(**{**vars(self.parts), "image_coder": coder}),
+            self._wanted(),
+            self.texts,
+            lanes=self.encoder.lanes,
+            budget_s=PREVIEW_BUDGET_S,
+            agree=self.world.any,
+        )
+        return None if self.world.any(drawn is None) else drawn
+
+    def _coder(self) -> Any:
         try:
-            coder = self.encoder.part(Part.IMAGE).image_coder
+            return self.encoder.part(Part.IMAGE).image_coder
         except (MarsamError, OSError, MemoryError, RuntimeError) as error:
             _log.warning("preview.skipped", reason="DECODER", message=str(error))
             return None
-        shown = Components(**{**vars(self.parts), "image_coder": coder})
-        return preview.draw(
-            self.family, shown, self._wanted(), self.texts, lanes=self.encoder.lanes, budget_s=PREVIEW_BUDGET_S
-        )
 
     def shown(self) -> list[Shown]:
         """How each picture is drawn, and its path beside a model."""
@@ -62,8 +77,13 @@ class Drawing:
 
 
 def show(work: Work, drawing: Drawing, step: int) -> None:
+    """Draw the run's prompts and tell of them; of several ranks those that must draw do, and the first tells."""
+    if not work.world.first and drawing.world.size == 1:
+        return
     work.reporter.phase("preview")
     pictures = drawing.draw()
+    if not work.world.first:
+        return
     if pictures is None:
         work.reporter.event("log", level="warning", message=f"the preview at step {step} was skipped")
         return

@@ -23,7 +23,9 @@ from marsam.diffusion.parts.net import at_rest, networks
 from marsam.diffusion.spec import Components, Family, Objective, Precision
 from marsam_trainer.run import optimisers, randomness
 from marsam_trainer.run.feed import Batch, Feed
+from marsam_trainer.run.holding import Holding, Whole
 from marsam_trainer.run.mixture import Mixture
+from marsam_trainer.run.ranks import ALONE
 
 CLIP_NORM = 1.0
 
@@ -106,14 +108,18 @@ class Loop:
         *,
         lanes: Lanes,
         reseed: bool = False,
+        holding: Holding | None = None,
     ) -> None:
-        """A batch is cut into as many pieces as there are `lanes`, and their gradients are added in order.
+        """A batch is cut into as many pieces as there are `lanes`, and their gradients are added in order. `holding`
+        says which rows are this process' own, where several take a step together; `trained` is then its own.
 
         `reseed` is for methods that draw from torch's own generator (dropout): it is set anew for every step, and the
         pieces then run one after the other, because the generator is shared.
         """
         self.family, self.parts, self.objective, self.feed, self.plan = family, parts, objective, feed, plan
         self.trained = dict(trained)
+        self.holding = holding or Whole(ALONE, self.trained)
+        self.world = self.holding.world
         self.position = Position()
         self.lanes = lanes
         self._reseed = reseed
@@ -143,14 +149,16 @@ class Loop:
         for group in self.optimiser.param_groups:
             group["lr"] = plan.rate(step)
         if self._reseed:
-            torch.manual_seed(randomness.bits(plan.seed, "layers", step))
+            # Each rank draws for other rows.
+            rank = (self.world.rank,) if self.world.rank else ()
+            torch.manual_seed(randomness.bits(plan.seed, "layers", step, *rank))
         for network in self._networks:
             network.train()
         batch = self.feed.batch(step).to(self.parts.device)
         fed = time.monotonic()
         value, forward = self._gradients(batch)
         # Reading the number waits for the device: only now is the backward pass over.
-        self.norm = float(torch.nn.utils.clip_grad_norm_(self.trained.values(), CLIP_NORM))
+        self.norm = self.holding.clip(CLIP_NORM)
         known = time.monotonic()
         if math.isfinite(value) and math.isfinite(self.norm):
             optimisers.take_step(self.optimiser)
@@ -174,13 +182,14 @@ class Loop:
         self.optimiser.zero_grad(set_to_none=True)
         parts = [batch.part(rows) for rows in cuts(len(batch), self.plan.accumulate)]
         taken = [self._part(part, len(batch)) for part in parts]
-        return sum(loss for loss, _ in taken), sum(forward for _, forward in taken)
+        self.holding.join()
+        return self.world.totals([sum(loss for loss, _ in taken)])[0], sum(forward for _, forward in taken)
 
     def _part(self, part: Batch, of: int) -> tuple[float, float]:
-        """Add the gradient of what is in memory at once; its lanes side by side."""
-        pieces = [part.part(rows) for rows in cuts(len(part), self.lanes.count)]
-        run = [self._piece(piece, of) for piece in pieces] if self._reseed else None
-        found = run or self.lanes.map(lambda piece: self._piece(piece, of), pieces)
+        """Add the gradient of what is in memory at once: this rank's rows, its lanes side by side."""
+        pieces = self._own(part)
+        run = [self._piece(*piece, of) for piece in pieces] if self._reseed else None
+        found = run or self.lanes.map(lambda piece: self._piece(*piece, of), pieces)
         for parameter, *gradients in zip(self.trained.values(), *(piece.gradients for piece in found), strict=True):
             if parameter.grad is None:
                 parameter.grad = optimisers.laid_out(gradients.pop(0), parameter)
@@ -189,14 +198,23 @@ class Loop:
         forward = sum(piece.forward for piece in found)
         return sum(piece.loss for piece in found), forward if self._reseed else forward / len(found)
 
-    def _piece(self, piece: Batch, of: int) -> _Piece:
-        """Loss and gradients of some rows, weighted by their share of the `of` rows of the batch."""
+    def _own(self, part: Batch) -> list[tuple[Batch, int]]:
+        """This rank's rows in a piece for each lane, and how many rows each counts for. A rank without any computes
+        one of the others' for nothing, because all ranks must go the same way."""
+        mine = self.world.rows(len(part))
+        if mine is None:
+            return [(part.part(slice(0, 1)), 0)]
+        own = part.part(mine)
+        pieces = [own.part(rows) for rows in cuts(len(own), self.lanes.count)]
+        return [(piece, len(piece)) for piece in pieces]
+
+    def _piece(self, piece: Batch, rows: int, of: int) -> _Piece:
+        """Loss and gradients of a piece that counts for `rows` of the `of` rows of the batch."""
         began = time.monotonic()
         with torch.autocast(self.parts.device, torch.bfloat16, enabled=self.parts.precision is Precision.BF16):
-            loss = loss_of(self.family, self.parts, self.objective, piece, self.plan.snr_gamma) * (len(piece) / of)
+            loss = loss_of(self.family, self.parts, self.objective, piece, self.plan.snr_gamma) * (rows / of)
         value, forward = float(loss.detach()), time.monotonic() - began
-        gradients = torch.autograd.grad(loss * piece.weight, tuple(self.trained.values()))
-        return _Piece(value, gradients, forward)
+        return _Piece(value, self.holding.gradients(loss * piece.weight), forward)
 
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch], *, stopping: Callable[[], bool]) -> float | None:
@@ -212,21 +230,22 @@ class Loop:
                     if stopping():
                         return None
                     here = batch.to(self.parts.device)
-                    pieces = [here.part(rows) for rows in cuts(len(here), self.lanes.count)]
-                    total += sum(self.lanes.map(self._held_out, pieces))
+                    total += sum(self.lanes.map(lambda piece: self._held_out(*piece), self._own(here)))
                     count += len(here)
         finally:
             for name, value in learnt.items():
                 self.trained[name].copy_(value)
+        total = self.world.totals([total])[0]
         if math.isfinite(total):
             self.position.validation.append((self.position.step, total / count))
         return total / count
 
     @torch.no_grad()
-    def _held_out(self, piece: Batch) -> float:
-        """The summed loss of some rows, unweighted. Whether gradients are kept belongs to the thread that asks."""
+    def _held_out(self, piece: Batch, rows: int) -> float:
+        """The summed loss of a piece that counts for so many rows, unweighted. Whether gradients are kept belongs to
+        the thread that asks."""
         with torch.autocast(self.parts.device, torch.bfloat16, enabled=self.parts.precision is Precision.BF16):
-            return float(loss_of(self.family, self.parts, self.objective, piece, None)) * len(piece)
+            return float(loss_of(self.family, self.parts, self.objective, piece, None)) * rows
 
     @torch.no_grad()
     def _follow(self) -> None:

@@ -3,7 +3,7 @@ of it leaves this file."""
 
 import io
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from PIL import Image
@@ -41,17 +41,19 @@ def draw(
     *,
     lanes: Lanes,
     budget_s: float,
+    agree: Callable[[bool], bool] = bool,
 ) -> list[bytes] | None:
     """The pictures as PNG, or None when they did not come about (no memory, no time, or a fault, which is logged).
 
     `texts` holds the conditionings of the prompts, then of the empty caption for each picture; when None they are
     encoded here, by the text encoders as they are now. Modes and generators are put back as they were.
+    Ranks that draw together `agree` that time is up.
     """
     generators = (torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])
     deadline = time.monotonic() + budget_s
 
     def late() -> bool:
-        return time.monotonic() > deadline
+        return agree(time.monotonic() > deadline)
 
     try:
 

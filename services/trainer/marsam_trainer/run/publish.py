@@ -3,7 +3,7 @@
 import importlib.metadata
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -163,7 +163,7 @@ async def publish(
     return model
 
 
-def check_artifact(kind: Kind, folder: Path, trained: Mapping[str, Any]) -> None:
+def check_artifact(kind: Kind, folder: Path, trained: Collection[str]) -> None:
     """Read an adapter back as whoever serves it will. Raises unless it holds every trained tensor, and learnt
     something."""
     if kind is not Kind.ADAPTER:

@@ -38,6 +38,20 @@ def device_memory(device: str) -> MemoryReading:
     return next(iter(process_memory()))
 
 
+class Silent:
+    """What a rank reports that is not the first: nothing. The first one speaks for all."""
+
+    def phase(self, name: str, done: int = 0, of: int = 0) -> None: ...
+
+    def step(self, step: int, **numbers: Any) -> None: ...
+
+    def event(self, kind: str, **fields: Any) -> None: ...
+
+    def expect(self, peak: int) -> None: ...
+
+    def check(self) -> None: ...
+
+
 class Reporter:
     """Collects what the run says and writes it on a thread of its own, so that a slow store never slows a step."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from marsam.catalog.checkpoints import Checkpoint
+from marsam.catalog.checkpoints import Checkpoint, StatePart
 from marsam.catalog.runs import RunSpec
 from marsam.core.errors import Invalid, Precondition
 from marsam.core.ids import digest_of
@@ -17,6 +17,7 @@ from marsam.telemetry.logs import Log
 from marsam_trainer.run import checkpoint, codes, publish
 from marsam_trainer.run.drawing import Drawing, show
 from marsam_trainer.run.loop import Loop
+from marsam_trainer.run.ranks import agreed, checksums
 from marsam_trainer.run.validation import HeldOut
 from marsam_trainer.run.work import Stopped, Work
 
@@ -46,9 +47,10 @@ def take_steps(work: Work, loop: Loop, drawing: Drawing, held_out: HeldOut | Non
     # A checkpoint is saved before its step is validated: who goes on from one asks what was not answered.
     _validate(work, loop, held_out)
     while not loop.done:
-        if work.stopping():
+        if work.world.any(work.stopping()):
             if loop.position.step > saved:
                 _save(work, loop, scratch)
+            work.world.meet()  # the end of one rank must not cut another's checkpoint short
             raise Stopped
         work.reporter.check()
         began, shown = time.monotonic(), loop.shown
@@ -88,7 +90,7 @@ def _validate(work: Work, loop: Loop, held_out: HeldOut | None) -> None:
     due = step % work.spec.checkpoint_every == 0 or loop.done
     if held_out is None or not due or (noted and noted[-1][0] == step):
         return
-    loss = loop.validate(held_out, stopping=work.stopping)
+    loss = loop.validate(held_out, stopping=agreed(work.world, work.stopping))
     if loss is None:
         return
     beside = f", {noted[0][1]:.4f} before the first" if step and noted and noted[0][0] == 0 else ""
@@ -105,8 +107,15 @@ def _mark(work: Work, step: int) -> None:
 def _save(work: Work, loop: Loop, scratch: Path) -> None:
     work.reporter.phase("checkpoint")
     began = time.monotonic()
+    if not loop.holding.sharded:
+        work.world.same("trained weights", checksums(loop.trained))
+        if not work.world.first:
+            return
     path = scratch / "checkpoint.safetensors"
     digest, size = checkpoint.write_state(loop.state(), path)
+    parts = _parts(work, loop, path, digest, size) if loop.holding.sharded else ()
+    if parts:
+        digest, size = digest_of(canonical([part.digest for part in parts])), sum(part.size for part in parts)
     mark = Checkpoint(
         attempt=work.attempt,
         step=loop.position.step,
@@ -117,14 +126,28 @@ def _save(work: Work, loop: Loop, scratch: Path) -> None:
         lanes=loop.lanes.count,
         code_version=publish.code_version(),
         libraries=publish.libraries(),
+        parts=parts,
     )
-    work.bridge.call(checkpoint.save(work.place, mark, path))
+    if not parts:
+        work.bridge.call(checkpoint.save(work.place, mark, path))
+    elif work.world.first:
+        work.bridge.call(checkpoint.commit(work.place, mark))
     path.unlink()
     work.meter.inc(metrics.CHECKPOINTS)
     work.meter.set(metrics.CHECKPOINT_SECONDS, time.monotonic() - began)
     work.meter.set(metrics.CHECKPOINT_BYTES, size)
     _mark(work, mark.step)
     work.reporter.event("checkpoint", step=mark.step, bytes=size)
+
+
+def _parts(work: Work, loop: Loop, path: Path, digest: str, size: int) -> tuple[StatePart, ...]:
+    """Store this rank's part of the state in `path`; what all ranks stored."""
+    world = work.world
+    put = checkpoint.save_part(
+        work.place, work.attempt, loop.position.step, path, digest, rank=world.rank, of=world.size
+    )
+    work.bridge.call(put)
+    return tuple(StatePart(digest=digest, size=size) for digest, size in world.gathered((digest, size)))
 
 
 def _spec_digest(work: Work) -> str:

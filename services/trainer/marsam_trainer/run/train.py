@@ -1,10 +1,7 @@
 """One attempt of a run, from its name to a published model."""
 
-import contextlib
 import math
-import shutil
 import time
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,15 +15,17 @@ from marsam.diffusion.parts.net import draws, networks
 from marsam.diffusion.spec import Components, Family, Part, Precision
 from marsam.diffusion.weights.net import bytes_at_rest
 from marsam.store.cache import Cache
-from marsam_trainer.run import checkpoint, cutting, material, probe, publish, randomness
+from marsam_trainer.run import checkpoint, cutting, material, probe, publish, randomness, together
 from marsam_trainer.run.data import Encoder
 from marsam_trainer.run.drawing import Drawing
 from marsam_trainer.run.encoded import EncodedCache
 from marsam_trainer.run.estimate import estimate
 from marsam_trainer.run.feed import Feed, TrainingSet
 from marsam_trainer.run.footprint import SAMPLES
+from marsam_trainer.run.holding import Holding
 from marsam_trainer.run.loop import Loop, Plan
 from marsam_trainer.run.mixture import Mixture
+from marsam_trainer.run.ranks import ALONE
 from marsam_trainer.run.recompute import checkpoint_blocks
 from marsam_trainer.run.reporter import device_memory
 from marsam_trainer.run.samples import held_out_of, regularisation_of, samples_of
@@ -35,46 +34,34 @@ from marsam_trainer.run.validation import MOST, HeldOut
 from marsam_trainer.run.work import Work
 
 
-def train(work: Work) -> Model:
-    """Train, and publish what came out. Raises `Stopped` after a checkpoint when asked to stop."""
-    with _scratch(work) as scratch:
-        found = work.bridge.call(checkpoint.newest(work.place, work.attempt, scratch))
+def train(work: Work) -> Model | None:
+    """Train, and publish what came out; of several ranks the first does, and the others return None. Raises `Stopped`
+    after a checkpoint when asked to stop."""
+    with together.scratch(work) as scratch:
+        found = work.bridge.call(checkpoint.newest(work.place, work.attempt, scratch, work.world))
         with _lanes(work, found[0] if found else None) as lanes:
             return _train(work, scratch, lanes, found)
 
 
-@contextlib.contextmanager
-def _scratch(work: Work) -> Iterator[Path]:
-    """A folder of the attempt's own, gone with it. What killed attempts left behind goes now."""
-    ours = work.cache / "runs" / work.spec.id / str(work.attempt)
-    for attempt in range(1, work.attempt + 1):
-        shutil.rmtree(ours.with_name(str(attempt)), ignore_errors=True)
-    ours.mkdir(parents=True)
-    try:
-        yield ours
-    finally:
-        shutil.rmtree(ours, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            ours.parent.rmdir()
-
-
 def _lanes(work: Work, mark: Checkpoint | None) -> Lanes:
     """As many lanes as the cores allow; as many as the checkpoint was made with when the run continues one, because
-    sums over another number of pieces round differently. A GPU takes the batch whole."""
-    if work.device != "cpu":
+    sums over another number of pieces round differently. A GPU takes the batch whole, and so does a model in parts,
+    which the lanes of a rank would put together at once."""
+    if work.device != "cpu" or work.spec.sharding == "sharded":
         return Lanes(work.cores, count=1)
     if mark is not None and work.lanes is None:
         return Lanes(mark.cores, count=mark.lanes)
     return Lanes(work.cores, count=work.lanes)
 
 
-def _train(work: Work, scratch: Path, lanes: Lanes, found: tuple[Checkpoint, Path] | None) -> Model:
+def _train(work: Work, scratch: Path, lanes: Lanes, found: tuple[Checkpoint, Path] | None) -> Model | None:
     began = time.monotonic()
     spec, base = work.spec, work.base
     family = registry.family(base.family)
     params = registry.method_params(spec.method, spec.method_params, family=base.family)
     cache = Cache(work.cache, budget=work.cache_bytes)
-    source = work.bridge.call(cache.lay_out(work.jobs.blobs, spec.project, base.files, scratch / "base"))
+    with together.one_by_machine(work):
+        source = work.bridge.call(cache.lay_out(work.jobs.blobs, spec.project, base.files, scratch / "base"))
     facts = registry.read_base_folder(base.family, source)
     facts.check_size(spec.resolution, spec.resolution)
     if found is None:
@@ -95,14 +82,17 @@ def _train(work: Work, scratch: Path, lanes: Lanes, found: tuple[Checkpoint, Pat
     method = registry.method(spec.method)
     words = Part.TEXT in tuned.parts_of(params)
     sizes = cutting.sizes(work, facts)
-    encode = partial(material.encode, work, encoder, cache, scratch / "pictures", sizes, words=words)
+    encode = partial(
+        material.encode, encoder=encoder, cache=cache, folder=scratch / "pictures", sizes=sizes, words=words
+    )
     apart = held_out_of(work.version, spec.languages)[:MOST]
     kept = regularisation_of(work.regularisation, spec.languages) if work.regularisation is not None else []
     if found is None:
         cutting.tell(work, learnt, sizes)
         cutting.tell(work, kept, sizes, of="the regularisation version")
-    samples = encode(learnt)
-    aside, others = (encode(some) if some else None for some in (apart, kept))
+    reading = together.encode_shares(work, [*learnt, *apart, *kept], lambda share: encode(work, samples=share))
+    samples = encode(reading, samples=learnt)
+    aside, others = (encode(reading, samples=some) if some else None for some in (apart, kept))
     work.bridge.call(cache.trim())
     prompts = list(spec.preview.prompts if spec.preview else _sample_prompts(work))
     texts = None if words else encoder.texts([*prompts, *[""] * len(prompts)])
@@ -114,18 +104,21 @@ def _train(work: Work, scratch: Path, lanes: Lanes, found: tuple[Checkpoint, Pat
         source,
         parts=tuned.parts_of(params),
         precision=Precision(spec.precision),
-        device=work.device,
+        # What is cut up comes to the device in parts, unless it is quantised there.
+        device="cpu" if spec.sharding == "sharded" and quantisation is None else work.device,
         quantisation=quantisation,
     )
-    share = quantised_share(parts.denoiser)
     modules = tuned.modules(parts, family.facts, method.facts, params)
     trained = method.attach(modules, family.facts, params, seed=spec.seed)
+    weights, names = _weights(parts, trained), list(trained)
     if spec.gradient_checkpointing:
         for module in modules.values():
             checkpoint_blocks(module)
+    parts, holding = together.hold(work, parts, trained)
+    del trained  # where the model is cut up, they are replaced
     feed = _feed(work, parts, samples, others)
     dropout = float(params.get("dropout", 0.0)) > 0.0 or draws(parts)
-    loop = _loop(work, family, parts, trained, feed, lanes, dropout=dropout)
+    loop = _loop(work, family, parts, holding, feed, lanes, dropout=dropout)
     if found is not None:
         resume(work, loop, *found)
     first = loop.position.step
@@ -137,11 +130,16 @@ def _train(work: Work, scratch: Path, lanes: Lanes, found: tuple[Checkpoint, Pat
         texts=texts,
         side=spec.resolution,
         seed=spec.seed,
+        world=work.world if holding.sharded else ALONE,
     )
     held_out = _held_out(work, parts, aside) if aside is not None else None
     seconds = take_steps(work, loop, drawing, held_out, scratch)
     work.reporter.phase("publishing")
     loop.settle()
+    pictures = (drawing.draw() if work.world.first or holding.sharded else None) or []
+    whole = together.whole(holding, parts, modules, family, method, params)
+    if not work.world.first:
+        return None
     artifact = scratch / "artifact"
     header = {
         "base_digest": base.digest,
@@ -149,9 +147,8 @@ def _train(work: Work, scratch: Path, lanes: Lanes, found: tuple[Checkpoint, Pat
         "method": spec.method,
         "code_version": publish.code_version(),
     }
-    paths = method.save(modules, family.facts, artifact, metadata=header)
-    publish.check_artifact(method.facts.kind, artifact, trained)
-    pictures = drawing.draw() or []
+    paths = method.save(whole, family.facts, artifact, metadata=header)
+    publish.check_artifact(method.facts.kind, artifact, names)
     outcome = publish.Outcome(
         folder=artifact,
         paths=paths,
@@ -159,7 +156,8 @@ def _train(work: Work, scratch: Path, lanes: Lanes, found: tuple[Checkpoint, Pat
         shown=drawing.shown() if pictures else [],
         losses=loop.position.losses,
         validation=loop.position.validation,
-        metrics=_metrics(work, loop, share=share, seconds=seconds, began=began, artifact=artifact, paths=paths)
+        metrics=weights
+        | _metrics(work, loop, seconds=seconds, began=began, artifact=artifact, paths=paths)
         | cutting.numbers(work, learnt, sizes)
         | planned.beside(work, seconds=seconds, steps=loop.position.step - first),
         quantisation=quantisation.label() if quantisation else "",
@@ -171,6 +169,14 @@ def _train(work: Work, scratch: Path, lanes: Lanes, found: tuple[Checkpoint, Pat
             work.jobs.blobs, work.jobs.clock, spec, work.attempt, base=base, version=work.version, outcome=outcome
         )
     )
+
+
+def _weights(parts: Components, trained: dict[str, Any]) -> dict[str, float]:
+    return {
+        "weights_at_rest_bytes": float(sum(bytes_at_rest(network) for network in networks(parts))),
+        "trainable_parameters": float(sum(value.numel() for value in trained.values())),
+        "quantised_share": quantised_share(parts.denoiser),
+    }
 
 
 def _held_out(work: Work, parts: Components, aside: TrainingSet) -> HeldOut:
@@ -212,7 +218,7 @@ def _loop(
     work: Work,
     family: Family,
     parts: Components,
-    trained: dict[str, Any],
+    holding: Holding,
     feed: Feed | Mixture,
     lanes: Lanes,
     *,
@@ -229,16 +235,14 @@ def _loop(
         optimiser=spec.optimiser,
         accumulate=spec.accumulate,
     )
-    return Loop(
-        family, parts, registry.objective(parts.facts.objective), trained, feed, plan, lanes=lanes, reseed=dropout
-    )
+    objective = registry.objective(parts.facts.objective)
+    return Loop(family, parts, objective, holding.trained, feed, plan, lanes=lanes, reseed=dropout, holding=holding)
 
 
 def _metrics(
     work: Work,
     loop: Loop,
     *,
-    share: float,
     seconds: float,
     began: float,
     artifact: Path,
@@ -265,10 +269,8 @@ def _metrics(
         "train_seconds": seconds,
         "attempt_seconds": time.monotonic() - began,
         "peak_memory_bytes": float(device_memory(work.device).peak),
-        "weights_at_rest_bytes": float(sum(bytes_at_rest(network) for network in networks(loop.parts))),
-        "trainable_parameters": float(sum(value.numel() for value in loop.trained.values())),
         "artifact_bytes": float(sum((artifact / path).stat().st_size for path in paths)),
-        "quantised_share": share,
         "attempts": float(work.attempt),
         "lanes": float(loop.lanes.count),
+        "processes": float(work.world.size),
     }

@@ -14,7 +14,8 @@ from marsam.store.blobs import Blobs
 from marsam.telemetry.meter import Meter
 from marsam_trainer.run import checkpoint
 from marsam_trainer.run.bridge import Bridge
-from marsam_trainer.run.reporter import Reporter
+from marsam_trainer.run.ranks import ALONE, World
+from marsam_trainer.run.reporter import Reporter, Silent
 
 
 class Stopped(Exception):
@@ -38,10 +39,11 @@ class Work:
     cores: int
     lanes: int | None
     meter: Meter
-    reporter: Reporter
+    reporter: Reporter | Silent
     stopping: Callable[[], bool]
     memory_limit: float = 1.05
     """Share of its device's memory that a run may be expected to need; above it the run does not start."""
+    world: World = ALONE
 
     @property
     def place(self) -> checkpoint.Place:
