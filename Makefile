@@ -12,7 +12,7 @@ CLUSTER_SUITES := tests/contract/launch/test_launcher_behaviour.py tests/contrac
 # Pods of several nodes find each other by a headless Service.
 CLUSTER_SUITES += $(if $(MARSAM_TEST_SERVICE),tests/contract/launch/test_ranks_behaviour.py)
 
-.PHONY: help setup setup-dev demo demo-full test test-fast test-cluster has-kubeconfig soak lint bench protos dashboards images-check clean
+.PHONY: help setup setup-dev demo demo-full test test-fast test-cluster has-kubeconfig test-gpu bench-gpu soak lint bench protos dashboards images-check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -69,6 +69,12 @@ has-kubeconfig:
 images-check: setup-dev ## build the CPU images without Docker, weigh them, tell the demo's story through them (root, Debian)
 	@$(BIN)/python scripts/system_packages.py images
 	PYTHONPATH=examples:. $(BIN)/python -m scripts.images
+
+test-gpu: setup-dev ## the tests that need a CUDA device, with a CUDA build of torch in the environment
+	$(BIN)/python -m pytest -m gpu tests/gpu
+
+bench-gpu: setup-dev ## a FLUX.1-sized QLoRA on one GPU, against a loop as diffusers writes it
+	$(BIN)/python -m benchmarks.gpu.flux_qlora
 
 soak: setup-dev ## the tests that take hours: MARSAM_SOAK_MINUTES (60) each
 	$(BIN)/python -m pytest -m soak

@@ -63,11 +63,12 @@ def load(
     *,
     params: Mapping[str, Any] | None = None,
     precision: Precision = Precision.FP32,
+    device: str = "cpu",
 ) -> Rig:
     """The base as `method` holds it, with the method attached."""
     net, how = registry.family(family), registry.method(method)
     values = registry.method_params(method, {**PARAMS[method], **(params or {})}, family=family)
-    parts = net.load(source, parts=ALL_PARTS, precision=precision, quantisation=how.quantisation(values))
+    parts = net.load(source, parts=ALL_PARTS, precision=precision, device=device, quantisation=how.quantisation(values))
     trained = how.attach(tuned.modules(parts, net.facts, how.facts, values), net.facts, values, seed=7)
     return Rig(family=net, method=how, source=source, params=values, parts=parts, trained=trained)
 
@@ -78,6 +79,7 @@ def plain(rig: Rig) -> Components:
         rig.source,
         parts=frozenset({Part.DENOISER}),
         precision=rig.parts.precision,
+        device=rig.parts.device,
         quantisation=rig.method.quantisation(rig.params),
     )
 
@@ -92,8 +94,8 @@ def training_set(rig: Rig, count: int = 5) -> TrainingSet:
         texts = join([rig.family.encode_text(rig.parts, [""]), rig.family.encode_text(rig.parts, PROMPTS)])
     return TrainingSet(
         keys=tuple(f"picture-{row}" for row in range(count)),
-        latents=rig.family.encode_image(rig.parts, pixels),
-        texts=texts,
+        latents=rig.family.encode_image(rig.parts, pixels).to("cpu"),
+        texts=texts.to("cpu"),
         captions=tuple((1 + row % 3, 1 + (row + 1) % 3) for row in range(count)),
         wordings=words,
     )
@@ -147,10 +149,16 @@ def predict(family: Family, parts: Components, *, times: tuple[float, ...] = (0.
     for value in trains:
         value.requires_grad_(False)
     with torch.no_grad():
-        said = family.predict(parts.denoiser, noisy, t, cond, train_steps=parts.facts.train_steps)
+        said = family.predict(
+            parts.denoiser,
+            noisy.to(parts.device),
+            t.to(parts.device),
+            cond.to(parts.device),
+            train_steps=parts.facts.train_steps,
+        )
     for value in trains:
         value.requires_grad_(True)
-    return said
+    return said.cpu()
 
 
 class _Undecoded:
