@@ -155,7 +155,8 @@ class Importer:
         """
         licence = await asyncio.to_thread(_licence, order, files, None)
         if licence:
-            base = await resolve(self._blobs, order.base) if order.base else None
+            made_of = order.base or (order.like if order.like.startswith("projects/") else "")
+            base = await resolve(self._blobs, made_of) if made_of else None
             licences.accepted(
                 licence,
                 given=order.accept_licence,

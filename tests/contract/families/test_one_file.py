@@ -78,6 +78,33 @@ def drawn(family: str, folder: Path) -> tuple[torch.Tensor, ...]:
     return predicted, picture, net.encode_image(parts, picture)
 
 
+def test_version_2_has_its_encoder_in_openclips_layout(bases: dict[str, Path], tmp_path: Path) -> None:
+    whole = originals.FILES["sd1"](bases["sd1"])
+    tensors = {name: value for name, value in whole.items() if not name.startswith("cond_stage_model.")}
+    encoder = originals.open_clip(bases["sd1"], "text_encoder")
+    tensors |= {f"cond_stage_model.model.{name}": value for name, value in encoder.items()}
+    file = tmp_path / "one.safetensors"
+    save_file({name: value.clone().contiguous() for name, value in tensors.items()}, file)
+    held = recognise(names_in(file))
+    assert (held.family, reference(held, tensors)) == ("sd1", "")
+    list(convert(file, held, bases["sd1"], tmp_path / "made"))
+    ours = {short(name): v for name, v in load_file(tmp_path / "made/text_encoder/model.safetensors").items()}
+    theirs = {short(name): v for name, v in originals.tensors_of(bases["sd1"], "text_encoder").items()}
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.slow
+def test_a_part_that_cannot_be_converted_is_no_part_left_out(bases: dict[str, Path], tmp_path: Path) -> None:
+    """Another VAE would be in its place, without a word."""
+    file = originals.write(bases["flux2"], "flux2", tmp_path / "one.safetensors", **{"vae.x": torch.zeros(1)})
+    held = recognise(names_in(file))
+    with pytest.raises(Invalid) as caught:
+        list(convert(file, held, bases["flux2"], tmp_path / "made"))
+    assert caught.value.reason == "ONE_FILE_PART"
+    assert "AutoencoderKLFlux2" in caught.value.message
+
+
 @pytest.mark.slow
 def test_half_precision_stays_and_the_same_file_gives_the_same_bytes(bases: dict[str, Path], tmp_path: Path) -> None:
     whole = originals.FILES["z_image"](bases["z_image"])

@@ -160,6 +160,18 @@ async def test_what_the_file_itself_tells_comes_from_the_hubs_cache(tmp_path: Pa
         assert await service.send(head, sent) == base
         other = await refused(service, header("base", "x", like="hub:quarter/none"), sent)
         assert other.reason == "HUB_UNREACHABLE"
+        # A hub's repository may hold one file and its card.
+        alone = tmp_path / "hub" / "models--quarter--one"
+        (alone / "snapshots" / REVISION).mkdir(parents=True)
+        shutil.copyfile(file, alone / "snapshots" / REVISION / "one.safetensors")
+        (alone / "snapshots" / REVISION / "README.md").write_text("---\nlicense: creativeml-openrail-m\n---\nMine")
+        shutil.copytree(root / "refs", alone / "refs")
+        again = await service.send(header("base", "z", ref="hub:quarter/one", like=base.name), {})
+        assert again.licence == "creativeml-openrail-m"
+        cards = [next(f.digest for f in model.files if f.path == "README.md") for model in (base, again)]
+        assert cards[0] != cards[1]
+        weights = [{f.path: f.digest for f in m.files if f.path.endswith(".safetensors")} for m in (base, again)]
+        assert weights[0] == weights[1]
     unreachable = Service(tmp_path, hub_cache=tmp_path / "nothing", run_command=REAL_RUN)
     async with unreachable as service:
         error = await refused(service, header("base", "y"), sent)
@@ -192,6 +204,7 @@ async def test_a_file_is_converted_where_runs_are(tmp_path: Path) -> None:
     ("fields", "files", "reason"),
     [
         ({}, one(), "LIKE_REQUIRED"),
+        ({"like": BASE}, one(), "CONVERT_FAILED"),  # the test program converts nothing
         ({}, one({**UNET, **CLIP}), "LIKE_UNREACHABLE"),
         ({"like": f"{PARENT}/models/judge"}, one(), "LIKE_KIND"),
         ({"like": f"{PARENT}/models/nobody"}, one(), "MODEL_NOT_FOUND"),

@@ -6,7 +6,6 @@ from typing import Any
 
 from safetensors import safe_open
 
-from marsam.core.errors import Corrupt
 from marsam.diffusion.onefile.facts import recognise
 from marsam.diffusion.onefile.net import convert as parts_of
 from marsam.store.blobs import Blobs
@@ -35,11 +34,8 @@ def convert(bridge: Bridge, blobs: Blobs, order: Conversion, *, cache: Path) -> 
     with tempfile.TemporaryDirectory(prefix="convert-", dir=cache) as folder:
         configs, into = Path(folder) / "configs", Path(folder) / "parts"
         bridge.call(copies.lay_out(blobs, order.project, order.configs, configs))
-        try:
-            with safe_open(file, framework="pt", device="cpu") as opened:
-                held = recognise(opened.keys(), family=order.family)
-        except OSError as error:
-            raise Corrupt(f"{order.file.path} cannot be read: {error}", reason="WEIGHTS_UNREADABLE") from error
+        with safe_open(file, framework="pt", device="cpu") as opened:
+            held = recognise(opened.keys(), family=order.family)
         for path in parts_of(file, held, configs, into):
             part = into / path
             stored = bridge.call(put_blob(blobs, order.project, part), timeout_s=_STORE_S)

@@ -134,7 +134,7 @@ def _encoders(tensors: Tensors, model: Any, prefix: str) -> Tensors:
 
 
 def _checked(part: str, found: Mapping[str, torch.Tensor], model: Any) -> Tensors:
-    """The tensors of a part, each with memory of its own, if they are those of its class in name and shape."""
+    """The tensors of a part, if they are those of its class in name and shape."""
     found = {name: value for name, value in found.items() if name.rpartition(".")[2] not in _BUFFERS}
     wanted = {name.removeprefix(_TEXT): tuple(value.shape) for name, value in model.state_dict().items()}
     shapes = {name.removeprefix(_TEXT): tuple(value.shape) for name, value in found.items()}
@@ -155,10 +155,4 @@ def _checked(part: str, found: Mapping[str, torch.Tensor], model: Any) -> Tensor
             field="files",
             remedy="name a base of the same architecture in like (--like)",
         )
-    return {name: _own(value) for name, value in found.items()}
-
-
-def _own(value: torch.Tensor) -> torch.Tensor:
-    """The tensor, or a copy where it is a piece of another one or lies in another order."""
-    whole = value.untyped_storage().nbytes() == value.numel() * value.element_size()
-    return value if whole and value.is_contiguous() else value.clone(memory_format=torch.contiguous_format)
+    return {name: value.contiguous() for name, value in found.items()}
