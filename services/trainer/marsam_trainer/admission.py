@@ -9,7 +9,7 @@ from typing import Any, cast, get_args
 from marsam.catalog.aliases import resolve
 from marsam.catalog.datasets import DatasetVersion
 from marsam.catalog.models import Model
-from marsam.catalog.runs import Optimiser, RunSpec
+from marsam.catalog.runs import Optimiser, RunSpec, model_ids
 from marsam.core.errors import Exists, Invalid, Missing, Precondition, did_you_mean
 from marsam.core.memory import make_room
 from marsam.core.names import parse
@@ -68,7 +68,10 @@ class Admission:
         if version is not None and apart is not None and version.digest == apart.digest:
             data_faults.append(versions.same(apart))
         output = order.output_model_id or parse(run, "run").id
-        faults += base_faults + data_faults + await self._output(output, project)
+        publish, publish_faults = versions.publish(order, version)
+        faults += base_faults + data_faults + publish_faults
+        for model_id in model_ids(output, publish):
+            faults += await self._output(model_id, project)
         params, method_faults = _method(order, family=model.family if model and facts else None)
         faults += method_faults
         if facts is not None and model is not None:
@@ -93,6 +96,7 @@ class Admission:
         if faults or model is None or facts is None or version is None:
             return Admitted(spec=None, faults=_in_order(faults), model=model, warnings=warnings)
         spec = _complete(order, run=run, output=output, model=model, facts=facts, version=version, params=params)
+        spec = replace(spec, publish=publish)
         if apart is not None:
             spec = versions.regularised(spec, order, apart)
         warnings += pictures.warnings(order, registry.family_facts(model.family), facts, version)
@@ -136,7 +140,7 @@ class Admission:
         """Faults of the id of the model to be: it must be free, and no other run may be about to publish it."""
         try:
             await self._reservations.check(project, output)
-        except (Exists, Precondition) as error:
+        except (Exists, Precondition, Invalid) as error:
             return faults_of(error, field=OUTPUT)
         return []
 

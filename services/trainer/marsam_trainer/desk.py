@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from marsam.catalog.runs import RunSpec
+from marsam.catalog.runs import RunSpec, model_ids
 from marsam.core.errors import Exists, MarsamError, Precondition
 from marsam.core.ids import new_ulid
 from marsam.core.names import format_name
@@ -96,9 +96,8 @@ class Desk:
 
         async def reserve(run_id: str) -> None:
             try:
-                await self._reservations.take(
-                    project, order.output_model_id or run_id, holder=format_name("run", project, run_id)
-                )
+                for model_id in model_ids(order.output_model_id or run_id, spec.publish):
+                    await self._reservations.take(project, model_id, holder=format_name("run", project, run_id))
             except (Exists, Precondition) as error:  # somebody came first since the order was checked
                 raise as_error(faults_of(error, field=OUTPUT)) from error
 
@@ -133,7 +132,8 @@ class Desk:
                 resource=format_name("run", project, run_id),
             )
         spec = await self._runs.spec(project, run_id)
-        await self._reservations.take(project, spec.output_model_id, holder=spec.name, attempt=head.attempt)
+        for model_id in spec.model_ids:
+            await self._reservations.take(project, model_id, holder=spec.name, attempt=head.attempt)
         await store.append(run_id, head, State.PENDING, reason="RESUMED", message=f"by {by}")
         self._wake()
 

@@ -21,6 +21,7 @@ _LATER = frozenset(
         "masked_loss_floor",
         "processes",
         "sharding",
+        "publish",
         *("regularisation", "regularisation_digest", "regularisation_share", "regularisation_weight"),
     }
 )
@@ -60,6 +61,7 @@ class Order:
     gradient_checkpointing: bool | None = None
     processes: int | None = None
     sharding: str = ""
+    publish: str = ""
     regularisation: str = ""
     regularisation_digest: str = ""
     regularisation_share: float | None = None

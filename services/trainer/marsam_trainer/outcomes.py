@@ -49,6 +49,11 @@ _CODES = {
         cause="LOSS_NOT_FINITE",
         message="the loss was no finite number for too long: lower learning_rate, or use precision fp32",
     ),
+    codes.NO_EFFECT: Verdict(
+        next=Next.FAIL,
+        cause="TRAINED_NOTHING",
+        message="training had no effect: raise learning_rate, or take more steps",
+    ),
     codes.STORE: Verdict(next=Next.RETRY, cause="STORE_FAILED", message="the store failed the run"),
     codes.RANK_LOST: Verdict(next=Next.RETRY, cause="RANK_LOST", message="a process of the run was lost"),
     codes.INTERNAL: Verdict(next=Next.RETRY, cause="INTERNAL", message="the run program failed on a fault of its own"),
@@ -70,8 +75,8 @@ _HOPELESS = {
 
 
 CAUSES = (
-    "DONE", "BAD_SPEC", "BAD_DATA", "OUT_OF_MEMORY", "LOSS_NOT_FINITE", "STORE_FAILED", "INTERNAL", "STOPPED", "SILENT",
-    "RANK_LOST", "LOST", "KILLED", "RESULT_MISSING", "UNKNOWN_EXIT", "DEADLINE",
+    "DONE", "BAD_SPEC", "BAD_DATA", "OUT_OF_MEMORY", "LOSS_NOT_FINITE", "TRAINED_NOTHING", "STORE_FAILED", "INTERNAL",
+    "STOPPED", "SILENT", "RANK_LOST", "LOST", "KILLED", "RESULT_MISSING", "UNKNOWN_EXIT", "DEADLINE",
     # what a cluster does
     "PREEMPTED", "DRAINED", "NODE_TAINTED", "NODE_LOST", "EVICTED", "OVER_LIMIT", "SUSPENDED", "DISRUPTED", "POD_GONE",
     "JOB_DELETED", "IMAGE_PULL", "CREATE_FAILED", "NODE_REFUSED", *_HOPELESS,

@@ -1,10 +1,11 @@
 """The dataset versions that an order names: the one to learn, and the one of what must not be forgotten."""
 
 from dataclasses import replace
+from typing import get_args
 
 from marsam.catalog.datasets import DatasetVersion
 from marsam.catalog.repository import load_version
-from marsam.catalog.runs import RunSpec
+from marsam.catalog.runs import Publish, RunSpec
 from marsam.core.errors import Invalid, Missing, did_you_mean
 from marsam.store.blobs import Blobs
 from marsam_trainer.orders import Fault, Order, faults_of
@@ -100,6 +101,35 @@ def _without(key: str) -> Fault:
         reason="REGULARISATION_MISSING",
         message=f"{key} is given and no regularisation version",
         remedy="name the version in `regularisation`, or leave this out",
+    )
+
+
+def publish(order: Order, version: DatasetVersion | None) -> tuple[Publish, list[Fault]]:
+    """Which weights become models, and what is wrong with what was asked. Only pictures held out tell what is best."""
+    held_out = version is not None and any(item.split == "validation" for item in version.items)
+    match order.publish:
+        case "":
+            return ("both" if held_out else "last"), []
+        case "last":
+            return "last", []
+        case "best" | "both" as asked:
+            return asked, [] if held_out or version is None else [_nothing_held_out(asked, version)]
+        case unknown:
+            fault = Fault(
+                field="publish",
+                reason="UNKNOWN_PUBLISH",
+                message=f"unknown publish '{unknown}'",
+                remedy=did_you_mean(unknown, list(get_args(Publish))),
+            )
+            return "last", [fault]
+
+
+def _nothing_held_out(asked: Publish, version: DatasetVersion) -> Fault:
+    return Fault(
+        field="publish",
+        reason="NOTHING_HELD_OUT",
+        message=f"publish is '{asked}', and {version.name} holds no picture of the split 'validation'",
+        remedy="commit a version that holds some: they tell which weights are best",
     )
 
 

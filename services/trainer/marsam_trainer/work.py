@@ -39,12 +39,13 @@ class RunWork:
             meter.begin(metrics.JOB_ATTEMPTS_ENDED, kind=KIND, cause=cause)
 
     async def program(self, store: JobStore, job_id: str, attempt: int) -> Program:
-        """See `Work.program`. The attempt's own reservation comes first: without its model's id it would work in
+        """See `Work.program`. The attempt's own reservations come first: without its models' ids it would work in
         vain.
         """
         settings = self._settings
         spec = await self._runs.spec(store.project, job_id)
-        await self._reservations.take(store.project, spec.output_model_id, holder=spec.name, attempt=attempt)
+        for model_id in spec.model_ids:
+            await self._reservations.take(store.project, model_id, holder=spec.name, attempt=attempt)
         history = await self._runs.history(store.project, job_id)
         waits = [entry for entry in history if entry.state is State.PENDING]
         waited = (store.clock.now() - waits[-1].at).total_seconds()

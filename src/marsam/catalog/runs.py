@@ -10,8 +10,14 @@ from marsam.core.ids import check_slug, digest_hex
 from marsam.core.names import parse
 
 Precision = Literal["fp32", "bf16"]
+Publish = Literal["last", "best", "both"]
 Optimiser = Literal["adamw", "adamw_unfused", "adamw_8bit", "adamw_8bit_paged"]
 Sharding = Literal["replicated", "sharded"]
+
+
+def model_ids(output_model_id: str, publish: str) -> tuple[str, ...]:
+    """The ids of the models that a run publishes which is asked for `output_model_id`."""
+    return (output_model_id, f"{output_model_id}-best") if publish == "both" else (output_model_id,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,16 +47,18 @@ class RunSpec:
     a version of what must not be forgotten ('' for none): `regularisation_share` of the steps are taken from it, and
     their loss weighs `regularisation_weight`. With `aspect_buckets` pictures keep about their aspect, at about the area
     of the square; without they are cut square. With `masked_loss` what a picture's mask leaves out weighs
-    `masked_loss_floor` beside what it lets count. `accepted` says who accepted the base's licence, `allow_distilled`
-    that a base made for few steps was meant; like all in `RECORDED` they change nothing of what is trained. Those in
-    `LATER` came after the first runs were made; left at their defaults they are what runs did before.
+    `masked_loss_floor` beside what it lets count. `publish` says which weights become models: the last, those with the
+    lowest loss on the pictures held out, or both, each under an id of its own (`model_ids`). `accepted` says who
+    accepted the base's licence, `allow_distilled` that a base made for few steps was meant; like all in `RECORDED` they
+    change nothing of what is trained. Those in `LATER` came after the first runs were made; left at their defaults they
+    are what runs did before.
     """
 
     SCHEMA: ClassVar[str] = "marsam.run_spec/1"
     RECORDED: ClassVar[frozenset[str]] = frozenset({"accepted", "allow_distilled"})
     LATER: ClassVar[frozenset[str]] = frozenset(
         {
-            *("optimiser", "accumulate", "gradient_checkpointing", "processes", "sharding"),
+            *("optimiser", "accumulate", "gradient_checkpointing", "processes", "sharding", "publish"),
             *("aspect_buckets", "masked_loss", "masked_loss_floor"),
             *("regularisation", "regularisation_digest", "regularisation_share", "regularisation_weight"),
         }
@@ -85,6 +93,7 @@ class RunSpec:
     gradient_checkpointing: bool = False
     processes: int = 1
     sharding: Sharding = "replicated"
+    publish: Publish = "last"
     regularisation: str = ""
     regularisation_digest: str = ""
     regularisation_share: float = 0.0
@@ -104,7 +113,8 @@ class RunSpec:
         if self.regularisation:
             parse(self.regularisation, "version", field="regularisation")
             digest_hex(self.regularisation_digest, field="regularisation_digest")
-        check_slug(self.output_model_id, field="output_model_id")
+        for model_id in self.model_ids:
+            check_slug(model_id, field="output_model_id")
         faults = [
             (name, f"{name} must be {rule}, got {getattr(self, name)}", "OUT_OF_RANGE")
             for name, rule, ok in self._ranges()
@@ -129,6 +139,7 @@ class RunSpec:
             ("masked_loss_floor", "in [0, 1)", 0 <= self.masked_loss_floor < 1),
             ("processes", "between 1 and batch_size", 1 <= self.processes <= max(1, self.batch_size)),
             ("sharding", f"one of {', '.join(get_args(Sharding))}", self.sharding in get_args(Sharding)),
+            ("publish", f"one of {', '.join(get_args(Publish))}", self.publish in get_args(Publish)),
             (
                 "regularisation_share",
                 "in (0, 1) with a regularisation version, and 0 without",
@@ -143,6 +154,11 @@ class RunSpec:
     def step_size(self) -> int:
         """Pictures that a step learns from."""
         return self.batch_size * self.accumulate
+
+    @property
+    def model_ids(self) -> tuple[str, ...]:
+        """The ids of the models that the run publishes."""
+        return model_ids(self.output_model_id, self.publish)
 
     @property
     def project(self) -> str:

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import pytest
 import torch
-from marsam_trainer.run import optimisers, plan, recompute
+from marsam_trainer.run import effect, optimisers, plan, recompute
 from marsam_trainer.run.checkpoint import write_state
 from safetensors.torch import load_file
 
@@ -128,6 +128,83 @@ def test_validation_asks_the_weights_that_would_be_published_and_leaves_those_th
     assert loop.parts.denoiser.training
     loop.settle()
     assert loop.validate(held_out, stopping=lambda: False) == asked
+
+
+@pytest.mark.parametrize("ema_decay", [None, 0.5])
+def test_the_best_weights_are_kept_as_they_would_have_been_published(
+    bases: dict[str, Path], ema_decay: float | None, tmp_path: Path
+) -> None:
+    loop = _loop(bases, "lora", ema_decay=ema_decay, keep_best=True, rate=0.05, steps=9)
+    held_out = [loop.feed.batch(100)]
+    published: dict[int, dict[str, torch.Tensor]] = {}
+    loop.validate(held_out, stopping=lambda: False)
+    assert (loop.best, loop.best_step) == ({}, None)
+    while not loop.done:
+        loop.step()
+        loop.validate(held_out, stopping=lambda: False)
+        shown = loop.average or loop.trained
+        published[loop.position.step] = {name: value.detach().clone() for name, value in shown.items()}
+        if loop.position.step == 5:
+            write_state(loop.state(), tmp_path / "state.safetensors")
+    losses = {step: loss for step, loss in loop.position.validation if step > 0}
+    best = min(losses, key=lambda step: losses[step])
+    assert loop.best_step == best
+    assert rigs.digest(loop.best) == rigs.digest(published[best])
+    again = _loop(bases, "lora", ema_decay=ema_decay, keep_best=True, rate=0.05, steps=9)
+    again.restore(load_file(tmp_path / "state.safetensors"), 5)
+    while not again.done:
+        again.step()
+        again.validate(held_out, stopping=lambda: False)
+    assert rigs.digest(again.state()) == rigs.digest(loop.state())
+    again.settle_best()
+    assert rigs.digest(again.trained) == rigs.digest(published[best])
+
+
+def test_a_checkpoint_that_lost_the_best_weights_is_refused(bases: dict[str, Path]) -> None:
+    loop = _loop(bases, "lora", keep_best=True)
+    loop.step()
+    loop.validate([loop.feed.batch(100)], stopping=lambda: False)
+    poor = {name: value for name, value in loop.state().items() if not name.startswith("best/")}
+    with pytest.raises(Invalid) as caught:
+        _loop(bases, "lora", keep_best=True).restore(poor, 1)
+    assert caught.value.reason == "CHECKPOINT_MISMATCH"
+
+
+@every_kind
+def test_parameters_that_never_had_a_gradient_are_known(kind: Optimiser) -> None:
+    named = {name: torch.nn.Parameter(torch.ones(64, 64)) for name in ("heard", "unheard", "absent")}
+    optimiser = optimisers.make(kind, list(named.values()), 1e-3)
+    for _ in range(2):
+        named["heard"].grad, named["unheard"].grad = torch.full((64, 64), 1e-3), torch.zeros(64, 64)
+        optimisers.take_step(optimiser)
+    assert not torch.equal(named["unheard"], torch.ones(64, 64)), "weight decay moves it"
+    assert optimisers.without_gradient(optimiser, named) == {"unheard", "absent"}
+
+
+def test_what_did_not_move_is_named_and_nothing_moved_is_an_error(bases: dict[str, Path]) -> None:
+    loop = _loop(bases, "lora")
+    start = effect.Start(loop.trained)
+    loop.step()
+    # After one step first halves stand still: the second ones were zero.
+    assert start.check(loop) == ""
+    assert all("lora_A" in name for name in start.still(loop)[0])
+    loop.step()
+    assert (start.check(loop), start.still(loop)) == ("", ([], len(loop.trained)))
+    name, left_out = next(iter(loop.trained.items()))
+    other = _loop(bases, "lora")
+    start = effect.Start(other.trained)
+    other.optimiser.param_groups[0]["params"].remove(other.trained[name])
+    for _ in range(3):
+        other.step()
+    assert start.check(other) == f"1 of {len(other.trained)} trained parameters did not move: {name}"
+    assert not torch.equal(other.trained[name], left_out)
+    nothing = _loop(bases, "full", rate=1e-60)
+    start = effect.Start(nothing.trained)
+    for _ in range(2):
+        nothing.step()
+    with pytest.raises(Invalid) as caught:
+        start.check(nothing)
+    assert (caught.value.reason, "learning_rate" in caught.value.remedy) == ("TRAINED_NOTHING", True)
 
 
 def test_validation_stops_when_told_and_notes_only_numbers(bases: dict[str, Path]) -> None:

@@ -8,7 +8,7 @@ import pytest_asyncio
 
 from marsam.catalog.acceptance import Acceptance
 from marsam.store.open import open_store
-from tests.integration.trainer.harness import CLOCK, OTHERS, PARENT, Service, place_base, place_version
+from tests.integration.trainer.harness import CLOCK, HELD_OUT, OTHERS, PARENT, Service, place_base, place_version
 
 
 @pytest.fixture
@@ -38,6 +38,8 @@ async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serv
         await place_base(blobs, f"projects/default/models/of-{who}", licence="openrail++", accepted=accepted)
     await place_version(blobs)
     await place_version(blobs, OTHERS, items=2)
+    await place_version(blobs, HELD_OUT, items=4, held_out=2)
+    await place_base(blobs, f"{PARENT}/models/had-best")
     await place_version(blobs, f"{OTHERS}-again", items=3)
     await place_version(blobs, f"{OTHERS}-none", items=0)
     async with made:

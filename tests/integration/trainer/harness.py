@@ -31,6 +31,7 @@ PROGRAM = Path(__file__).with_name("program.py")
 PARENT = "projects/default"
 BASE = "projects/default/models/tiny"
 VERSION = "projects/default/datasets/hayy/versions/v1"
+HELD_OUT = "projects/default/datasets/hayy/versions/held-out"
 OTHERS = "projects/default/datasets/world/versions/v1"
 CLOCK = SystemClock()
 
@@ -99,10 +100,16 @@ async def place_base(
 
 
 async def place_version(
-    blobs: Blobs, name: str = VERSION, *, items: int = 3, size: tuple[int, int] = (64, 64), masked: int = 0
+    blobs: Blobs,
+    name: str = VERSION,
+    *,
+    items: int = 3,
+    size: tuple[int, int] = (64, 64),
+    masked: int = 0,
+    held_out: int = 0,
 ) -> DatasetVersion:
     """Put a dataset version of `items` pictures of a size in English and Arabic into the catalog, some of them
-    masked."""
+    masked; `held_out` of them are for validation."""
     made = []
     for number in range(items):
         stored = await put_blob(blobs, "default", f"picture {number}".encode())
@@ -119,6 +126,7 @@ async def place_version(
                 phash=number,
                 dhash=number,
                 captions=(Caption(language="en", text=f"a man {number}"), Caption(language="ar", text=f"رجل {number}")),
+                split="validation" if number < held_out else "train",
                 rights=Rights(licence="CC-BY-4.0", holder="the quarter", consent="none depicted"),
                 mask=Mask(image=image, original_digest=stored.digest) if number < masked else None,
             )

@@ -9,7 +9,8 @@ from marsam_trainer.admission import OUTPUT
 from marsam.api.trainer.v1 import trainer_pb2
 from marsam.core.errors import Exists, Invalid
 from marsam.rpc.wire import error_of
-from tests.integration.trainer.harness import BASE, PARENT, Service
+from marsam.store.open import open_store
+from tests.integration.trainer.harness import BASE, HELD_OUT, PARENT, Service, place_version
 from tests.integration.trainer.samples import adapter_files, header, refused
 
 pytestmark = pytest.mark.slow
@@ -50,3 +51,15 @@ async def test_a_resumed_run_whose_id_went_to_another_is_told(service: Service) 
     done = await service.until(run.name, "SUCCEEDED", "FAILED")
     assert done.model == f"{PARENT}/models/wanted"
     assert done.attempt == 2
+
+
+async def test_the_id_of_the_best_weights_belongs_to_the_run_too(service: Service) -> None:
+    await place_version(open_store(str(service.store)), HELD_OUT, items=4, held_out=2)
+    run = await service.create(output_model_id="wanted", dataset_version=HELD_OUT, steps=40, labels={"step-s": "0.05"})
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await service.create(output_model_id="wanted-best")
+    error = error_of(caught.value)
+    assert isinstance(error, Invalid)
+    assert (error.reason, run.name in error.message) == ("MODEL_ID_RESERVED", True)
+    error = await refused(service, header("adapter", "wanted-best", base=BASE), adapter_files())
+    assert (error.reason, error.resource) == ("MODEL_ID_RESERVED", run.name)

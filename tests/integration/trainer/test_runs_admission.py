@@ -13,7 +13,7 @@ from marsam.catalog.aliases import set_alias
 from marsam.core.errors import Invalid
 from marsam.rpc.wire import error_of
 from marsam.store.open import open_store
-from tests.integration.trainer.harness import BASE, CLOCK, OTHERS, PARENT, VERSION, Service, place_version
+from tests.integration.trainer.harness import BASE, CLOCK, HELD_OUT, OTHERS, PARENT, VERSION, Service, place_version
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -150,6 +150,15 @@ async def test_every_fault_is_said_at_once_in_order(shared: Service) -> None:
             "REGULARISATION_WEIGHT_OUT_OF_RANGE",
             "above 0",
         ),
+        ({"publish": "bets"}, "spec.publish", "UNKNOWN_PUBLISH", "'best'"),
+        ({"publish": "best"}, "spec.publish", "NOTHING_HELD_OUT", "validation"),
+        (
+            {"dataset_version": HELD_OUT, "output_model_id": "m" * 60},
+            "spec.output_model_id",
+            "NAME_NOT_ALLOWED",
+            "1 to 63",
+        ),
+        ({"dataset_version": HELD_OUT, "output_model_id": "had"}, "spec.output_model_id", "MODEL_EXISTS", "had-best"),
         ({"regularisation_share": 0.3}, "spec.regularisation_share", "REGULARISATION_MISSING", "name the version"),
         ({"output_model_id": "tiny"}, "spec.output_model_id", "MODEL_EXISTS", "exists already"),
         ({"base": "tiny"}, "spec.base", "NAME_MALFORMED", "projects/default/models"),
@@ -167,6 +176,13 @@ async def test_one_fault(shared: Service, fields: dict[str, Any], field: str, re
     found = await validate(shared, **fields)
     assert [(fault.field, fault.reason) for fault in found.faults] == [(field, reason)]
     assert words in f"{found.faults[0].message} {found.faults[0].remedy}"
+
+
+async def test_the_best_weights_are_published_beside_the_last_where_pictures_are_held_out(shared: Service) -> None:
+    assert (await validate(shared)).resolved.publish == "last"
+    assert (await validate(shared, dataset_version=HELD_OUT)).resolved.publish == "both"
+    for asked in ("last", "best", "both"):
+        assert (await validate(shared, dataset_version=HELD_OUT, publish=asked)).resolved.publish == asked
 
 
 async def test_what_must_not_be_forgotten_is_pinned_with_a_share_and_a_weight(shared: Service) -> None:

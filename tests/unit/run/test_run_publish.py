@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from marsam_trainer.run.publish import Outcome, publish
+from marsam_trainer.run.publish import Outcome, conclude, publish
 
 from marsam.catalog.acceptance import Acceptance
 from marsam.catalog.datasets import DatasetVersion
@@ -40,10 +40,12 @@ def spec(run: str) -> RunSpec:
 async def published(blobs: FolderBlobs, folder: Path, order: RunSpec, attempt: int, content: bytes) -> Model:
     (folder / "weights.safetensors").write_bytes(content)
     outcome = Outcome(
-        folder=folder, paths=["weights.safetensors"], samples=[], shown=[], losses=[1.0], validation=[],
-        metrics={"attempts": float(attempt)}, quantisation="", libraries={},
+        model_id=order.output_model_id, folder=folder, paths=["weights.safetensors"], samples=[], shown=[],
+        losses=[1.0], validation=[], metrics={"attempts": float(attempt)}, quantisation="", libraries={},
     )  # fmt: skip
-    return await publish(blobs, CLOCK, order, attempt, base=BASE, version=VERSION, outcome=outcome)
+    model = await publish(blobs, CLOCK, order, base=BASE, version=VERSION, outcome=outcome)
+    await conclude(blobs, order, attempt, model, outcome)
+    return model
 
 
 async def test_an_attempt_takes_what_the_one_before_published_whatever_its_bytes(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from marsam.launch.launcher import Cause, Exit
         (Ending(exit=Exit(cause=Cause.FAILED, code=75)), Next.RETRY, "STOPPED", False),
         (Ending(exit=Exit(cause=Cause.FAILED, code=76)), Next.RETRY, "RANK_LOST", True),
         (Ending(exit=Exit(cause=Cause.FAILED, code=78)), Next.FAIL, "LOSS_NOT_FINITE", True),
+        (Ending(exit=Exit(cause=Cause.FAILED, code=79)), Next.FAIL, "TRAINED_NOTHING", True),
         (Ending(exit=Exit(cause=Cause.FAILED, code=3)), Next.RETRY, "UNKNOWN_EXIT", True),
     ],
 )

@@ -30,8 +30,8 @@ _KNOWN_ELSEWHERE = frozenset({
 })  # fmt: skip
 """Ids that a model hub knows, beside the free ones; any other is its `other` with a name."""
 
-_MEASURED = ("steps", "samples", "final_loss", "validation_loss_first", "validation_loss", "validation_loss_best",
-             "validation_best_step", "trainable_parameters", "quantised_share")  # fmt: skip
+_MEASURED = ("steps", "weights_step", "samples", "final_loss", "validation_loss_first", "validation_loss",
+             "validation_loss_best", "validation_best_step", "trainable_parameters", "quantised_share")  # fmt: skip
 _TURNS = re.compile("[\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069\ufeff]")
 _PLAIN = re.compile(r"[0-9A-Za-z ,;?.'%+/()\u00a0-\U0010ffff-]")
 _LINKED = re.compile(r"(?i)(?<=www)\.")

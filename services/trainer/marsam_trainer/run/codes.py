@@ -29,9 +29,11 @@ STORE = 74
 STOPPED = 75
 RANK_LOST = ECHO  # of several processes another one is gone, or does not answer
 NOT_FINITE = 78
+NO_EFFECT = 79
 
 NOT_FINITE_REASON = "LOSS_NOT_FINITE"
 RANK_LOST_REASON = "RANK_LOST"
+TRAINED_NOTHING_REASON = "TRAINED_NOTHING"
 
 
 def code_of(error: BaseException) -> int:
@@ -42,6 +44,8 @@ def code_of(error: BaseException) -> int:
         return NOT_FINITE
     if isinstance(error, MarsamError) and error.reason == RANK_LOST_REASON:
         return RANK_LOST
+    if isinstance(error, MarsamError) and error.reason == TRAINED_NOTHING_REASON:
+        return NO_EFFECT
     if isinstance(error, Corrupt):
         return BAD_DATA
     if isinstance(error, Invalid | Missing | Exists | Unsupported):

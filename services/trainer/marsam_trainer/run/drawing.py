@@ -1,6 +1,6 @@
 """The pictures that a run is shown by: its prompts, drawn while it trains and when it is done."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from marsam.catalog.files import FileRef
@@ -33,6 +33,11 @@ class Drawing:
     seed: int
     world: World = ALONE
     """The ranks that must draw together, because each holds a part of the model."""
+
+    def only(self, row: int) -> "Drawing":
+        """The same for one of the prompts."""
+        texts = self.texts and self.texts.rows([row, len(self.prompts) + row])
+        return replace(self, prompts=[self.prompts[row]], texts=texts, seed=self.seed + row)
 
     def draw(self) -> list[bytes] | None:
         """A PNG per prompt, or None; never raises."""

@@ -33,7 +33,8 @@ CLIP_NORM = 1.0
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """The numbers of a run: optimiser steps, peak learning rate, warm-up steps, min-SNR γ and EMA decay (None is
-    off), and the optimiser. A step's batch is taken in `accumulate` parts one after the other."""
+    off), and the optimiser. A step's batch is taken in `accumulate` parts one after the other. `keep_best` asks for the
+    weights with the lowest loss on what is held out."""
 
     steps: int
     learning_rate: float
@@ -43,6 +44,7 @@ class Plan:
     ema_decay: float | None
     optimiser: Optimiser = "adamw"
     accumulate: int = 1
+    keep_best: bool = False
 
     def rate(self, step: int) -> float:
         """The learning rate of step `step`, counted from 0."""
@@ -130,6 +132,9 @@ class Loop:
                 family.encode_text(parts, feed.samples.wordings[:1])
         self.optimiser = optimisers.make(plan.optimiser, list(self.trained.values()), plan.learning_rate)
         self.average = {name: value.detach().clone() for name, value in self.trained.items()} if plan.ema_decay else {}
+        self.best: dict[str, torch.Tensor] = {}
+        """On the CPU, what would have been published after the step with the lowest loss on what is held out so far,
+        the untrained weights apart; empty before one was asked, and where nobody wants to know."""
         self.norm = math.nan
         """The gradient's norm at the last step, before it was clipped."""
         self.spent: Mapping[str, float] = {}
@@ -232,13 +237,20 @@ class Loop:
                     here = batch.to(self.parts.device)
                     total += sum(self.lanes.map(lambda piece: self._held_out(*piece), self._own(here)))
                     count += len(here)
+            total = self.world.totals([total])[0]
+            if math.isfinite(total):
+                self._note(total / count)
         finally:
             for name, value in learnt.items():
                 self.trained[name].copy_(value)
-        total = self.world.totals([total])[0]
-        if math.isfinite(total):
-            self.position.validation.append((self.position.step, total / count))
         return total / count
+
+    def _note(self, loss: float) -> None:
+        """Note the loss on what is held out of the weights that are in place, and keep those if they are the best."""
+        step, before = self.position.step, [found for at, found in self.position.validation if at > 0]
+        self.position.validation.append((step, loss))
+        if self.plan.keep_best and step > 0 and loss < min(before, default=math.inf):
+            self.best = {name: value.detach().to("cpu", copy=True) for name, value in self.trained.items()}
 
     @torch.no_grad()
     def _held_out(self, piece: Batch, rows: int) -> float:
@@ -259,6 +271,19 @@ class Loop:
         for name, average in self.average.items():
             self.trained[name].copy_(average)
 
+    @property
+    def best_step(self) -> int | None:
+        """The step whose loss on what is held out is the lowest, the untrained weights apart; None before one was
+        asked."""
+        found = [(loss, step) for step, loss in self.position.validation if step > 0]
+        return min(found)[1] if found else None
+
+    @torch.no_grad()
+    def settle_best(self) -> None:
+        """Put the best weights in the place of the trained values."""
+        for name, value in self.best.items():
+            self.trained[name].copy_(value)
+
     def state(self) -> dict[str, torch.Tensor]:
         """Everything that the next step depends on, as tensors by name."""
         tensors = {
@@ -269,6 +294,7 @@ class Loop:
             tensors[f"param/{name}"] = value.detach()
         tensors.update(optimisers.state(self.optimiser, self.trained))
         tensors.update({f"average/{name}": value for name, value in self.average.items()})
+        tensors.update({f"best/{name}": value for name, value in self.best.items()})
         return tensors
 
     @torch.no_grad()
@@ -280,6 +306,8 @@ class Loop:
         # Checkpoints of before anything was held out have no word of it.
         validation = tensors.get("validation", torch.zeros(0, 2))
         given = {name for name in tensors if not name.startswith("optimiser/")} - {"validation"}
+        if self.plan.keep_best and any(int(at) > 0 for at, _ in validation.tolist()):
+            wanted |= {f"best/{name}" for name in self.trained}
         if wanted != given:
             odd = sorted(wanted ^ given)[:3]
             raise Invalid(f"the checkpoint does not fit this run: {odd}", reason="CHECKPOINT_MISMATCH")
@@ -293,3 +321,4 @@ class Loop:
         optimisers.restore(self.optimiser, self.trained, tensors)
         for name, average in self.average.items():
             average.copy_(tensors[f"average/{name}"])
+        self.best = {name: tensors[f"best/{name}"] for name in self.trained if f"best/{name}" in tensors}

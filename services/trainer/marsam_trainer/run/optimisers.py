@@ -121,6 +121,18 @@ def _filled(empty: torch.Tensor, part: torch.Tensor, key: str) -> torch.Tensor:
     return empty.copy_(part)
 
 
+def without_gradient(optimiser: torch.optim.Optimizer, trained: Mapping[str, torch.nn.Parameter]) -> set[str]:
+    """The parameters of which every gradient so far was zero: their second moments are."""
+    found = set()
+    for name, value in trained.items():
+        kept = optimiser.state.get(value, {})
+        # In 8 bits a block of zeros has the scale zero.
+        moment = kept.get("exp_avg_sq", kept.get("absmax2", kept.get("state2")))
+        if moment is None or not bool(moment.any()):
+            found.add(name)
+    return found
+
+
 def state_bytes(kind: Optimiser, sizes: Iterable[int]) -> int:
     """Exact bytes of the moments of tensors with so many numbers each."""
     if kind in ("adamw", "adamw_unfused"):

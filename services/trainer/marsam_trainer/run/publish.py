@@ -4,7 +4,7 @@ import importlib.metadata
 import json
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,10 @@ SHOWN = "samples/samples.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a loop leaves: the artifact's folder and relative paths, PNGs of the sample prompts and how each was drawn,
-    losses, plain numbers."""
+    """What a loop leaves as the model `model_id`: the artifact's folder and relative paths, PNGs of the sample prompts
+    and how each was drawn, losses, plain numbers."""
 
+    model_id: str
     folder: Path
     paths: Sequence[str]
     samples: Sequence[bytes]
@@ -73,11 +74,11 @@ def curve(losses: Sequence[float]) -> list[list[float]]:
 
 
 async def publish(
-    blobs: Blobs, clock: Clock, spec: RunSpec, attempt: int, *, base: Model, version: DatasetVersion, outcome: Outcome
+    blobs: Blobs, clock: Clock, spec: RunSpec, *, base: Model, version: DatasetVersion, outcome: Outcome
 ) -> Model:
-    """Store the artifact and publish the model; the attempt's `result.json` is written after it.
+    """Store the artifact and publish the model.
 
-    A crash in between is harmless: what is published already by this very run is found and taken, whatever its bytes.
+    A crash after it is harmless: what is published already by this very run is found and taken, whatever its bytes.
     (On a GPU two attempts never give the same.)
 
     Raises `Exists` when the model's id holds something else.
@@ -95,7 +96,7 @@ async def publish(
         ]
     params = {**spec.method_params, **_order(spec)}
     about = card(
-        spec,
+        replace(spec, output_model_id=outcome.model_id, publish="last"),
         base=base,
         version=version,
         shown=outcome.shown,
@@ -108,7 +109,7 @@ async def publish(
     files.append(await _text(blobs, spec.project, README, about, "text/markdown"))
     points = curve(outcome.losses)
     model = Model(
-        name=format_name("model", spec.project, spec.output_model_id),
+        name=format_name("model", spec.project, outcome.model_id),
         kind="full" if kind is Kind.FULL else "adapter",
         create_time=clock.now(),
         files=tuple(files),
@@ -148,19 +149,23 @@ async def publish(
         if there.lineage.run != spec.name:
             raise
         model = there
+    return model
+
+
+async def conclude(blobs: Blobs, spec: RunSpec, attempt: int, model: Model, outcome: Outcome) -> None:
+    """Write the attempt's `result.json`, which says that the run is done and what its model is."""
     result = {
         "model": model.name,
-        "family": base.family,
+        "family": model.family,
         "device": outcome.device,
         "digest": model.digest,
         "metrics": dict(model.metrics),
-        "loss_curve": points,
+        "loss_curve": curve(outcome.losses),
         "validation_curve": [list(point) for point in outcome.validation],
         "prompts": [one.prompt for one in outcome.shown],
         "libraries": dict(outcome.libraries),
     }
     await blobs.put(keys.attempt_file(spec.project, "runs", spec.id, attempt, "result.json"), canonical(result))
-    return model
 
 
 def check_artifact(kind: Kind, folder: Path, trained: Collection[str]) -> None:

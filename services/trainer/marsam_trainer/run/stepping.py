@@ -14,7 +14,7 @@ from marsam.core.ids import digest_of
 from marsam.core.records import canonical, to_plain
 from marsam.telemetry import metrics
 from marsam.telemetry.logs import Log
-from marsam_trainer.run import checkpoint, codes, publish
+from marsam_trainer.run import checkpoint, codes, effect, publish
 from marsam_trainer.run.drawing import Drawing, show
 from marsam_trainer.run.loop import Loop
 from marsam_trainer.run.ranks import agreed, checksums
@@ -37,7 +37,9 @@ def resume(work: Work, loop: Loop, mark: Checkpoint, state: Path) -> None:
     work.reporter.event("log", level="info", message=f"resumed at step {mark.step} of attempt {mark.attempt}")
 
 
-def take_steps(work: Work, loop: Loop, drawing: Drawing, held_out: HeldOut | None, scratch: Path) -> float:
+def take_steps(
+    work: Work, loop: Loop, start: effect.Start, drawing: Drawing, held_out: HeldOut | None, scratch: Path
+) -> float:
     """Take every step that is left, and return the seconds that steps took. Raises `Stopped`, or when losses stay
     NaN."""
     spec, spent, saved = work.spec, 0.0, loop.position.step
@@ -73,6 +75,8 @@ def take_steps(work: Work, loop: Loop, drawing: Drawing, held_out: HeldOut | Non
                 reason=codes.NOT_FINITE_REASON,
                 remedy="lower the learning rate, or train in fp32; the last good checkpoint was kept",
             )
+        if done == effect.EARLY:
+            start.check(loop)
         # While losses are not finite there is nothing worth keeping: the checkpoint before is the good one.
         if done % spec.checkpoint_every == 0 and not loop.done and math.isfinite(loss):
             _save(work, loop, scratch)

@@ -15,10 +15,11 @@ from marsam.diffusion.parts.net import draws, networks
 from marsam.diffusion.spec import Components, Family, Part, Precision
 from marsam.diffusion.weights.net import bytes_at_rest
 from marsam.store.cache import Cache
-from marsam_trainer.run import checkpoint, cutting, material, probe, publish, randomness, together
+from marsam_trainer.run import checkpoint, cutting, effect, material, probe, randomness, together
 from marsam_trainer.run.data import Encoder
 from marsam_trainer.run.drawing import Drawing
 from marsam_trainer.run.encoded import EncodedCache
+from marsam_trainer.run.ending import Ending
 from marsam_trainer.run.estimate import estimate
 from marsam_trainer.run.feed import Feed, TrainingSet
 from marsam_trainer.run.footprint import SAMPLES
@@ -119,6 +120,7 @@ def _train(work: Work, scratch: Path, lanes: Lanes, found: tuple[Checkpoint, Pat
     feed = _feed(work, parts, samples, others)
     dropout = float(params.get("dropout", 0.0)) > 0.0 or draws(parts)
     loop = _loop(work, family, parts, holding, feed, lanes, dropout=dropout)
+    start = effect.Start(loop.trained)
     if found is not None:
         resume(work, loop, *found)
     first = loop.position.step
@@ -133,42 +135,25 @@ def _train(work: Work, scratch: Path, lanes: Lanes, found: tuple[Checkpoint, Pat
         world=work.world if holding.sharded else ALONE,
     )
     held_out = _held_out(work, parts, aside) if aside is not None else None
-    seconds = take_steps(work, loop, drawing, held_out, scratch)
+    seconds = take_steps(work, loop, start, drawing, held_out, scratch)
     work.reporter.phase("publishing")
-    loop.settle()
-    pictures = (drawing.draw() if work.world.first or holding.sharded else None) or []
-    whole = together.whole(holding, parts, modules, family, method, params)
-    if not work.world.first:
-        return None
-    artifact = scratch / "artifact"
-    header = {
-        "base_digest": base.digest,
-        "run": spec.name,
-        "method": spec.method,
-        "code_version": publish.code_version(),
-    }
-    paths = method.save(whole, family.facts, artifact, metadata=header)
-    publish.check_artifact(method.facts.kind, artifact, names)
-    outcome = publish.Outcome(
-        folder=artifact,
-        paths=paths,
-        samples=pictures,
-        shown=drawing.shown() if pictures else [],
-        losses=loop.position.losses,
-        validation=loop.position.validation,
-        metrics=weights
-        | _metrics(work, loop, seconds=seconds, began=began, artifact=artifact, paths=paths)
+    ending = Ending(
+        work=work,
+        loop=loop,
+        method=method,
+        modules=modules,
+        whole=partial(together.whole, holding, parts, modules, family, method, params),
+        names=names,
+        start=start,
+        drawing=drawing,
+        quantisation=quantisation.label() if quantisation else "",
+        numbers=weights
+        | _metrics(work, loop, seconds=seconds, began=began)
         | cutting.numbers(work, learnt, sizes)
         | planned.beside(work, seconds=seconds, steps=loop.position.step - first),
-        quantisation=quantisation.label() if quantisation else "",
-        libraries=publish.libraries(),
-        device=work.device,
+        scratch=scratch,
     )
-    return work.bridge.call(
-        publish.publish(
-            work.jobs.blobs, work.jobs.clock, spec, work.attempt, base=base, version=work.version, outcome=outcome
-        )
-    )
+    return ending.models()
 
 
 def _weights(parts: Components, trained: dict[str, Any]) -> dict[str, float]:
@@ -234,6 +219,7 @@ def _loop(
         ema_decay=spec.ema_decay,
         optimiser=spec.optimiser,
         accumulate=spec.accumulate,
+        keep_best=spec.publish != "last",
     )
     objective = registry.objective(parts.facts.objective)
     return Loop(family, parts, objective, holding.trained, feed, plan, lanes=lanes, reseed=dropout, holding=holding)
@@ -245,8 +231,6 @@ def _metrics(
     *,
     seconds: float,
     began: float,
-    artifact: Path,
-    paths: tuple[str, ...],
 ) -> dict[str, float]:
     losses = [loss for loss in loop.position.losses if math.isfinite(loss)]
     last = losses[-max(1, len(losses) // 10) :]
@@ -269,7 +253,6 @@ def _metrics(
         "train_seconds": seconds,
         "attempt_seconds": time.monotonic() - began,
         "peak_memory_bytes": float(device_memory(work.device).peak),
-        "artifact_bytes": float(sum((artifact / path).stat().st_size for path in paths)),
         "attempts": float(work.attempt),
         "lanes": float(loop.lanes.count),
         "processes": float(work.world.size),

@@ -6,9 +6,10 @@ named as the base's, beside that of the denoiser. Injection goes through `peft.i
 torch module supports.
 """
 
+import contextlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,19 @@ def read(folder: Path) -> Adapter:
         metadata=metadata,
         text={path.parent.name: read(path.parent) for path in sorted(folder.glob(f"*/{CONFIG}"))},
     )
+
+
+@contextlib.contextmanager
+def muted(modules: Iterable[Any]) -> Iterator[None]:
+    """The modules without their adapters, as the base is, for as long as this is entered."""
+    layers = [layer for module in modules for layer in module.modules() if isinstance(layer, LoraLayer)]
+    try:
+        for layer in layers:
+            layer.enable_adapters(enabled=False)
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(enabled=True)
 
 
 def apply(denoiser: Any, adapter: Adapter, *, name: str = "default", weight: float = 1.0) -> int:
