@@ -16,9 +16,9 @@ from marsam.core.names import parse
 from marsam.diffusion import registry
 from marsam.diffusion.spec import BaseFacts
 from marsam.store.content import read_blob
-from marsam_trainer import base_terms, pictures, spread, versions
+from marsam_trainer import base_terms, pictures, resuming, spread, versions
 from marsam_trainer.ground import Room, anywhere
-from marsam_trainer.orders import Fault, Order, default_steps, faults_of, range_faults
+from marsam_trainer.orders import Fault, Order, as_error, default_steps, faults_of, range_faults
 from marsam_trainer.reservations import Reservations
 from marsam_trainer.runs import Runs
 from marsam_trainer.versions import digest_fault, within
@@ -101,6 +101,17 @@ class Admission:
             spec = versions.regularised(spec, order, apart)
         warnings += pictures.warnings(order, registry.family_facts(model.family), facts, version)
         return Admitted(spec=replace(spec, accepted=accepted), faults=[], model=model, warnings=warnings)
+
+    def changes(self, spec: RunSpec, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """`changes` to the order of a run that goes on, checked, as plain data. Raises `Invalid` with all that is wrong
+        with them."""
+        faults = [resuming.refused(name) for name in changes if name not in RunSpec.FREE]
+        profile = changes.get("profile")
+        if profile and profile not in self._profiles:
+            faults.append(_unknown_profile(profile, self._profiles))
+        if faults:
+            raise as_error(faults)
+        return resuming.checked(spec, changes)
 
     async def base_facts(self, model: Model) -> BaseFacts:
         """What the base `model` says of itself. Raises `Invalid` when its files are not its family's."""

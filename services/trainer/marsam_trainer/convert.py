@@ -96,6 +96,12 @@ def order_of(spec: trainer_pb2.RunSpec) -> Order:
     )
 
 
+def changes_of(spec: trainer_pb2.RunSpec, paths: Iterable[str]) -> dict[str, Any]:
+    """What is asked for the fields at `paths`, by path; None for one that is not set, or that there is not."""
+    order = order_of(spec)
+    return {path: getattr(order, path.partition(".")[0], None) for path in paths}
+
+
 def plain_struct(struct: struct_pb2.Struct) -> dict[str, Any]:
     """A Struct as plain data. Unlike the library's own JSON form this lets NaN pass, for the checks to refuse it."""
     return {name: _plain_value(value) for name, value in struct.fields.items()}

@@ -1,8 +1,9 @@
 """Where orders become runs: checked, created once per request id, cancelled, resumed."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from marsam.catalog.runs import RunSpec, model_ids
 from marsam.core.errors import Exists, MarsamError, Precondition
@@ -117,11 +118,13 @@ class Desk:
             ) from error
         self._wake()
 
-    async def resume(self, project: str, run_id: str, *, by: str) -> None:
-        """Let a failed or cancelled run go on from its newest checkpoint, with a fresh allowance of attempts.
+    async def resume(self, project: str, run_id: str, changes: Mapping[str, Any], *, by: str) -> None:
+        """Let a failed or cancelled run go on from its newest checkpoint, with a fresh allowance of attempts, and with
+        `changes` to its order by field.
 
-        Raises Missing, Precondition (RUN_NOT_RESUMABLE) when it has succeeded or has not ended, Exists
-        (MODEL_ID_RESERVED, MODEL_EXISTS) when the id of its model is another's since it ended.
+        Raises Invalid with every change that may not be (CHANGE_REFUSED) or is out of range, Missing, Precondition
+        (RUN_NOT_RESUMABLE) when it has succeeded or has not ended, Exists (MODEL_ID_RESERVED, MODEL_EXISTS) when the
+        id of its model is another's since it ended.
         """
         store = self._runs.store(project)
         head = await store.head(run_id)
@@ -131,10 +134,11 @@ class Desk:
                 reason="RUN_NOT_RESUMABLE",
                 resource=format_name("run", project, run_id),
             )
-        spec = await self._runs.spec(project, run_id)
+        spec = await self._runs.current(project, run_id)
+        detail = {"changes": self._admission.changes(spec, changes)} if changes else {}
         for model_id in spec.model_ids:
             await self._reservations.take(project, model_id, holder=spec.name, attempt=head.attempt)
-        await store.append(run_id, head, State.PENDING, reason="RESUMED", message=f"by {by}")
+        await store.append(run_id, head, State.PENDING, reason="RESUMED", message=f"by {by}", detail=detail)
         self._wake()
 
     async def _plan(self, admitted: Admitted, *, hurry: bool = False) -> Plan | None:

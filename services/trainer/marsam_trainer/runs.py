@@ -85,6 +85,11 @@ class Runs:
             self._specs[name] = load(RunSpec, await self.store(project).spec(run_id), what=name)
         return self._specs[name]
 
+    async def current(self, project: str, run_id: str) -> RunSpec:
+        """What the run's next attempt is to do: its order, with what was changed when it was resumed."""
+        spec, history = await self.spec(project, run_id), await self.history(project, run_id)
+        return spec.as_changed(entry.detail for entry in history)
+
     async def history(self, project: str, run_id: str, *, until: int = 0) -> tuple[Transition, ...]:
         """Every transition, oldest first; only those not seen before are read, and none when the run's last one is
         known to be number `until`. Raises Missing (JOB_NOT_FOUND).
@@ -116,7 +121,7 @@ class Runs:
             if history[-1].state.terminal:
                 make_room(self._last_words, _HISTORIES_KEPT)
                 self._last_words[final] = progress
-        return RunView(spec=spec, history=history, progress=progress)
+        return RunView(spec=spec.as_changed(entry.detail for entry in history), history=history, progress=progress)
 
     async def progress(self, project: str, run_id: str, attempt: int) -> Mapping[str, Any]:
         """What attempt `attempt` told last; empty when it told nothing yet."""

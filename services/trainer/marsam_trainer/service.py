@@ -88,7 +88,8 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
 
     async def ResumeRun(self, request: trainer_pb2.ResumeRunRequest, context: Any) -> trainer_pb2.ResumeRunResponse:
         name = parse(request.name, "run")
-        await self._desk.resume(name.project, name.id, by=current_principal().name)
+        changes = convert.changes_of(request.spec, request.update_mask.paths)
+        await self._desk.resume(name.project, name.id, changes, by=current_principal().name)
         return trainer_pb2.ResumeRunResponse(run=await self._run(name.project, name.id))
 
     async def WatchRun(

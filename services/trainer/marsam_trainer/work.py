@@ -43,7 +43,7 @@ class RunWork:
         vain.
         """
         settings = self._settings
-        spec = await self._runs.spec(store.project, job_id)
+        spec = await self._runs.current(store.project, job_id)
         for model_id in spec.model_ids:
             await self._reservations.take(store.project, model_id, holder=spec.name, attempt=attempt)
         history = await self._runs.history(store.project, job_id)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from marsam.store import keys
 
@@ -25,8 +25,9 @@ class StatePart:
 class Checkpoint:
     """The commit mark of a checkpoint: after how many steps, of which order, and what its state's bytes are called.
 
-    `spec_digest` covers all that may not change between attempts; `cores` and `lanes` are how it was computed,
-    because sums cut otherwise round differently.
+    `spec_digest` covers the order, and `order` is what it covers; `cores`, `lanes` and the kind of `device` are how it
+    was computed, because sums cut otherwise round differently. Checkpoints from before some of that was recorded leave
+    it empty.
 
     A state that several processes wrote, each its part, lies in as many files: `parts` in their order, each in the file
     `state_name` says; then `state_digest` is of their digests and `state_size` of all.
@@ -43,6 +44,8 @@ class Checkpoint:
     lanes: int
     code_version: str
     libraries: Mapping[str, str] = field(default_factory=dict)
+    device: str = ""
+    order: Mapping[str, Any] = field(default_factory=dict)
     parts: tuple[StatePart, ...] = ()
 
     def part(self, rank: int) -> tuple[str, StatePart]:

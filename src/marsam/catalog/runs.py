@@ -1,6 +1,6 @@
 """What a training run is asked to do."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
 
@@ -8,6 +8,7 @@ from marsam.catalog.acceptance import Acceptance
 from marsam.core.errors import Invalid
 from marsam.core.ids import check_slug, digest_hex
 from marsam.core.names import parse
+from marsam.core.records import from_plain, to_plain
 
 Precision = Literal["fp32", "bf16"]
 Publish = Literal["last", "best", "both"]
@@ -50,12 +51,15 @@ class RunSpec:
     `masked_loss_floor` beside what it lets count. `publish` says which weights become models: the last, those with the
     lowest loss on the pictures held out, or both, each under an id of its own (`model_ids`). `accepted` says who
     accepted the base's licence, `allow_distilled` that a base made for few steps was meant; like all in `RECORDED` they
-    change nothing of what is trained. Those in `LATER` came after the first runs were made; left at their defaults they
-    are what runs did before.
+    change nothing of what is trained. Those in `FREE` may differ from attempt to attempt: the same is learnt. Those in
+    `LATER` came after the first runs were made; left at their defaults they are what runs did before.
     """
 
     SCHEMA: ClassVar[str] = "marsam.run_spec/1"
     RECORDED: ClassVar[frozenset[str]] = frozenset({"accepted", "allow_distilled"})
+    FREE: ClassVar[frozenset[str]] = frozenset(
+        {"display_name", "labels", "preview", "profile", "checkpoint_every", "gradient_checkpointing"}
+    )
     LATER: ClassVar[frozenset[str]] = frozenset(
         {
             *("optimiser", "accumulate", "gradient_checkpointing", "processes", "sharding", "publish"),
@@ -149,6 +153,14 @@ class RunSpec:
             ("snr_gamma", "> 0", self.snr_gamma is None or self.snr_gamma > 0),
             ("ema_decay", "in (0, 1)", self.ema_decay is None or 0 < self.ema_decay < 1),
         ]
+
+    def as_changed(self, details: Iterable[Mapping[str, Any]]) -> "RunSpec":
+        """The order with the `changes` that the details of the run's transitions hold, the latest last: what the
+        attempts after them are to do."""
+        changes = {name: value for detail in details for name, value in detail.get("changes", {}).items()}
+        if not changes:
+            return self
+        return from_plain(RunSpec, {**to_plain(self), **changes}, what=self.name)
 
     @property
     def step_size(self) -> int:

@@ -10,6 +10,7 @@ from marsam.cli.compare import compare
 from marsam.cli.following import find, finish, follow_run, summary
 from marsam.cli.plain import plain
 from marsam.cli.session import Json, run
+from marsam.cli.train import set_fields
 from marsam.client import AsyncMarsam, is_final, short, state_name
 
 app = typer.Typer(no_args_is_help=True, help="Follow and steer training runs.", rich_markup_mode=None)
@@ -111,6 +112,10 @@ def cancel(context: typer.Context, name: Name, as_json: Json = False) -> None:
 def resume(
     context: typer.Context,
     name: Name,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Do otherwise from here: profile=large."),
+    ] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Do not watch.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -118,7 +123,8 @@ def resume(
 
     async def work(marsam: AsyncMarsam) -> Any:
         found = await find(marsam, name)
-        resumed = await marsam.runs.resume(found.name)
+        spec = trainer_pb2.RunSpec()
+        resumed = await marsam.runs.resume(found.name, spec, changed=set_fields(spec, changes or []))
         return resumed if detach else await follow_run(marsam, resumed.name, as_json=as_json)
 
     result = run(context, work, as_json=as_json)

@@ -70,7 +70,7 @@ def train(
             accept_licence=accept_licence,
             allow_distilled=allow_distilled,
         )
-        _set(spec, parameters or [])
+        set_fields(spec, parameters or [])
         if dry_run:
             return await marsam.runs.validate(spec)
         created = await _create(marsam, spec)
@@ -117,15 +117,18 @@ async def _versions(marsam: AsyncMarsam, dataset: str) -> Sequence[dataset_pb2.V
     return [version for one in wanted for version in await marsam.datasets.versions(one)]
 
 
-def _set(spec: trainer_pb2.RunSpec, texts: list[str]) -> None:
+def set_fields(spec: trainer_pb2.RunSpec, texts: list[str]) -> list[str]:
     """Put `KEY=VALUE` words where they belong: into the spec's own field of that name, else among the parameters of the
-    method. Numbers and true/false are told by their look, anything else is text."""
+    method. Numbers and true/false are told by their look, anything else is text. Returns the fields' paths."""
+    paths = []
     for key, text in pairs(texts, option="--set").items():
         value = _value(text)
         kind = _SETTABLE.get(key)
         if kind is None:
             spec.method_params[key] = value
+            paths.append(f"method_params.{key}")
             continue
+        paths.append(key)
         if kind == FieldDescriptor.TYPE_STRING:
             value = text
         whole = isinstance(value, float) and value.is_integer() and kind in _WHOLE
@@ -133,6 +136,7 @@ def _set(spec: trainer_pb2.RunSpec, texts: list[str]) -> None:
             setattr(spec, key, int(value) if whole else value)
         except (TypeError, ValueError) as error:
             raise Invalid(f"{key} cannot be '{text}'", field="--set", reason="OPTION_MALFORMED") from error
+    return paths
 
 
 def _value(text: str) -> float | bool | str:

@@ -60,9 +60,14 @@ class Runs:
         """Asks a run to stop; it keeps its checkpoints."""
         return (await unary(self._stub.CancelRun, trainer_pb2.CancelRunRequest(name=self._name(run)))).run
 
-    async def resume(self, run: str) -> trainer_pb2.Run:
-        """A new attempt of a failed or cancelled run, from its newest checkpoint."""
-        return (await unary(self._stub.ResumeRun, trainer_pb2.ResumeRunRequest(name=self._name(run)))).run
+    async def resume(
+        self, run: str, spec: trainer_pb2.RunSpec | None = None, *, changed: Sequence[str] = ()
+    ) -> trainer_pb2.Run:
+        """A new attempt of a failed or cancelled run, from its newest checkpoint. The fields of `spec` that `changed`
+        names are what it does otherwise; Invalid lists those that may change."""
+        request = trainer_pb2.ResumeRunRequest(name=self._name(run), spec=spec)
+        request.update_mask.paths.extend(changed)
+        return (await unary(self._stub.ResumeRun, request)).run
 
     async def checkpoints(self, run: str) -> Sequence[trainer_pb2.Checkpoint]:
         """The checkpoints a run could resume from."""

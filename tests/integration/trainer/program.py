@@ -111,7 +111,8 @@ async def train(store_url: str, run: str, attempt: int, cache: Path) -> int:
     name = parse(run, "run")
     blobs = open_store(store_url)
     jobs = JobStore(blobs, name.project, "runs", CLOCK)
-    spec = load(RunSpec, await jobs.spec(name.id))
+    ordered = load(RunSpec, await jobs.spec(name.id))
+    spec = ordered.as_changed(entry.detail for entry in await jobs.history(name.id))
     does = spec.labels
     stopping = asyncio.Event()
     if does.get("on-term") != "ignore":

@@ -1,12 +1,13 @@
 """Runs from order to end: success, failures by rule, cancel, resume. One service for all tests here."""
 
 import asyncio
+from typing import Any
 
 import grpc
 import pytest
 
 from marsam.api.trainer.v1 import trainer_pb2
-from marsam.core.errors import Missing, Precondition
+from marsam.core.errors import Invalid, Missing, Precondition
 from marsam.rpc.wire import error_of
 from tests.integration.trainer.harness import PARENT, Service, state
 
@@ -101,6 +102,45 @@ async def test_a_cancelled_run_stops_and_can_be_resumed_from_its_checkpoint(shar
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await call(request)
         assert isinstance(error_of(caught.value), Precondition)
+
+
+async def test_a_run_goes_on_otherwise_where_that_changes_nothing_that_is_learnt(shared: Service) -> None:
+    run = await shared.create(labels={"fail-until": "1", "how": "71", "for": "a test"}, steps=6)
+    await shared.until(run.name, "FAILED")
+
+    async def resume(*paths: str, **fields: Any) -> trainer_pb2.Run:
+        request = trainer_pb2.ResumeRunRequest(name=run.name, spec=trainer_pb2.RunSpec(**fields))
+        request.update_mask.paths.extend(paths)
+        return (await shared.trainer.ResumeRun(request)).run
+
+    for paths, fields, reason, where, words in (
+        (["steps"], {"steps": 9}, "CHANGE_REFUSED", ["spec.steps"], "learning rate falls to zero"),
+        (["seed", "batch_size"], {"seed": 1}, "CHANGE_REFUSED", ["spec.seed", "spec.batch_size"], "learnt otherwise"),
+        (["method_params.rank"], {}, "CHANGE_REFUSED", ["spec.method_params.rank"], "learnt otherwise"),
+        (["stps"], {}, "CHANGE_REFUSED", ["spec.stps"], "no such field"),
+        (["profile"], {"profile": "huge"}, "UNKNOWN_PROFILE", ["spec.profile"], "huge"),
+        (["checkpoint_every"], {"checkpoint_every": 0}, "OUT_OF_RANGE", ["spec.checkpoint_every"], "≥ 1"),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await resume(*paths, **fields)
+        error = error_of(caught.value)
+        assert isinstance(error, Invalid)
+        assert (error.reason, [violation.field for violation in error.violations]) == (reason, where)
+        assert words in str([violation.message for violation in error.violations])
+        if reason == "CHANGE_REFUSED":
+            assert "checkpoint_every, display_name, gradient_checkpointing, labels, preview, profile" in str(error)
+    assert state(await shared.get(run.name)) == "FAILED"
+    preview = trainer_pb2.PreviewSpec(prompts=["a kite"], every=2)
+    mask = ("checkpoint_every", "gradient_checkpointing", "preview", "display_name", "labels")
+    fields = {"checkpoint_every": 3, "gradient_checkpointing": True, "preview": preview, "display_name": "again"}
+    resumed = await resume(*mask, **fields, steps=77)
+    for told in (resumed, await shared.until(run.name, "SUCCEEDED")):
+        spec = told.spec
+        assert (spec.checkpoint_every, spec.gradient_checkpointing, spec.steps) == (3, True, 6)
+        assert (spec.preview, spec.display_name, dict(spec.labels)) == (preview, "again", {})
+    # The attempt that followed did what was asked: it saved every third step.
+    listed = await shared.trainer.ListCheckpoints(trainer_pb2.ListCheckpointsRequest(name=run.name))
+    assert [checkpoint.step for checkpoint in listed.checkpoints if checkpoint.attempt == 2] == [3, 6]
 
 
 async def test_names_that_do_not_exist_are_said_to_be_missing(shared: Service) -> None:

@@ -23,7 +23,7 @@ from marsam.cli.models import _accepted
 from marsam.cli.plain import plain
 from marsam.cli.plans import print_answer
 from marsam.cli.session import pairs
-from marsam.cli.train import _set
+from marsam.cli.train import set_fields
 from marsam.client import Image
 from marsam.core import errors
 from marsam.core.errors import Exhausted, Invalid, MarsamError, Precondition
@@ -156,18 +156,20 @@ def test_plain_keeps_numbers_and_names() -> None:
 
 def test_what_is_set_goes_where_it_belongs_and_keeps_its_looks() -> None:
     spec = trainer_pb2.RunSpec()
-    _set(spec, ["rank=8", "alpha=1e-3", "rank_stabilised=true", "targets=attention", "name=a=b"])
+    set_fields(spec, ["rank=8", "alpha=1e-3", "rank_stabilised=true", "targets=attention", "name=a=b"])
     assert dict(spec.method_params) == {
         "rank": 8, "alpha": 0.001, "rank_stabilised": True, "targets": "attention", "name": "a=b",
     }  # fmt: skip
     spec = trainer_pb2.RunSpec()
-    _set(spec, ["optimiser=adamw_8bit", "accumulate=4", "gradient_checkpointing=true", "snr_gamma=0", "display_name=7"])
+    set_fields(
+        spec, ["optimiser=adamw_8bit", "accumulate=4", "gradient_checkpointing=true", "snr_gamma=0", "display_name=7"]
+    )
     assert spec == trainer_pb2.RunSpec(
         optimiser="adamw_8bit", accumulate=4, gradient_checkpointing=True, snr_gamma=0.0, display_name="7"
     )
     for bad in ("accumulate=many", "accumulate=1.5", "gradient_checkpointing=perhaps"):
         with pytest.raises(Invalid, match=bad.partition("=")[2]):
-            _set(spec, [bad])
+            set_fields(spec, [bad])
     for bad in ("rank", "=3"):
         with pytest.raises(Invalid):
             pairs([bad], option="--set")

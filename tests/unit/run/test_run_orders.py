@@ -1,10 +1,8 @@
 """Which orders a checkpoint is of."""
 
 from dataclasses import replace
-from types import SimpleNamespace
-from typing import Any
 
-from marsam_trainer.run.stepping import _spec_digest
+from marsam_trainer.run.compatible import digest as of
 
 from marsam.catalog.acceptance import Acceptance
 from marsam.catalog.runs import RunSpec
@@ -18,11 +16,6 @@ SPEC = RunSpec(
 )  # fmt: skip
 BEFORE = "sha256:5b7d84989a20067fc88cb2e84a1586595f333bb8d2a3284edb9123d22e6c8567"
 """What checkpoints of this order say that were written before acceptances and the like were recorded."""
-
-
-def of(spec: RunSpec) -> str:
-    work: Any = SimpleNamespace(spec=spec)
-    return _spec_digest(work)
 
 
 def test_a_checkpoint_from_before_is_still_of_its_order() -> None:

@@ -146,7 +146,8 @@ def _attempt(options: argparse.Namespace, bridge: Bridge, stop: Stop, blobs: Blo
     device = options.device or (f"cuda:{local_rank()}" if torch.cuda.is_available() else "cpu")
     name = parse(options.run, "run")
     jobs = JobStore(blobs, name.project, "runs", SystemClock())
-    spec = load(RunSpec, bridge.call(jobs.spec(name.id)), what=options.run)
+    ordered = load(RunSpec, bridge.call(jobs.spec(name.id)), what=options.run)
+    spec = ordered.as_changed(entry.detail for entry in bridge.call(jobs.history(name.id)))
     base, version, apart = load_order(bridge, blobs, spec)
     meter = Meter(service="run", version=publish.code_version(), everywhere={metrics.RUN_LABEL: name.id})
     if device != "cpu":

@@ -2,19 +2,17 @@
 
 import math
 import time
-from dataclasses import fields
 from pathlib import Path
 
 from safetensors.torch import load_file
 
 from marsam.catalog.checkpoints import Checkpoint, StatePart
-from marsam.catalog.runs import RunSpec
-from marsam.core.errors import Invalid, Precondition
+from marsam.core.errors import Precondition
 from marsam.core.ids import digest_of
-from marsam.core.records import canonical, to_plain
+from marsam.core.records import canonical
 from marsam.telemetry import metrics
 from marsam.telemetry.logs import Log
-from marsam_trainer.run import checkpoint, codes, effect, publish
+from marsam_trainer.run import checkpoint, codes, compatible, effect, publish
 from marsam_trainer.run.drawing import Drawing, show
 from marsam_trainer.run.loop import Loop
 from marsam_trainer.run.ranks import agreed, checksums
@@ -29,12 +27,19 @@ _log = Log(__name__)
 
 def resume(work: Work, loop: Loop, mark: Checkpoint, state: Path) -> None:
     """Continue from a checkpoint of the attempts before."""
-    if mark.spec_digest != _spec_digest(work):
-        raise Invalid("the checkpoint is of another order", reason="CHECKPOINT_MISMATCH", remedy="start a new run")
+    compatible.check(mark, work.spec)
     loop.restore(load_file(state), mark.step)
     state.unlink()
     _log.info("run.resumed", step=mark.step, attempt=mark.attempt)
     work.reporter.event("log", level="info", message=f"resumed at step {mark.step} of attempt {mark.attempt}")
+    for remark in compatible.remarks(
+        mark,
+        code_version=publish.code_version(),
+        libraries=publish.libraries(),
+        device=work.device_kind,
+        lanes=loop.lanes.count,
+    ):
+        work.reporter.event("log", level="warning", message=remark)
 
 
 def take_steps(
@@ -123,7 +128,7 @@ def _save(work: Work, loop: Loop, scratch: Path) -> None:
     mark = Checkpoint(
         attempt=work.attempt,
         step=loop.position.step,
-        spec_digest=_spec_digest(work),
+        spec_digest=compatible.digest(work.spec),
         state_digest=digest,
         state_size=size,
         cores=loop.lanes.cores,
@@ -131,6 +136,8 @@ def _save(work: Work, loop: Loop, scratch: Path) -> None:
         code_version=publish.code_version(),
         libraries=publish.libraries(),
         parts=parts,
+        device=work.device_kind,
+        order=compatible.order_of(work.spec),
     )
     if not parts:
         work.bridge.call(checkpoint.save(work.place, mark, path))
@@ -152,12 +159,3 @@ def _parts(work: Work, loop: Loop, path: Path, digest: str, size: int) -> tuple[
     )
     work.bridge.call(put)
     return tuple(StatePart(digest=digest, size=size) for digest, size in world.gathered((digest, size)))
-
-
-def _spec_digest(work: Work) -> str:
-    """Of all that may not change between attempts. What is only recorded is left out, and what came later while it is
-    at its default, so that a checkpoint from before such a field was there is still of the same order."""
-    usual = {entry.name: entry.default for entry in fields(RunSpec) if entry.name in RunSpec.LATER}
-    plain = {name: value for name, value in to_plain(work.spec).items() if name not in RunSpec.RECORDED}
-    kept = {name: value for name, value in plain.items() if name not in usual or value != usual[name]}
-    return digest_of(canonical(kept))

@@ -46,6 +46,11 @@ class Work:
     world: World = ALONE
 
     @property
+    def device_kind(self) -> str:
+        """`cpu` or `cuda`."""
+        return self.device.partition(":")[0]
+
+    @property
     def place(self) -> checkpoint.Place:
         """Where checkpoints are."""
         return checkpoint.Place(blobs=self.jobs.blobs, project=self.spec.project, run=self.spec.id)
