@@ -113,6 +113,11 @@ def test_what_comes_and_goes_follows_the_order(bases: dict[str, Path], family: s
     assert all("encoded data" not in stage.terms for stage in there.stages)
     train, save = there.stages[2], there.stages[4]
     assert save.host - train.host == (4 + 8 + 4) * there.trainable
+    # The best weights wait there too.
+    kept = _of(base, family, method, params, replace(spec, ema_decay=0.9, publish="both"), device="cuda:0")
+    assert kept.stages[2].host - train.host == 4 * there.trainable
+    assert [term for term in kept.stages[2].terms if term == "best weights"] == []
+    assert _stages(planned(publish="best"))["train"]["best weights"] == 4 * found.trainable
 
 
 @pytest.mark.slow

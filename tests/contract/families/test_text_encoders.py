@@ -162,6 +162,8 @@ def test_a_resumed_run_ends_in_the_same_bits_previews_or_not(
         first.step()
     wanted = preview.pictures(["a red kite"], first.parts.facts, side=rigs.side(first.parts.facts), seed=1)
     assert preview.draw(first.family, first.parts, wanted, None, lanes=first.lanes, budget_s=60.0) is not None
+    stopped = {"stopping": lambda: True}
+    assert preview.draw(first.family, first.parts, wanted, None, lanes=first.lanes, budget_s=60.0, **stopped) is None
     write_state(first.state(), tmp_path / "state.safetensors")
     second = rigs.loop(_load(bases[family], family, method, **more), steps=6, ema_decay=0.9)
     second.restore(load_file(tmp_path / "state.safetensors"), 3)

@@ -6,8 +6,11 @@ import time
 
 from safetensors.torch import load
 
+from marsam.catalog.checkpoints import MARK, STATE, Checkpoint
 from marsam.catalog.models import Model
+from marsam.core.ids import digest_of
 from marsam.core.names import parse
+from marsam.core.records import load as load_record
 from marsam.store.blobs import Blobs
 from marsam.store.content import read_blob
 from tests.integration.run.store import Shelf
@@ -33,6 +36,17 @@ def came_past(shelf: Shelf, job_id: str, attempt: int, step: int, process: subpr
         assert time.monotonic() < deadline
         time.sleep(0.005)
     return True
+
+
+def last_state(shelf: Shelf, job_id: str) -> tuple[int, str, bytes]:
+    """The most advanced checkpoint of a run: its step, the digest of its state (weights, moments, average, best
+    weights, all losses), and the state itself."""
+    marks = shelf.attempt_folder(job_id, 1).parent.glob(f"*/checkpoints/*/{MARK}")
+    newest = max(marks, key=lambda mark: (int(mark.parent.name), int(mark.parts[-4])))
+    mark = load_record(Checkpoint, newest.read_bytes())
+    state = (newest.parent / STATE).read_bytes()
+    assert digest_of(state) == mark.state_digest
+    return mark.step, mark.state_digest, state
 
 
 async def tensors(blobs: Blobs, model: Model) -> str:

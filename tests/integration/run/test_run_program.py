@@ -7,6 +7,7 @@ import math
 import time
 import urllib.request
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,17 @@ def test_pictures_held_out_are_asked_and_never_learnt_from(shelf: Shelf, cache: 
     assert "validation_loss" not in models[1].metrics
     trained = [asyncio.run(tensors(shelf.blobs, model)) for model in models]
     assert trained[0] == trained[1]
+
+
+def test_pictures_that_are_learnt_without_words_are_named(shelf: Shelf, cache: Path, program: Program) -> None:
+    items = [replace(one, captions=()) if row < 2 else one for row, one in enumerate(shelf.version.items)]
+    mute = asyncio.run(shelf.of_items("mute", items))
+    job_id = asyncio.run(mute.order(steps=2))
+    assert program(mute.arguments(job_id, 1, cache)) == codes.DONE
+    told = [event["message"] for event in asyncio.run(mute.events(job_id, 1)) if event["kind"] == "log"]
+    (line,) = [message for message in told if "no caption" in message]
+    assert line.startswith("2 of 5 pictures have no caption")
+    assert sorted(line.rpartition(": ")[2].split(", ")) == ["picture-0.png", "picture-1.png"]
 
 
 def test_a_full_model_is_a_whole_base_again(shelf: Shelf, cache: Path, program: Program) -> None:

@@ -3,19 +3,42 @@
 import asyncio
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load
 
-from tests.integration.run.endings import came_past, card, ended, tensors
+from marsam.catalog.repository import load_model
+from marsam.catalog.runs import Preview
+from tests.integration.run.endings import came_past, card, ended, last_state, tensors
 from tests.integration.run.store import Shelf
+
+PREVIEW = Preview(prompts=("a kite",), every=7)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["lora", "qlora", "full"])
-def test_killed_and_resumed_is_bit_for_bit_the_uninterrupted_run(shelf: Shelf, cache: Path, method: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "optimiser", "rank", "also"),
+    [
+        ("lora", "adamw_8bit", 256, {"regularisation": True}),
+        ("qlora", "adamw_unfused", 2, {"preview": PREVIEW}),
+        ("full", "adamw", 0, {}),
+    ],
+)
+def test_killed_and_resumed_is_bit_for_bit_the_uninterrupted_run(
+    shelf: Shelf, cache: Path, method: str, optimiser: str, rank: int, also: dict[str, Any]
+) -> None:
+    """Every method and optimiser once; the whole grid is in tests/soak. Only the killed run draws previews."""
     shelf = asyncio.run(shelf.holding_out(1))
-    changes = {"method": method, "steps": 60, "checkpoint_every": 3, "ema_decay": 0.9, "caption_dropout": 0.2}
-    calm, killed = asyncio.run(shelf.order(**changes)), asyncio.run(shelf.order(**changes))
+    apart = asyncio.run(shelf.apart(2)) if also.get("regularisation") else {}
+    changes = {
+        "method": method, "optimiser": optimiser, "steps": 60, "checkpoint_every": 3, "ema_decay": 0.9,
+        "caption_dropout": 0.2, "publish": "both", **apart,
+        **({"method_params": {"rank": rank, "alpha": 2.0}} if rank else {}),
+    }  # fmt: skip
+    calm = asyncio.run(shelf.order(**changes))
+    killed = asyncio.run(shelf.order(**changes, preview=also.get("preview")))
     assert ended(shelf.start(calm, 1, cache)) == 0
     first = shelf.start(killed, 1, cache)
     try:
@@ -29,13 +52,26 @@ def test_killed_and_resumed_is_bit_for_bit_the_uninterrupted_run(shelf: Shelf, c
     assert not (cache / "runs" / killed).exists()
     resumed = [event for event in asyncio.run(shelf.events(killed, 2)) if event["kind"] == "log"]
     assert "resumed at step" in resumed[0]["message"]
+    step, digest, state = last_state(shelf, calm)
+    assert (step, digest) == last_state(shelf, killed)[:2]
+    held = load(state)
+    assert len(held["losses"]) == step == 57
+    kinds = {name.split("/")[0] for name in held}
+    assert kinds == {"losses", "validation", "param", "optimiser", "average", "best"}
+    # An optimiser that is said to keep its moments in 8 bits does.
+    eights = any(value.dtype is torch.uint8 for name, value in held.items() if name.startswith("optimiser/"))
+    assert eights == (optimiser == "adamw_8bit")
     one, two = asyncio.run(shelf.model(calm)), asyncio.run(shelf.model(killed))
     assert asyncio.run(tensors(shelf.blobs, one)) == asyncio.run(tensors(shelf.blobs, two))
-    assert [sample.digest for sample in one.samples] == [sample.digest for sample in two.samples]
-    cards = [asyncio.run(card(shelf.blobs, model)) for model in (one, two)]
-    assert cards[0].replace(calm, killed) == cards[1]
+    if PREVIEW not in also.values():
+        assert [sample.digest for sample in one.samples] == [sample.digest for sample in two.samples]
+        cards = [asyncio.run(card(shelf.blobs, model)) for model in (one, two)]
+        assert cards[0].replace(calm, killed) == cards[1]
     for number in ("validation_loss_first", "validation_loss", "validation_loss_best", "validation_best_step"):
         assert one.metrics[number] == two.metrics[number]
+    bests = [asyncio.run(load_model(shelf.blobs, f"{model.name}-best")) for model in (one, two)]
+    assert bests[0].metrics["weights_step"] == bests[1].metrics["weights_step"] > 0
+    assert asyncio.run(tensors(shelf.blobs, bests[0])) == asyncio.run(tensors(shelf.blobs, bests[1]))
 
 
 @pytest.mark.slow

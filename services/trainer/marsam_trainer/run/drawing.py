@@ -1,5 +1,6 @@
 """The pictures that a run is shown by: its prompts, drawn while it trains and when it is done."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,8 +40,8 @@ class Drawing:
         texts = self.texts and self.texts.rows([row, len(self.prompts) + row])
         return replace(self, prompts=[self.prompts[row]], texts=texts, seed=self.seed + row)
 
-    def draw(self) -> list[bytes] | None:
-        """A PNG per prompt, or None; never raises."""
+    def draw(self, *, stopping: Callable[[], bool] = lambda: False) -> list[bytes] | None:
+        """A PNG per prompt, or None, as when `stopping` says so; never raises."""
         coder = self._coder()
         if self.world.any(coder is None):
             return None
@@ -52,6 +53,7 @@ class Drawing:
             lanes=self.encoder.lanes,
             budget_s=PREVIEW_BUDGET_S,
             agree=self.world.any,
+            stopping=stopping,
         )
         return None if self.world.any(drawn is None) else drawn
 
@@ -86,7 +88,8 @@ def show(work: Work, drawing: Drawing, step: int) -> None:
     if not work.world.first and drawing.world.size == 1:
         return
     work.reporter.phase("preview")
-    pictures = drawing.draw()
+    # A run that is asked to stop saves at once: its time is counted.
+    pictures = drawing.draw(stopping=work.stopping)
     if not work.world.first:
         return
     if pictures is None:

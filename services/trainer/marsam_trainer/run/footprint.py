@@ -105,6 +105,7 @@ def footprint(
     on_cpu = device == "cpu"
     beside = {"encoded data": data} if on_cpu else {}
     host = 0 if on_cpu else data
+    best = 4 * sum(parts.sizes) if spec.publish != "last" else 0
     held = parts.standing()
     coder = {"image coder": parts.coder_bytes}
     # Once it has drawn, a run keeps the decoder for the next preview.
@@ -112,11 +113,18 @@ def footprint(
     train, flops = parts.train()
     preview, drawing = parts.preview()
     saved = held["trainable weights"] + held["moving average"] + held["optimiser"]
+    # They wait on the CPU's side.
+    later, aside = ({**beside, "best weights": best}, 0) if on_cpu else (beside, best)
     stages = (
         *parts.encoding(beside),
-        Stage(name="train", terms={**held, **train, **drawn, **beside}, flops=flops * spec.steps, host=host),
-        Stage(name="preview", terms={**held, **coder, "activations": preview, **beside}, flops=drawing, host=host),
-        Stage(name="save", terms={**held, **drawn, **beside}, host=host and host + saved),
+        Stage(name="train", terms={**held, **train, **drawn, **later}, flops=flops * spec.steps, host=host + aside),
+        Stage(
+            name="preview",
+            terms={**held, **coder, "activations": preview, **later},
+            flops=drawing,
+            host=host + aside,
+        ),
+        Stage(name="save", terms={**held, **drawn, **later}, host=host and host + aside + saved),
     )
     return Footprint(stages=stages, trainable=sum(parts.sizes), share=sum(parts.quantised) / parts.every)
 

@@ -14,6 +14,18 @@ from marsam_trainer.run.feed import TrainingSet
 from marsam_trainer.run.samples import Sample
 from marsam_trainer.run.work import Work
 
+NAMED = 10
+"""Pictures that a warning names; the others are counted."""
+
+
+def tell_wordless(work: Work, samples: Sequence[Sample]) -> None:
+    """Name the pictures that are learnt without a caption, which are seldom meant to be."""
+    names = [sample.file_name for sample in samples if not sample.captions]
+    if names:
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        told = f"{len(names)} of {len(samples)} pictures have no caption that the run may use, and are learnt without"
+        work.reporter.event("log", level="warning", message=f"{told}: {', '.join(names[:NAMED])}{more}")
+
 
 def encode(
     work: Work,

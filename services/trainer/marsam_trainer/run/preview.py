@@ -42,8 +42,10 @@ def draw(
     lanes: Lanes,
     budget_s: float,
     agree: Callable[[bool], bool] = bool,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> list[bytes] | None:
-    """The pictures as PNG, or None when they did not come about (no memory, no time, or a fault, which is logged).
+    """The pictures as PNG, or None when they did not come about (no memory, no time, or a fault, which is logged), or
+    when `stopping`, which is asked before every step, says so.
 
     `texts` holds the conditionings of the prompts, then of the empty caption for each picture; when None they are
     encoded here, by the text encoders as they are now. Modes and generators are put back as they were.
@@ -53,7 +55,7 @@ def draw(
     deadline = time.monotonic() + budget_s
 
     def late() -> bool:
-        return agree(time.monotonic() > deadline)
+        return agree(stopping() or time.monotonic() > deadline)
 
     try:
 
@@ -66,7 +68,7 @@ def draw(
         with at_rest(parts):
             return [one for piece in lanes.map(some, cuts(len(wanted), lanes.count)) for one in piece]
     except Cancelled:
-        _log.warning("preview.skipped", reason="OUT_OF_TIME", seconds=budget_s)
+        _log.warning("preview.skipped", reason="STOPPED" if stopping() else "OUT_OF_TIME", seconds=budget_s)
     except (MemoryError, torch.OutOfMemoryError) as error:
         torch.cuda.empty_cache() if torch.cuda.is_available() else None
         _log.warning("preview.skipped", reason="OUT_OF_MEMORY", message=str(error))
