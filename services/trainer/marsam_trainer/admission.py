@@ -99,7 +99,7 @@ class Admission:
         spec = replace(spec, publish=publish)
         if apart is not None:
             spec = versions.regularised(spec, order, apart)
-        warnings += pictures.warnings(order, registry.family_facts(model.family), facts, version)
+        warnings += pictures.warnings(spec, facts, version, apart)
         return Admitted(spec=replace(spec, accepted=accepted), faults=[], model=model, warnings=warnings)
 
     def changes(self, spec: RunSpec, changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """How the pictures of an order would be cut, and which of them are masked: said before anything is trained."""
 
 from marsam.catalog.datasets import DatasetVersion
-from marsam.diffusion import buckets
-from marsam.diffusion.buckets import Picture
-from marsam.diffusion.spec import BaseFacts, FamilyFacts
+from marsam.catalog.runs import RunSpec
+from marsam.diffusion import buckets, registry
+from marsam.diffusion.buckets import Picture, Remark
+from marsam.diffusion.spec import BaseFacts
 from marsam_trainer.orders import Fault, Order
 
 _NAMED = 20
@@ -29,23 +30,28 @@ def faults(order: Order, version: DatasetVersion | None) -> list[Fault]:
     ]
 
 
-def warnings(order: Order, family: FamilyFacts, facts: BaseFacts, version: DatasetVersion) -> tuple[Fault, ...]:
-    """With aspect buckets which sizes there are and how many pictures each has; and those pictures that lose much or
-    are enlarged. `order` has no faults."""
-    bucketed = bool(order.aspect_buckets)
-    sizes = buckets.of(family, facts, order.resolution or facts.default_side, bucketed=bucketed)
-    pictures = [
-        Picture(item.file_name, buckets.cut(item.width, item.height, sizes))
-        for item in version.items
-        if item.split == "train"
-    ]
-    told = [buckets.Remark("PICTURES_BY_SIZE", buckets.summary(pictures), "")] if bucketed else []
-    told += buckets.remarks(pictures, smallest=family.min_side, bucketed=bucketed, most=_NAMED)
+def warnings(
+    spec: RunSpec, facts: BaseFacts, version: DatasetVersion, apart: DatasetVersion | None
+) -> tuple[Fault, ...]:
+    """Of a version and the one for regularisation: with aspect buckets which sizes there are and how many pictures each
+    has; those pictures that lose much or are enlarged; and those without a mask, where masks count."""
     bare = [item.file_name for item in version.items if item.split == "train" and item.mask is None]
-    unmasked = (_unmasked(bare),) if order.masked_loss and bare else ()
-    return unmasked + tuple(
-        Fault(field="aspect_buckets", reason=remark.reason, message=remark.message, remedy=remark.remedy)
-        for remark in told
+    unmasked = (_unmasked(bare),) if spec.masked_loss and bare else ()
+    others = _cuts(spec, facts, apart, which=f"{apart.name}: ") if apart is not None else ()
+    return (*unmasked, *_cuts(spec, facts, version), *others)
+
+
+def _cuts(spec: RunSpec, facts: BaseFacts, version: DatasetVersion, *, which: str = "") -> tuple[Fault, ...]:
+    family, bucketed = registry.family_facts(facts.family), spec.aspect_buckets
+    sizes = buckets.of(family, facts, spec.resolution, bucketed=bucketed)
+    items = [item for item in version.items if item.split == "train"]
+    pictures = [Picture(item.file_name, buckets.cut(item.width, item.height, sizes)) for item in items]
+    told = buckets.remarks(pictures, smallest=family.min_side, bucketed=bucketed, most=_NAMED)
+    if bucketed:
+        told.insert(0, Remark("PICTURES_BY_SIZE", buckets.summary(pictures, batch_size=spec.step_size), ""))
+    return tuple(
+        Fault(field="aspect_buckets", reason=one.reason, message=f"{which}{one.message}", remedy=one.remedy)
+        for one in told
     )
 
 

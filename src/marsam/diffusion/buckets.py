@@ -128,11 +128,24 @@ def counts(pictures: Sequence[Picture]) -> dict[Size, int]:
     return dict(sorted(found.items(), key=lambda entry: (-entry[1], entry[0])))
 
 
-def summary(pictures: Sequence[Picture]) -> str:
-    """Sizes with their pictures, and how much is cut away at most, in one line."""
-    found = ", ".join(f"{width}×{height}: {count}" for (width, height), count in counts(pictures).items())
+def dealt(count: int, batch_size: int) -> list[int]:
+    """How many of `count` pictures of one size each batch of an epoch has: as few batches as hold them, as even as can
+    be."""
+    batches = -(-count // batch_size)
+    return [count * (i + 1) // batches - count * i // batches for i in range(batches)]
+
+
+def summary(pictures: Sequence[Picture], *, batch_size: int) -> str:
+    """Sizes with their pictures, how much is cut away at most, and the steps of an epoch, in one line."""
+    by_size = counts(pictures)
+    found = ", ".join(f"{width}×{height}: {count}" for (width, height), count in by_size.items())
     most = max(picture.cut.lost for picture in pictures)
-    return f"pictures by size: {found}; at most {most:.0%} of one is cut away"
+    steps = [rows for count in by_size.values() for rows in dealt(count, batch_size)]
+    fewer = sum(rows < batch_size for rows in steps)
+    return (
+        f"pictures by size: {found}; at most {most:.0%} of one is cut away; an epoch is {len(steps)} steps, "
+        f"{fewer} of them of fewer than {batch_size} pictures"
+    )
 
 
 def remarks(pictures: Sequence[Picture], *, smallest: int, bucketed: bool, most: int) -> list[Remark]:

@@ -38,7 +38,10 @@ def test_a_run_says_how_its_pictures_are_cut(mixed: Shelf, cache: Path, program:
     assert program(mixed.arguments(job_id, 1, cache)) == codes.DONE
     told = [event for event in asyncio.run(mixed.events(job_id, 1)) if event["kind"] == "log"]
     sizes = next(event["message"] for event in told if "by size" in event["message"])
-    assert sizes == "pictures by size: 88×40: 2, 40×88: 1, 64×64: 1, 128×32: 1; at most 50% of one is cut away"
+    assert sizes == (
+        "pictures by size: 88×40: 2, 40×88: 1, 64×64: 1, 128×32: 1; at most 50% of one is cut away; "
+        "an epoch is 4 steps, 3 of them of fewer than 2 pictures"
+    )
     (named,) = (event["message"] for event in told if event["level"] == "warning" and "cut" in event["message"])
     assert "picture-4.png (400×50) loses 50%" in named
     metrics = asyncio.run(mixed.model(job_id)).metrics

@@ -55,10 +55,13 @@ async def test_how_pictures_would_be_cut_is_said_before(shared: Service) -> None
     (told,) = (warning for warning in bucketed.warnings if warning.reason.startswith("PICTURES"))
     assert (told.reason, told.message) == (
         "PICTURES_BY_SIZE",
-        "pictures by size: 96×32: 22; at most 0% of one is cut away",
+        "pictures by size: 96×32: 22; at most 0% of one is cut away; "
+        "an epoch is 6 steps, 2 of them of fewer than 4 pictures",
     )
     assert bucketed.resolved.aspect_buckets
     assert bucketed.plan.total_bytes == square.plan.total_bytes
+    beside = await validate(shared, regularisation=wide)
+    assert [w.message.split(": ")[0] for w in beside.warnings if w.reason == "PICTURES_CUT"] == [wide]
 
 
 async def test_masked_loss_needs_masks_and_names_pictures_without(shared: Service) -> None:

@@ -102,8 +102,9 @@ def test_pictures_that_lose_much_or_are_enlarged_are_named_worst_first() -> None
             ("three-to-two.png", (1500, 1000)),
         )
     ]
-    assert buckets.summary(pictures) == (
-        "pictures by size: 1024×256: 3, 512×512: 2, 640×384: 1; at most 56% of one is cut away"
+    assert buckets.summary(pictures, batch_size=2) == (
+        "pictures by size: 1024×256: 3, 512×512: 2, 640×384: 1; at most 56% of one is cut away; "
+        "an epoch is 4 steps, 2 of them of fewer than 2 pictures"
     )
     cut, small = buckets.remarks(pictures, smallest=32, bucketed=True, most=2)
     assert cut.reason == "PICTURES_CUT"

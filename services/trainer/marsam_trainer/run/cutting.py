@@ -26,7 +26,9 @@ def tell(work: Work, samples: Sequence[Sample], among: Sequence[Size], *, of: st
     pictures = _pictures(samples, among)
     smallest = registry.family_facts(work.base.family).min_side
     which = f"{of}: " if of else ""
-    work.reporter.event("log", level="info", message=f"{which}{buckets.summary(pictures)}")
+    if work.spec.aspect_buckets:
+        summary = buckets.summary(pictures, batch_size=work.spec.step_size)
+        work.reporter.event("log", level="info", message=f"{which}{summary}")
     for remark in buckets.remarks(pictures, smallest=smallest, bucketed=work.spec.aspect_buckets, most=NAMED):
         work.reporter.event("log", level="warning", message=f"{which}{remark.message}; {remark.remedy}")
 

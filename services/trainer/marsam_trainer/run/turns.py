@@ -5,8 +5,9 @@ Every epoch shows every sample once, in an order of its own that hangs on the se
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import lru_cache
+from itertools import islice
 
-from marsam.diffusion.lanes.net import cuts
+from marsam.diffusion.buckets import dealt
 from marsam_trainer.run import randomness
 
 Turns = Callable[[int], tuple[int, ...]]
@@ -39,7 +40,8 @@ def by_size(keys: Sequence[str], sizes: Sequence[Hashable], *, seed: int, batch_
         batches = []
         for group in groups.values():
             rows = _shuffled(group, keys, seed, epoch)
-            batches += [tuple(rows[piece]) for piece in cuts(len(rows), -(-len(rows) // batch_size))]
+            left = iter(rows)
+            batches += [tuple(islice(left, length)) for length in dealt(len(rows), batch_size)]
         return sorted(batches, key=lambda rows: (randomness.bits(seed, "turn", epoch, keys[rows[0]]), rows[0]))
 
     count = len(order(0))
