@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 from marsam.catalog.aliases import resolve
 from marsam.catalog.datasets import DatasetVersion
@@ -16,9 +16,10 @@ from marsam.core.names import parse
 from marsam.diffusion import registry
 from marsam.diffusion.spec import BaseFacts
 from marsam.store.content import read_blob
-from marsam_trainer import base_terms, pictures, resuming, spread, versions
+from marsam_trainer import base_terms, defaults, pictures, resuming, spread, versions
+from marsam_trainer.explain import Explained, explained
 from marsam_trainer.ground import Room, anywhere
-from marsam_trainer.orders import Fault, Order, as_error, default_steps, faults_of, range_faults
+from marsam_trainer.orders import Fault, Order, as_error, faults_of, range_faults
 from marsam_trainer.reservations import Reservations
 from marsam_trainer.runs import Runs
 from marsam_trainer.versions import digest_fault, within
@@ -37,6 +38,7 @@ class Admitted:
     faults: list[Fault]
     model: Model | None = None
     warnings: tuple[Fault, ...] = ()
+    settings: tuple[Explained, ...] = ()
 
 
 class Admission:
@@ -100,7 +102,9 @@ class Admission:
         if apart is not None:
             spec = versions.regularised(spec, order, apart)
         warnings += pictures.warnings(spec, facts, version, apart)
-        return Admitted(spec=replace(spec, accepted=accepted), faults=[], model=model, warnings=warnings)
+        spec = replace(spec, accepted=accepted)
+        told = explained(order, spec, defaults.defaults(order, facts, version))
+        return Admitted(spec=spec, faults=[], model=model, warnings=warnings, settings=told)
 
     def changes(self, spec: RunSpec, changes: Mapping[str, Any]) -> dict[str, Any]:
         """`changes` to the order of a run that goes on, checked, as plain data. Raises `Invalid` with all that is wrong
@@ -197,9 +201,8 @@ def _complete(
     version: DatasetVersion,
     params: Mapping[str, Any],
 ) -> RunSpec:
-    """The spec with every default filled in. The defaults are the recipes that published trainers agree on."""
-    steps = order.steps or default_steps(sum(item.split == "train" for item in version.items))
-    snr_gamma = _snr_gamma(facts) if order.snr_gamma is None else order.snr_gamma
+    """The spec with every default filled in."""
+    chosen = defaults.taken(order, defaults.defaults(order, facts, version))
     return RunSpec(
         name=run,
         base=model.name,
@@ -209,42 +212,14 @@ def _complete(
         method=order.method,
         method_params=params,
         output_model_id=output,
-        steps=steps,
-        batch_size=order.batch_size or spread.batch_size(order),
-        learning_rate=order.learning_rate or registry.method(order.method).facts.learning_rate,
-        resolution=order.resolution or facts.default_side,
-        seed=order.seed or 0,
         display_name=order.display_name,
-        precision="bf16" if order.precision == "bf16" else "fp32",
-        caption_dropout=0.1 if order.caption_dropout is None else order.caption_dropout,
         languages=order.languages,
-        checkpoint_every=order.checkpoint_every or max(1, min(250, steps // 4)),
         preview=order.preview,
-        snr_gamma=snr_gamma or None,
-        ema_decay=order.ema_decay or None,
-        warmup_steps=min(100, steps // 20) if order.warmup_steps is None else order.warmup_steps,
         labels=order.labels,
         profile=order.profile,
         allow_distilled=order.allow_distilled,
-        optimiser=cast(Optimiser, order.optimiser or "adamw"),
-        accumulate=order.accumulate or 1,
-        gradient_checkpointing=bool(order.gradient_checkpointing),
-        processes=order.processes or 1,
-        sharding=spread.sharding(order),
-        aspect_buckets=bool(order.aspect_buckets),
-        masked_loss=bool(order.masked_loss),
-        masked_loss_floor=RunSpec.masked_loss_floor if order.masked_loss_floor is None else order.masked_loss_floor,
+        **chosen,
     )
-
-
-def _snr_gamma(facts: BaseFacts) -> float | None:
-    """Min-SNR weighting for the objectives it was made for, but not for bases with zero terminal SNR.
-
-    Those decide what a picture shows at times when hardly any signal is left, and there it weighs next to nothing: 150
-    steps with γ = 5 left Hayy's base drawing a keffiyeh in 3 of 12 pictures, and without it in none.
-    """
-    noisy_to_the_end = bool(facts.scheduler.get("rescale_betas_zero_snr", False))
-    return 5.0 if facts.objective in ("epsilon", "v") and not noisy_to_the_end else None
 
 
 def _unknown_profile(given: str, known: Collection[str]) -> Fault:

@@ -17,6 +17,7 @@ from marsam.catalog.runs import Preview, RunSpec
 from marsam.core.clock import parse_time
 from marsam.diffusion.reading import Reading
 from marsam.jobs.states import Transition
+from marsam_trainer.explain import Explained
 from marsam_trainer.orders import Fault, Order
 from marsam_trainer.plans import Fit, Plan
 from marsam_trainer.runs import RunView
@@ -263,6 +264,19 @@ def plan_message(plan: Plan) -> trainer_pb2.Plan:
 
 def _terms(memory: Mapping[str, int]) -> list[trainer_pb2.MemoryTerm]:
     return [trainer_pb2.MemoryTerm(term=term, bytes=size) for term, size in memory.items()]
+
+
+def setting_message(entry: Explained) -> trainer_pb2.SettingInfo:
+    """One field of a complete spec, explained."""
+    return trainer_pb2.SettingInfo(
+        name=entry.name,
+        value=entry.value,
+        given=entry.given,
+        origin=entry.origin,
+        rule=entry.rule,
+        description=entry.help,
+        visible=entry.visible,
+    )
 
 
 def reading_message(reading: Reading) -> trainer_pb2.Reading:

@@ -14,6 +14,7 @@ from marsam.jobs.cancel import ask_to_cancel
 from marsam.jobs.states import State
 from marsam.telemetry import Log
 from marsam_trainer.admission import OUTPUT, Admission, Admitted
+from marsam_trainer.explain import Explained
 from marsam_trainer.orders import Fault, Order, as_error, content_of, faults_of
 from marsam_trainer.past_runs import PastRuns
 from marsam_trainer.plans import Plan, Planner
@@ -34,6 +35,7 @@ class Examined:
     plan: Plan | None
     probe: Probe | None = None
     warnings: tuple[Fault, ...] = ()
+    settings: tuple[Explained, ...] = ()
 
 
 class Desk:
@@ -69,7 +71,14 @@ class Desk:
             *(probe.warnings if probe is not None else ()),
             *(plan.tightness() if plan is not None else ()),
         )
-        return Examined(faults=_faults(probe, plan), spec=admitted.spec, plan=shown, probe=probe, warnings=warnings)
+        return Examined(
+            faults=_faults(probe, plan),
+            spec=admitted.spec,
+            plan=shown,
+            probe=probe,
+            warnings=warnings,
+            settings=admitted.settings,
+        )
 
     async def create(self, order: Order, *, project: str, request_id: str, by: str) -> str:
         """Record a run and return its id. The same `request_id` again returns the same run, whatever has become of it.

@@ -1,6 +1,6 @@
 """What a caller asks to be trained, before anything is known of it, and the faults it may have."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import exp, log
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 from marsam.catalog.runs import Preview
 from marsam.core.errors import Invalid, MarsamError, Violation
 from marsam.core.records import canonical, to_plain
+from marsam_trainer.knobs import KNOBS
 
 _LATER = frozenset(
     {
@@ -130,27 +131,16 @@ def default_steps(images: int) -> int:
 
 
 def range_faults(order: Order) -> list[Fault]:
-    """Numbers outside of what they can mean. Written so that NaN, which compares false with everything, is refused."""
-    rules: tuple[tuple[str, float | None, str, Callable[[float], bool]], ...] = (
-        ("steps", order.steps, "between 1 and 10000000", lambda v: 1 <= v <= 10_000_000),
-        ("batch_size", order.batch_size, "between 1 and 4096", lambda v: 1 <= v <= 4096),
-        ("learning_rate", order.learning_rate, "above 0 and at most 1", lambda v: 0 < v <= 1),
-        ("seed", order.seed, "0 or more", lambda v: v >= 0),
-        ("caption_dropout", order.caption_dropout, "at least 0 and below 1", lambda v: 0 <= v < 1),
-        ("checkpoint_every", order.checkpoint_every, "1 or more", lambda v: v >= 1),
-        ("snr_gamma", order.snr_gamma, "between 0 (off) and 1000", lambda v: 0 <= v <= 1000),
-        ("ema_decay", order.ema_decay, "at least 0 (off) and below 1", lambda v: 0 <= v < 1),
-        ("warmup_steps", order.warmup_steps, "0 or more", lambda v: v >= 0),
-        ("accumulate", order.accumulate, "between 1 and 4096", lambda v: 1 <= v <= 4096),
-        ("masked_loss_floor", order.masked_loss_floor, "at least 0 and below 1", lambda v: 0 <= v < 1),
-        ("processes", order.processes, "between 1 and 1024", lambda v: 1 <= v <= 1024),
-        ("regularisation_share", order.regularisation_share, "above 0 and below 1", lambda v: 0 < v < 1),
-        ("regularisation_weight", order.regularisation_weight, "above 0 and at most 100", lambda v: 0 < v <= 100),
-    )
+    """Numbers outside of what they can mean."""
+    given = ((knob, getattr(order, knob.name)) for knob in KNOBS if knob.holds is not None)
     return [
-        Fault(field=name, reason=f"{name.upper()}_OUT_OF_RANGE", message=f"{name} must be {rule}, got {value}")
-        for name, value, rule, holds in rules
-        if value is not None and not holds(value)
+        Fault(
+            field=knob.name,
+            reason=f"{knob.name.upper()}_OUT_OF_RANGE",
+            message=f"{knob.name} must be {knob.rule}, got {value}",
+        )
+        for knob, value in given
+        if value is not None and knob.holds is not None and not knob.holds(value)
     ]
 
 

@@ -51,6 +51,7 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
         )
         response = trainer_pb2.ValidateRunResponse(faults=[convert.fault_message(fault) for fault in examined.faults])
         response.warnings.extend(convert.fault_message(warning) for warning in examined.warnings)
+        response.settings.extend(convert.setting_message(entry) for entry in examined.settings)
         if examined.probe is not None:
             response.readings.extend(convert.reading_message(reading) for reading in examined.probe.readings)
         if examined.plan is not None:

@@ -42,6 +42,29 @@ def print_answer(answer: trainer_pb2.ValidateRunResponse, *, as_json: bool) -> N
         raise typer.Exit(3)
 
 
+def print_settings(answer: trainer_pb2.ValidateRunResponse, *, as_json: bool) -> None:
+    """Every setting of a run: the few to look at first, then the rest by name; and its faults. Ends with 3 when there
+    are some."""
+    if as_json:
+        console.print_json(plain(answer))
+    else:
+        for fault in answer.faults:
+            console.out().print(f"! {fault.field}: {fault.message}", style="red", markup=False)
+        rows = [
+            (
+                f"{entry.name} *" if entry.visible else entry.name,
+                entry.value or "-",
+                "you" if entry.given else entry.origin,
+                entry.rule or "-",
+                entry.description,
+            )
+            for entry in sorted(answer.settings, key=lambda entry: not entry.visible)
+        ]
+        console.print_table(("setting", "is", "because of", "may be", "what it does"), rows, nothing="")
+    if answer.faults:
+        raise typer.Exit(3)
+
+
 def _print_plan(plan: trainer_pb2.Plan) -> None:
     """The verdict, what each stage takes, and what to change."""
     out = console.out()

@@ -13,7 +13,7 @@ from marsam.api.trainer.v1 import trainer_pb2
 from marsam.cli import console
 from marsam.cli.following import finish, follow_run, summary
 from marsam.cli.plain import plain
-from marsam.cli.plans import print_answer
+from marsam.cli.plans import print_answer, print_settings
 from marsam.cli.session import Json, pairs, run, says_missing
 from marsam.client import AsyncMarsam, short
 from marsam.core.errors import Invalid, MarsamError, did_you_mean
@@ -45,11 +45,12 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="All else: rank=8, optimiser=adamw_8bit."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only check it; say what it would need.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Only say what each setting is, and why.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", hidden=True, help="As `marsam plan`.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Do not watch.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Tune a base on a dataset version. What is left out is a measured default."""
+    """Tune a base on a dataset version. --explain tells what is left out."""
 
     async def work(marsam: AsyncMarsam) -> Any:
         if precision and precision not in _PRECISIONS:
@@ -71,7 +72,7 @@ def train(
             allow_distilled=allow_distilled,
         )
         set_fields(spec, parameters or [])
-        if dry_run:
+        if dry_run or explain:
             return await marsam.runs.validate(spec)
         created = await _create(marsam, spec)
         if not as_json:
@@ -81,7 +82,9 @@ def train(
         return await follow_run(marsam, created.name, as_json=as_json)
 
     result = run(context, work, as_json=as_json)
-    if dry_run:
+    if explain:
+        print_settings(result, as_json=as_json)
+    elif dry_run:
         print_answer(result, as_json=as_json)
     elif detach:
         if as_json:

@@ -75,6 +75,14 @@ class Kohya:
     layers: Callable[[Collection[str]], Mapping[str, tuple[str, ...]]]
 
 
+@dataclass(frozen=True, slots=True)
+class Default:
+    """What a run takes when it says nothing, and where that comes from: "measured on …", or who publishes it."""
+
+    value: Any
+    origin: str
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FamilyFacts:
     """What is true of every base of a family.
@@ -111,6 +119,8 @@ class FamilyFacts:
     idle: tuple[str, ...] = ()
     encoders: Mapping[str, TunedEncoder] = field(default_factory=dict)
     """The text encoders that can be tuned, by their folders."""
+    recipes: Mapping[str, Mapping[str, Default]] = field(default_factory=dict)
+    """Defaults of a run's fields by method ("*" for all of them), where they are others than the method's own."""
 
     def __post_init__(self) -> None:
         if self.default_targets not in self.targets:
@@ -315,13 +325,13 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MethodFacts:
-    """What is true of a method. `learning_rate` is what a run takes when it names none."""
+    """What is true of a method. `recipe` holds defaults of a run's fields, `learning_rate` at least."""
 
     name: str
     title: str
     kind: Kind
     settings: tuple[Setting, ...]
-    learning_rate: float
+    recipe: Mapping[str, Default]
 
 
 class Method(Protocol):

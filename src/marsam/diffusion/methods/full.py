@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from marsam.diffusion import tuned
-from marsam.diffusion.spec import FamilyFacts, Kind, MethodFacts, Quantisation
+from marsam.diffusion.spec import Default, FamilyFacts, Kind, MethodFacts, Quantisation
 from marsam.diffusion.tuned import TEXT_ENCODERS
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ FACTS = MethodFacts(
     title="Full: every parameter of the denoiser",
     kind=Kind.FULL,
     settings=(TEXT_ENCODERS,),
-    learning_rate=1e-5,
+    recipe={"learning_rate": Default(1e-5, "published recipes: OneTrainer, SimpleTuner")},
 )
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from marsam.diffusion.adapter.facts import LOW_RANK
-from marsam.diffusion.spec import FamilyFacts, Kind, MethodFacts, Quantisation
+from marsam.diffusion.spec import Default, FamilyFacts, Kind, MethodFacts, Quantisation
 from marsam.diffusion.tuned import TEXT_ENCODERS
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ FACTS = MethodFacts(
     title="LoRA: low-rank matrices beside frozen layers",
     kind=Kind.ADAPTER,
     settings=(*LOW_RANK, TEXT_ENCODERS),
-    learning_rate=1e-4,
+    recipe={"learning_rate": Default(1e-4, "published recipes: diffusers, SimpleTuner, ai-toolkit")},
 )
 
 

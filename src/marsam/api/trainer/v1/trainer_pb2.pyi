@@ -263,6 +263,24 @@ class Fault(_message.Message):
     remedy: str
     def __init__(self, field: _Optional[str] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., remedy: _Optional[str] = ...) -> None: ...
 
+class SettingInfo(_message.Message):
+    __slots__ = ("name", "value", "given", "origin", "rule", "description", "visible")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    GIVEN_FIELD_NUMBER: _ClassVar[int]
+    ORIGIN_FIELD_NUMBER: _ClassVar[int]
+    RULE_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    VISIBLE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    value: str
+    given: bool
+    origin: str
+    rule: str
+    description: str
+    visible: bool
+    def __init__(self, name: _Optional[str] = ..., value: _Optional[str] = ..., given: _Optional[bool] = ..., origin: _Optional[str] = ..., rule: _Optional[str] = ..., description: _Optional[str] = ..., visible: _Optional[bool] = ...) -> None: ...
+
 class Reading(_message.Message):
     __slots__ = ("language", "tokenizer", "captions", "tokens_per_word", "unknown_rate", "truncation_rate", "truncated_captions", "round_trip_rate", "usable_tokens", "reaches_attention")
     LANGUAGE_FIELD_NUMBER: _ClassVar[int]
@@ -356,18 +374,20 @@ class ValidateRunRequest(_message.Message):
     def __init__(self, parent: _Optional[str] = ..., spec: _Optional[_Union[RunSpec, _Mapping]] = ...) -> None: ...
 
 class ValidateRunResponse(_message.Message):
-    __slots__ = ("faults", "plan", "resolved", "readings", "warnings")
+    __slots__ = ("faults", "plan", "resolved", "readings", "warnings", "settings")
     FAULTS_FIELD_NUMBER: _ClassVar[int]
     PLAN_FIELD_NUMBER: _ClassVar[int]
     RESOLVED_FIELD_NUMBER: _ClassVar[int]
     READINGS_FIELD_NUMBER: _ClassVar[int]
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
     faults: _containers.RepeatedCompositeFieldContainer[Fault]
     plan: Plan
     resolved: RunSpec
     readings: _containers.RepeatedCompositeFieldContainer[Reading]
     warnings: _containers.RepeatedCompositeFieldContainer[Fault]
-    def __init__(self, faults: _Optional[_Iterable[_Union[Fault, _Mapping]]] = ..., plan: _Optional[_Union[Plan, _Mapping]] = ..., resolved: _Optional[_Union[RunSpec, _Mapping]] = ..., readings: _Optional[_Iterable[_Union[Reading, _Mapping]]] = ..., warnings: _Optional[_Iterable[_Union[Fault, _Mapping]]] = ...) -> None: ...
+    settings: _containers.RepeatedCompositeFieldContainer[SettingInfo]
+    def __init__(self, faults: _Optional[_Iterable[_Union[Fault, _Mapping]]] = ..., plan: _Optional[_Union[Plan, _Mapping]] = ..., resolved: _Optional[_Union[RunSpec, _Mapping]] = ..., readings: _Optional[_Iterable[_Union[Reading, _Mapping]]] = ..., warnings: _Optional[_Iterable[_Union[Fault, _Mapping]]] = ..., settings: _Optional[_Iterable[_Union[SettingInfo, _Mapping]]] = ...) -> None: ...
 
 class CreateRunRequest(_message.Message):
     __slots__ = ("parent", "spec", "request_id")

@@ -7,7 +7,7 @@ from marsam.diffusion.encoders import clip
 from marsam.diffusion.onefile.facts import OneFile, Reference
 from marsam.diffusion.originals import by_block
 from marsam.diffusion.schedule import Flow, line_through
-from marsam.diffusion.spec import BaseFacts, FamilyFacts, Kohya
+from marsam.diffusion.spec import BaseFacts, Default, FamilyFacts, Kohya
 
 # Both kinds of block name these alike; `add_*` and `to_add_out` are the caption's side of the blocks with two streams.
 _ATTENTION = (
@@ -79,6 +79,10 @@ FACTS = FamilyFacts(
     readers=("tokenizer_2",),
     # Not T5: recipes leave it alone, and no other program reads an adapter of it.
     encoders={"text_encoder": clip("lora_te1_")},
+    recipes={
+        "*": {"gradient_checkpointing": Default(True, "a large base: its activations would not fit beside it")},
+        "full": {"optimiser": Default("adamw_8bit", "a large base: moments in 32 bits are twice its weights")},
+    },
 )
 
 ONE_FILE = OneFile(

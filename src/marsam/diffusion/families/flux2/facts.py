@@ -7,7 +7,7 @@ from marsam.diffusion import basefiles
 from marsam.diffusion.encoders import language_model
 from marsam.diffusion.onefile.facts import OneFile
 from marsam.diffusion.schedule import Flow
-from marsam.diffusion.spec import BaseFacts, FamilyFacts
+from marsam.diffusion.spec import BaseFacts, Default, FamilyFacts
 
 _ATTENTION = ("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0", "attn.to_qkv_mlp_proj")
 
@@ -54,6 +54,10 @@ FACTS = FamilyFacts(
         "text_encoder": language_model(
             idle=("model.layers.27:", "model.language_model.layers.30:", "model.vision_tower")
         )
+    },
+    recipes={
+        "*": {"gradient_checkpointing": Default(True, "a large base: its activations would not fit beside it")},
+        "full": {"optimiser": Default("adamw_8bit", "a large base: moments in 32 bits are twice its weights")},
     },
 )
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from marsam.diffusion import basefiles, schedule
 from marsam.diffusion.encoders import language_model
 from marsam.diffusion.onefile.facts import OneFile, Reference
-from marsam.diffusion.spec import BaseFacts, FamilyFacts
+from marsam.diffusion.spec import BaseFacts, Default, FamilyFacts
 
 PATCH = 2
 """Side of the square of latent cells that is a token: diffusers' pipeline packs no other."""
@@ -55,6 +55,10 @@ FACTS = FamilyFacts(
     # Its table of adapters' names has these layers by diffusers' names (comfy/lora.py, model_lora_keys_unet).
     comfyui=True,
     encoders={"text_encoder": language_model(idle=("model.visual",))},
+    recipes={
+        "*": {"gradient_checkpointing": Default(True, "a large base: its activations would not fit beside it")},
+        "full": {"optimiser": Default("adamw_8bit", "a large base: moments in 32 bits are twice its weights")},
+    },
 )
 
 # Its makers' names are diffusers' own.

@@ -6,7 +6,7 @@ from marsam.diffusion import basefiles
 from marsam.diffusion.encoders import language_model
 from marsam.diffusion.onefile.facts import OneFile
 from marsam.diffusion.schedule import Flow
-from marsam.diffusion.spec import BaseFacts, FamilyFacts
+from marsam.diffusion.spec import BaseFacts, Default, FamilyFacts
 
 TEXT_LENGTH = 300
 """Tokens of a caption, as the makers train (their paper, section 3.1). No file of a base says it."""
@@ -33,6 +33,10 @@ FACTS = FamilyFacts(
     denoiser_folder="transformer",
     text_folders=("text_encoder", "tokenizer"),
     encoders={"text_encoder": language_model()},
+    recipes={
+        name: {"learning_rate": Default(2e-5, "published recipes: SimpleTuner, which warns of NaN above")}
+        for name in ("lora", "qlora")
+    },
 )
 
 ONE_FILE = OneFile(has=("blocks.0.cross_attn.q_linear.weight", "y_embedder.y_proj.fc1.weight"))

@@ -7,7 +7,7 @@ from marsam.diffusion import basefiles, schedule
 from marsam.diffusion.encoders import clip
 from marsam.diffusion.onefile.facts import OneFile
 from marsam.diffusion.originals import by_block
-from marsam.diffusion.spec import BaseFacts, FamilyFacts, Kohya
+from marsam.diffusion.spec import BaseFacts, Default, FamilyFacts, Kohya
 
 _JOINT = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 _MLP = ("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2")
@@ -69,6 +69,10 @@ FACTS = FamilyFacts(
     idle=("transformer_blocks.-1.attn.add_q_proj", "transformer_blocks.-1.attn.norm_added_q"),
     # Not T5: recipes leave it alone, and no other program reads an adapter of it.
     encoders={"text_encoder": clip("lora_te1_"), "text_encoder_2": clip("lora_te2_")},
+    recipes={
+        "*": {"gradient_checkpointing": Default(True, "a large base: its activations would not fit beside it")},
+        "full": {"optimiser": Default("adamw_8bit", "a large base: moments in 32 bits are twice its weights")},
+    },
 )
 
 T5 = "text_encoder_3"

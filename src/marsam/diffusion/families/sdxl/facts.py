@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from marsam.diffusion import basefiles
 from marsam.diffusion.encoders import clip
 from marsam.diffusion.onefile.facts import OneFile, Reference
-from marsam.diffusion.spec import BaseFacts, FamilyFacts, Kohya
+from marsam.diffusion.spec import BaseFacts, Default, FamilyFacts, Kohya
 
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 
@@ -87,6 +87,12 @@ FACTS = FamilyFacts(
         # Of the first nothing is asked beyond its last state but one; the second gives the pooled caption too.
         "text_encoder": clip("lora_te1_", idle=("encoder.layers.-1:", "final_layer_norm")),
         "text_encoder_2": clip("lora_te2_"),
+    },
+    recipes={
+        "full": {
+            "learning_rate": Default(5e-6, "published recipes: 1e-6 to 5e-6, diffusers takes the lower"),
+            "optimiser": Default("adamw_8bit", "a large base: moments in 32 bits are twice its weights"),
+        },
     },
 )
 
