@@ -13,6 +13,7 @@ from marsam_trainer.run.loop import Loop, Plan
 
 from marsam.diffusion import registry, schedule, tuned
 from marsam.diffusion.lanes.net import Lanes
+from marsam.diffusion.parts.net import draws
 from marsam.diffusion.sampling import Picture, Walk, join, sample
 from marsam.diffusion.spec import ALL_PARTS, BaseFacts, Components, Conditioning, Family, Method, Part, Precision
 
@@ -128,7 +129,7 @@ def loop(
         feed,
         Plan(steps=steps, learning_rate=rate, **numbers),
         lanes=Lanes(lanes, count=lanes),
-        reseed=bool(rig.params.get("dropout")),
+        reseed=bool(rig.params.get("dropout")) or draws(rig.parts),
         holding=holding,
     )
 

@@ -1,5 +1,6 @@
 """What every family promises whose text encoders are tuned beside the denoiser, under every method that can."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -252,3 +253,15 @@ def test_a_picture_changes_by_the_encoders_share_alone(bases: dict[str, Path], t
     encoder = parts.text["text_encoder"]
     adapters.apply(encoder, parts_of_adapters.named_as(encoder, adapter.text["text_encoder"]))
     assert float((sample(rig.family, parts, [picture]) - without).abs().max()) > 1e-3
+
+
+@pytest.mark.slow
+def test_an_encoder_that_drops_of_its_own_drops_the_same_again(bases: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(bases["sd1"], tmp_path / "base")
+    config = tmp_path / "base" / "text_encoder" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "attention_dropout": 0.3}))
+    first, again = (rigs.loop(_load(tmp_path / "base", "sd1", "full"), lanes=2, steps=3) for _ in range(2))
+    still = rigs.loop(_load(bases["sd1"], "sd1", "full"), lanes=2, steps=3)
+    losses = [[loop.step() for _ in range(3)] for loop in (first, again, still)]
+    assert losses[0] == losses[1] != losses[2]
+    assert rigs.digest(first.state()) == rigs.digest(again.state())

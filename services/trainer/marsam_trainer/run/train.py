@@ -11,7 +11,7 @@ from marsam.catalog.models import Model
 from marsam.diffusion import registry, schedule, tuned
 from marsam.diffusion.lanes.net import Lanes
 from marsam.diffusion.nf4.net import quantised_share
-from marsam.diffusion.parts.net import draws, networks
+from marsam.diffusion.parts.net import draws, encoders
 from marsam.diffusion.spec import Components, Family, Part, Precision
 from marsam.diffusion.weights.net import bytes_at_rest
 from marsam.store.cache import Cache
@@ -159,7 +159,7 @@ def _train(work: Work, scratch: Path, lanes: Lanes, found: tuple[Checkpoint, Pat
 
 def _weights(parts: Components, trained: dict[str, Any]) -> dict[str, float]:
     return {
-        "weights_at_rest_bytes": float(sum(bytes_at_rest(network) for network in networks(parts))),
+        "weights_at_rest_bytes": float(sum(map(bytes_at_rest, (parts.denoiser, *encoders(parts))))),
         "trainable_parameters": float(sum(value.numel() for value in trained.values())),
         "quantised_share": quantised_share(parts.denoiser),
     }

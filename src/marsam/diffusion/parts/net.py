@@ -129,8 +129,13 @@ def _is_tokenizer(cls: Any) -> bool:
 
 def networks(parts: Components) -> list[Any]:
     """The denoiser and the text encoders that are loaded and train."""
-    encoders = [part for part in parts.text.values() if isinstance(part, torch.nn.Module)]
-    return [parts.denoiser, *(one for one in encoders if any(value.requires_grad for value in one.parameters()))]
+    train = (one for one in encoders(parts) if any(value.requires_grad for value in one.parameters()))
+    return [parts.denoiser, *train]
+
+
+def encoders(parts: Components) -> list[Any]:
+    """The text encoders that are loaded."""
+    return [part for part in parts.text.values() if isinstance(part, torch.nn.Module)]
 
 
 @contextlib.contextmanager
