@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,8 +12,9 @@ from marsam.cli.plain import plain
 from marsam.client import AsyncMarsam, is_final, short, state_name
 from marsam.core.errors import MarsamError, Missing
 
-SILENCE_S = 3.0
-"""A run that still works has told all that happened when nothing more comes for this long."""
+SILENCE_S, PATIENCE_S = 3.0, 60.0
+"""A run that still works has told all that happened when what comes is younger than the question by this machine's
+clock, or nothing comes for so long; where that clock is wrong, patience ends."""
 
 CURVE, SHOWN = "samples/loss_curve.json", "samples/samples.json"
 # Says which run it is, not what was asked of it.
@@ -120,7 +122,8 @@ async def _from_words(marsam: AsyncMarsam, run: trainer_pb2.Run, trial: Trial) -
     newest: trainer_pb2.Preview | None = None
     losses: dict[int, float] = {}
     progress = run.progress
-    while True:
+    began, asked = time.monotonic(), time.time()
+    while time.monotonic() < began + PATIENCE_S:
         try:
             event = await asyncio.wait_for(anext(words), SILENCE_S)
         except (StopAsyncIteration, TimeoutError):
@@ -129,6 +132,8 @@ async def _from_words(marsam: AsyncMarsam, run: trainer_pb2.Run, trial: Trial) -
             progress = event.progress
             if progress.loss:
                 losses[progress.step] = progress.loss
+            if progress.time.seconds + progress.time.nanos / 1e9 > asked and not is_final(run.state):
+                break
         elif event.HasField("preview"):
             newest = event.preview
     trial.losses = sorted(losses.items())
