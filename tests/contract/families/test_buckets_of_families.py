@@ -8,6 +8,7 @@ import pytest
 import torch
 from marsam_trainer.run.checkpoint import write_state
 from marsam_trainer.run.feed import Feed
+from marsam_trainer.run.loop import loss_of
 from marsam_trainer.run.validation import HeldOut
 from safetensors.torch import load_file
 
@@ -78,11 +79,15 @@ def test_every_picture_of_an_epoch_counts_the_same(bases: dict[str, Path], famil
     for step in range(3):
         loss, whole = _gradients(loop, step)
         batch = loop.feed.batch(step)
-        alone = replace(batch, weight=1.0)
-        singles = [loop._piece(alone.part(slice(row, row + 1)), 1) for row in range(len(batch))]
-        assert loss == pytest.approx(sum(one.loss for one in singles) / len(batch), rel=1e-5)
+        losses, singles = [], []
+        for row in range(len(batch)):
+            alone = batch.part(slice(row, row + 1))
+            one = loss_of(loop.family, loop.parts, loop.objective, alone, loop.plan.snr_gamma)
+            losses.append(float(one.detach()))
+            singles.append(torch.autograd.grad(one, list(loop.trained.values())))
+        assert loss == pytest.approx(sum(losses) / len(batch), rel=1e-5)
         for place, gradient in enumerate(whole.values()):
-            total = torch.stack([one.gradients[place] for one in singles]).sum(dim=0) / 4
+            total = torch.stack([gradients[place] for gradients in singles]).sum(dim=0) / 4
             torch.testing.assert_close(gradient, total, atol=1e-6, rtol=1e-3)
         again, parts = _gradients(_loop(bases, family, accumulate=2, lanes=2), step)
         assert again == pytest.approx(loss, rel=1e-5)
