@@ -77,6 +77,47 @@ async def test_a_program_whose_keeper_died_is_still_followed_and_stopped(
     assert start_time(child) == ""
 
 
+async def test_a_request_to_stop_is_the_programs_own_to_pass_on(launcher: ProcessLauncher, tmp_path: Path) -> None:
+    """As in a container, where only the first program hears of it; ranks would hear it twice otherwise."""
+    child = (
+        "import pathlib, signal, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: pathlib.Path('heard').touch())\n"
+        "pathlib.Path('ready').touch(); time.sleep(60)"
+    )
+    parent = (
+        "import signal, subprocess, sys, time\nstops = []\n"
+        "signal.signal(signal.SIGTERM, lambda *_: stops.append(1))\n"
+        f"subprocess.Popen([sys.executable, '-c', {child!r}])\n"
+        "while not stops: time.sleep(0.01)\n"
+        "time.sleep(0.5); sys.exit(75)"
+    )
+    handle = await launcher.start(
+        Program(argv=(sys.executable, "-c", parent), log_path=tmp_path / "log", cwd=tmp_path), key="a"
+    )
+    async with asyncio.timeout(20):
+        while not (tmp_path / "ready").exists():
+            await asyncio.sleep(0.02)
+    assert (await launcher.stop(handle, grace_s=20)).code == 75
+    assert not (tmp_path / "heard").exists()
+
+
+async def test_ranks_do_not_outlive_a_crew_and_a_keeper_that_were_killed(
+    launcher: ProcessLauncher, tmp_path: Path
+) -> None:
+    code = "import os, time; os.write(1, f'{os.getpid()}\\n'.encode()); time.sleep(60)"
+    ranks = Program(argv=(sys.executable, "-c", code), log_path=tmp_path / "log", ranks=2)
+    handle = await launcher.start(ranks, key="a")
+    async with asyncio.timeout(20):
+        while len(pids := read_tail(ranks.log_path).split()) < 2:
+            await asyncio.sleep(0.02)
+    for who in ("keeper", "child"):
+        os.kill(pid_of(tmp_path, who), signal.SIGKILL)
+    assert (await asyncio.wait_for(launcher.follow(handle), 20)).cause is Cause.LOST
+    async with asyncio.timeout(20):
+        while any(start_time(int(pid)) for pid in pids):
+            await asyncio.sleep(0.02)
+
+
 async def test_a_start_that_was_cut_off_is_waited_for_and_then_lost(launcher: ProcessLauncher, tmp_path: Path) -> None:
     folder = tmp_path / "state" / "a"
     folder.mkdir()
