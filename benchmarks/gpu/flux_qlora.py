@@ -22,8 +22,9 @@ import bitsandbytes as bnb
 import torch
 from diffusers import FluxPipeline, FluxTransformer2DModel
 from marsam_trainer.run.feed import Batch, Feed, TrainingSet
-from marsam_trainer.run.loop import Loop, Plan
+from marsam_trainer.run.loop import Loop
 from marsam_trainer.run.mixture import Mixture
+from marsam_trainer.run.position import Plan
 from marsam_trainer.run.recompute import checkpoint_blocks
 from peft import LoraConfig
 

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from marsam_trainer.run.data import read_picture
 from marsam_trainer.run.feed import Feed, TrainingSet
-from marsam_trainer.run.loop import Loop, Plan
+from marsam_trainer.run.loop import Loop
+from marsam_trainer.run.position import Plan
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.training.bases import PICTURES, Data

@@ -9,7 +9,8 @@ from typing import Any, cast
 import torch
 from marsam_trainer.run.feed import Feed, TrainingSet
 from marsam_trainer.run.holding import Holding
-from marsam_trainer.run.loop import Loop, Plan
+from marsam_trainer.run.loop import Loop
+from marsam_trainer.run.position import Plan
 
 from marsam.diffusion import registry, schedule, tuned
 from marsam.diffusion.lanes.net import Lanes

@@ -9,13 +9,12 @@ from typing import Any, get_args
 
 import pytest
 import torch
-from marsam_trainer.run import effect, optimisers, plan, recompute
+from marsam_trainer.run import effect, optimisers, recompute
 from marsam_trainer.run.checkpoint import write_state
 from safetensors.torch import load_file
 
-from marsam.catalog.runs import Optimiser, RunSpec
+from marsam.catalog.runs import Optimiser
 from marsam.core.errors import Invalid, Unsupported
-from marsam.core.ids import new_ulid
 from marsam.diffusion import registry
 from tests.contract.families import rig as rigs
 
@@ -274,34 +273,3 @@ def test_a_network_that_cannot_is_told() -> None:
     with pytest.raises(Unsupported) as caught:
         recompute.checkpoint_blocks(torch.nn.Linear(2, 2))
     assert caught.value.reason == "CHECKPOINTING_UNSUPPORTED"
-
-
-def _order(**changes: Any) -> RunSpec:
-    digest = f"sha256:{'0' * 64}"
-    fields: dict[str, Any] = {
-        "name": f"projects/p/runs/{new_ulid()}", "base": "projects/p/models/b", "base_digest": digest,
-        "dataset_version": "projects/p/datasets/d/versions/1", "dataset_digest": digest, "method": "lora",
-        "output_model_id": "m", "steps": 1, "batch_size": 4, "learning_rate": 1e-3, "resolution": 32, "seed": 0,
-    }  # fmt: skip
-    return RunSpec(**{**fields, **changes})
-
-
-def test_the_plan_knows_what_less_memory_costs(bases: dict[str, Path], tmp_path: Path) -> None:
-    family, method = registry.family("sd1"), registry.method("lora")
-    facts = registry.read_base_folder("sd1", bases["sd1"])
-    params = registry.method_params("lora", {"rank": 4}, family="sd1")
-    plans = {
-        name: plan._measure(family, method, params, bases["sd1"], facts, _order(**changes))
-        for name, changes in {
-            "plain": {},
-            "again": {"gradient_checkpointing": True},
-            "eight": {"optimiser": "adamw_8bit"},
-            "twice": {"accumulate": 2},
-        }.items()
-    }
-    terms = {name: found["terms"] for name, found in plans.items()}
-    assert terms["again"]["activations"] < 0.7 * terms["plain"]["activations"]
-    assert plans["again"]["flops"] > plans["plain"]["flops"]
-    assert terms["eight"]["optimiser"] < 0.5 * terms["plain"]["optimiser"]
-    assert terms["twice"] == terms["plain"]
-    assert plans["twice"]["flops"] == 2 * plans["plain"]["flops"]

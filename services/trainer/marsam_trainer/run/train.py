@@ -24,8 +24,9 @@ from marsam_trainer.run.estimate import estimate
 from marsam_trainer.run.feed import Feed, TrainingSet
 from marsam_trainer.run.footprint import SAMPLES
 from marsam_trainer.run.holding import Holding
-from marsam_trainer.run.loop import Loop, Plan
+from marsam_trainer.run.loop import Loop
 from marsam_trainer.run.mixture import Mixture
+from marsam_trainer.run.position import Plan
 from marsam_trainer.run.ranks import ALONE
 from marsam_trainer.run.recompute import checkpoint_blocks
 from marsam_trainer.run.reporter import device_memory
