@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-PROGRAMS = ("training", "qlora", "loading", "control_plane", "importing", "chart", "storage")
+PROGRAMS = ("training", "qlora", "loading", "control_plane", "importing", "chart", "storage", "plan")
 
 
 def main() -> int:

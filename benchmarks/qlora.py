@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from marsam_trainer.run.footprint import nf4_bytes
+from marsam_trainer.run.shapes import nf4_bytes
 
 from benchmarks.measures import machine
 from benchmarks.training.__main__ import timed

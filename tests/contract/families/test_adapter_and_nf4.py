@@ -6,7 +6,7 @@ import bitsandbytes as bnb
 import pytest
 import torch
 from bitsandbytes.functional import dequantize_4bit
-from marsam_trainer.run.footprint import nf4_bytes
+from marsam_trainer.run.shapes import nf4_bytes
 from safetensors.torch import load_file, save_file
 
 from marsam.core.errors import Corrupt, Invalid

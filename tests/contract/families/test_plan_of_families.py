@@ -8,7 +8,8 @@ from typing import Any, get_args
 import pytest
 import torch
 from marsam_trainer.run import optimisers
-from marsam_trainer.run.footprint import Amount, Footprint, footprint
+from marsam_trainer.run.footprint import footprint
+from marsam_trainer.run.stages import Amount, Footprint
 
 from marsam.catalog.runs import Optimiser, Precision, RunSpec
 from marsam.diffusion import registry

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from marsam_trainer.run.footprint import Footprint, Stage
 from marsam_trainer.run.remedies import ADMIT, remedies
+from marsam_trainer.run.stages import Footprint, Stage
 
 from marsam.catalog.runs import RunSpec
 from marsam.core.errors import Unsupported

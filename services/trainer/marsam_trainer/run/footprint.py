@@ -7,13 +7,11 @@ in `host`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import BatchEncoding
 
 from marsam.catalog.runs import RunSpec
 from marsam.diffusion import tuned
@@ -23,65 +21,21 @@ from marsam.diffusion.spec import (
     Components,
     Conditioning,
     Family,
-    FamilyFacts,
     Method,
     Part,
     Precision,
-    Quantisation,
-    kept,
 )
 from marsam.diffusion.weights.net import DTYPES
 from marsam_trainer.run.data import CAPTIONS, PICTURES
 from marsam_trainer.run.optimisers import state_bytes
 from marsam_trainer.run.preview import BATCH, pictures
 from marsam_trainer.run.recompute import checkpoint_blocks
+from marsam_trainer.run.shapes import Words, cast, linear_sizes, nf4_bytes, still_bytes, tensors_of
+from marsam_trainer.run.stages import Amount, Footprint, Stage
 from marsam_trainer.run.tracing import Traced, trace
 
 SAMPLES = 4
 """Pictures that a run is shown by when it asks for no previews."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stage:
-    """One stage of a run: bytes by term, bytes in the host's memory beside a GPU's, arithmetic operations."""
-
-    name: str
-    terms: Mapping[str, int]
-    flops: float = 0.0
-    host: int = 0
-
-    @property
-    def total(self) -> int:
-        """Bytes at its largest moment."""
-        return sum(self.terms.values())
-
-
-@dataclass(frozen=True, kw_only=True)
-class Amount:
-    """How much a run has to go through: pictures, different captions, and how many it does side by side (`lanes`)."""
-
-    pictures: int
-    captions: int
-    lanes: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Footprint:
-    """A run's stages in their order; parameters that train; the share of the denoiser's that is quantised."""
-
-    stages: tuple[Stage, ...]
-    trainable: int
-    share: float
-
-    @property
-    def peak(self) -> Stage:
-        """The stage that needs most."""
-        return max(self.stages, key=lambda stage: stage.total)
-
-    def beside(self, term: str, size: int) -> "Footprint":
-        """The same with `size` more bytes in every stage."""
-        stages = tuple(replace(stage, terms={**stage.terms, term: size}) for stage in self.stages)
-        return replace(self, stages=stages)
 
 
 def footprint(
@@ -149,11 +103,11 @@ class _Parts:
         self.every = sum(value.numel() for value in self.denoiser.parameters())
         self.quantisation = method.quantisation(params)
         self.quantised = linear_sizes(self.denoiser, family.facts) if self.quantisation else []
-        self.encoders = {name: _cast(part, self.dtype).eval() for name, part in family.empty_encoders(source).items()}
-        self.encoder_bytes = sum(still_bytes(_tensors(part), self.width) for part in self.encoders.values())
-        self.coder: Any = _cast(family.empty_image_coder(source), torch.float32).eval()
-        self.coder_bytes = still_bytes(_tensors(self.coder), 4)
-        words = {name: _Words(facts.text_length) for name in family.facts.tokenizers()}
+        self.encoders = {name: cast(part, self.dtype).eval() for name, part in family.empty_encoders(source).items()}
+        self.encoder_bytes = sum(still_bytes(tensors_of(part), self.width) for part in self.encoders.values())
+        self.coder: Any = cast(family.empty_image_coder(source), torch.float32).eval()
+        self.coder_bytes = still_bytes(tensors_of(self.coder), 4)
+        words = {name: Words(facts.text_length) for name in family.facts.tokenizers()}
         self.components = Components(
             source=source,
             facts=facts,
@@ -170,10 +124,10 @@ class _Parts:
         self.sizes = [value.numel() for value in trained.values()]
         self.networks = [self.denoiser, *(self.encoders.values() if self.reads else ())]
         # Buffers too: a table of positions can be hundreds of megabytes.
-        still = [value for part in self.networks for value in _tensors(part) if not value.requires_grad]
+        still = [value for part in self.networks for value in tensors_of(part) if not value.requires_grad]
         self.frozen = still_bytes(still, self.width) - self.width * sum(self.quantised)
         for module in self.modules.values():
-            _cast(module, self.dtype)
+            cast(module, self.dtype)
         self.trained = [value for part in self.networks for value in part.parameters() if value.requires_grad]
 
     def standing(self) -> dict[str, int]:
@@ -223,7 +177,7 @@ class _Parts:
             network.eval()
         step = trace(lambda: self._prediction(rows * (2 if one.guided else 1)), there=self._standing())
         latents = torch.empty((rows, *facts.latent_shape(side, side)), device="meta")
-        decoded = trace(lambda: self.family.decode(self.components, latents), there=_tensors(self.coder))
+        decoded = trace(lambda: self.family.decode(self.components, latents), there=tensors_of(self.coder))
         times = 1 + (spec.steps // spec.preview.every if spec.preview else 0)
         flops = times * len(prompts) / rows * (one.steps * step.flops + decoded.flops)
         return lanes * max(step.peak + self._unpacked(), decoded.peak), flops
@@ -243,14 +197,14 @@ class _Parts:
         side = self.spec.resolution
         lanes, rows = _shared(self.amount.pictures, self.amount.lanes, PICTURES)
         pixels = torch.empty((rows, 3, side, side), device="meta")
-        found = trace(lambda: self.family.encode_image(self.components, pixels), there=_tensors(self.coder))
+        found = trace(lambda: self.family.encode_image(self.components, pixels), there=tensors_of(self.coder))
         given = rows * 3 * side * side * 4
         return _times(found, lanes=lanes, share=self.amount.pictures / rows, beside=given)
 
     def captions(self) -> Traced:
         """Encoding every caption, as long as the base reads them."""
         lanes, rows = _shared(self.amount.captions, self.amount.lanes, CAPTIONS)
-        there = [value for part in self.encoders.values() for value in _tensors(part)]
+        there = [value for part in self.encoders.values() for value in tensors_of(part)]
 
         def read() -> Any:
             with torch.no_grad():
@@ -285,47 +239,11 @@ class _Parts:
         return self.family.predict(self.denoiser, noisy, t, cond, train_steps=facts.train_steps), noisy
 
     def _standing(self) -> list[torch.Tensor]:
-        return [value for part in self.networks for value in _tensors(part)]
+        return [value for part in self.networks for value in tensors_of(part)]
 
     def _unpacked(self) -> int:
         """A layer in 4 bits is put back to full width for its product, one at a time."""
         return max(self.quantised, default=0) * self.width
-
-
-def linear_sizes(denoiser: Any, facts: FamilyFacts) -> list[int]:
-    """Sizes of the weights that would be held in 4 bits."""
-    return [
-        layer.weight.numel()
-        for name, layer in denoiser.named_modules()
-        if type(layer) is torch.nn.Linear and not kept(name, facts.keep)
-    ]
-
-
-def nf4_bytes(size: int, quantisation: Quantisation) -> int:
-    """Exact bytes of `size` weights in NF4: half a byte each, a scale per block of 64, and the code book of 16 floats.
-
-    With double quantisation a scale is one byte, and 256 of them share an fp32 scale; plus their code book and offset.
-    """
-    blocks = -(-size // 64)
-    packed = -(-size // 2) + 16 * 4
-    return packed + (blocks + -(-blocks // 256) * 4 + 256 * 4 + 4 if quantisation.double else blocks * 4)
-
-
-def still_bytes(tensors: Any, width: int) -> int:
-    """Bytes of weights once loaded: numbers with a fraction in `width` bytes each, others as they are."""
-    return sum(
-        value.numel() * (width if value.is_floating_point() and value.dtype.itemsize <= 4 else value.dtype.itemsize)
-        for value in tensors
-    )
-
-
-def _cast(part: Any, dtype: torch.dtype) -> Any:
-    """The same module in another precision. Torch's own `to`, because diffusers' warns of what does not matter here."""
-    return torch.nn.Module.to(part, dtype)
-
-
-def _tensors(part: Any) -> list[torch.Tensor]:
-    return [*part.parameters(), *part.buffers()]
 
 
 def _encoded(facts: BaseFacts, spec: RunSpec, amount: Amount) -> int:
@@ -334,19 +252,6 @@ def _encoded(facts: BaseFacts, spec: RunSpec, amount: Amount) -> int:
     width = DTYPES[Precision(spec.precision)].itemsize
     caption = width * sum(prod(shape) for shape in facts.conditioning.values())
     return amount.pictures * latent + (amount.captions + 1) * caption
-
-
-class _Words:
-    """Stands for a tokenizer: every text is as long as is allowed, on the meta device."""
-
-    def __init__(self, length: int) -> None:
-        self.model_max_length = length
-
-    def __call__(self, texts: Any, *, max_length: int = 0, **_: Any) -> Any:
-        if isinstance(texts, str):
-            return BatchEncoding({"input_ids": [0] * len(texts.split())})
-        ids = torch.zeros((len(texts), max_length or self.model_max_length), dtype=torch.long, device="meta")
-        return BatchEncoding({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
 
 
 def _shared(count: int, lanes: int, most: int) -> tuple[int, int]:

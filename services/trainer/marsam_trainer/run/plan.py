@@ -21,10 +21,11 @@ from marsam.diffusion.spec import BaseFacts
 from marsam.store.blobs import Blobs
 from marsam.store.cache import Cache
 from marsam_trainer.run.bridge import Bridge
-from marsam_trainer.run.footprint import Amount, Footprint, footprint
+from marsam_trainer.run.footprint import footprint
 from marsam_trainer.run.remedies import ADMIT, Remedy, remedies
 from marsam_trainer.run.reporter import device_memory
 from marsam_trainer.run.samples import Sample, regularisation_of, samples_of
+from marsam_trainer.run.stages import Amount, Footprint
 from marsam_trainer.run.work import load_order
 
 WORKSPACES = 112 << 20

@@ -13,7 +13,7 @@ from marsam.catalog.runs import RunSpec
 from marsam.core.errors import MarsamError
 from marsam.diffusion import registry
 from marsam.diffusion.spec import BaseFacts, FamilyFacts, Kind
-from marsam_trainer.run.footprint import Footprint
+from marsam_trainer.run.stages import Footprint
 
 ADMIT = 0.9
 """Share of the memory there is that an estimate may claim without a word."""
