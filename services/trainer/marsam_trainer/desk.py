@@ -157,6 +157,8 @@ class Desk:
         spec, family = admitted.spec, admitted.model.family
         try:
             plan = await self._planner.plan(spec, hurry=hurry)
+            if plan is None:
+                return None
             past = await self._past.correction(spec.project, spec, family=family, device=plan.device)
             return plan if plan.faults else plan.corrected(past)
         except MarsamError as error:

@@ -1,13 +1,11 @@
 """What a run would need, asked of the run program itself: the trainer knows neither torch nor any network's shapes."""
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
 from marsam.catalog.runs import RunSpec
-from marsam.core.errors import Deadline
 from marsam_trainer.ground import Ground
 from marsam_trainer.orders import Fault
 from marsam_trainer.past_runs import ARITHMETIC, Correction
@@ -23,9 +21,6 @@ _MATTERS = ("base_digest", "dataset_digest", "method", "method_params", "batch_s
 GOOD = 0.9
 """Share of the memory there is that a run may be expected to need without a word; up to the trainer's `memory_limit` it
 is tight, above that refused."""
-
-_PATIENCE_S = 20.0
-"""How long somebody in a hurry waits where the answer comes from another machine, which may not even be there yet."""
 
 
 class Fit(Enum):
@@ -148,20 +143,24 @@ class Planner:
     def __init__(self, settings: TrainerSettings, ground: Ground) -> None:
         self._limit = settings.memory_limit
         self._questions = Questions("plan", _MATTERS, self._made, settings=settings, ground=ground)
-        self._patience_s = _PATIENCE_S if ground.elsewhere else None
+        self._elsewhere = ground.elsewhere
 
     async def close(self) -> None:
         """Break off what is being asked."""
         await self._questions.close()
 
-    async def plan(self, spec: RunSpec, *, hurry: bool = False) -> Plan:
-        """The plan of `spec`; in a `hurry`, if that can be known soon. Raises Unavailable (PLAN_FAILED), Deadline
-        (PLAN_SLOW)."""
-        try:
-            async with asyncio.timeout(self._patience_s if hurry else None):
-                return _for(spec, await self._questions.ask(spec))
-        except TimeoutError as error:
-            raise Deadline(f"no plan within {self._patience_s} s", reason="PLAN_SLOW", field="spec") from error
+    async def plan(self, spec: RunSpec, *, hurry: bool = False) -> Plan | None:
+        """The plan of `spec`. In a `hurry` None, where another machine would have to be had first and none was asked
+        before.
+
+        Raises Unavailable (PLAN_FAILED), Deadline (PLAN_SLOW).
+        """
+        made = self._questions.known(spec)
+        if made is None:
+            if hurry and self._elsewhere:
+                return None
+            made = await self._questions.ask(spec)
+        return _for(spec, made)
 
     def _made(self, told: Mapping[str, Any], spec: RunSpec) -> "_Made":
         return _Made(plan=_plan(told, self._limit), steps=spec.steps)

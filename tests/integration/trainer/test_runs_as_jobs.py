@@ -327,7 +327,7 @@ async def test_a_plan_is_made_where_the_run_would_be(jobs: JobService) -> None:
     again = await jobs.trainer.ValidateRun(request, timeout=60)
     assert (again.plan, again.readings) == (found.plan, found.readings)
     assert not [m for m, p, _ in jobs.cluster.server.seen[asked[0] :] if m == "POST" and p.endswith("/jobs")]
-    request.spec.batch_size = 65
+    request.spec.batch_size = 68
     short = await jobs.trainer.ValidateRun(request, timeout=60)
     assert [fault.reason for fault in short.faults] == ["MEMORY_SHORT"]
 
