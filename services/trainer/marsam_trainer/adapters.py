@@ -56,7 +56,7 @@ def read_adapter(
     pairs, shares = _pairs(source, layers, base)
     rank = _rank(pairs)
     alpha = _alpha(source, layers, shares)
-    rewritten: dict[str, Path] = {}
+    rewritten = {path: files[path] for path, content in contents.items() if content is Content.TEXT}  # its card
     if "" not in pairs:
         raise _layout("it changes nothing of the denoiser")
     for folder, own in pairs.items():

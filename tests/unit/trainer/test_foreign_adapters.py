@@ -116,3 +116,15 @@ def test_pairs_that_do_not_fit(tmp_path: Path, change: object, words: str) -> No
     change(tensors)
     with pytest.raises(Invalid, match=words):
         read(tmp_path, tensors)
+
+
+def test_a_card_beside_one_file_stays_with_the_adapter(tmp_path: Path) -> None:
+    save_file(kohya(), tmp_path / "a.safetensors")
+    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n")
+    _, files = read_adapter(
+        {"a.safetensors": tmp_path / "a.safetensors", "README.md": tmp_path / "README.md"},
+        {"a.safetensors": Content.SAFETENSORS, "README.md": Content.TEXT},
+        family="sdxl", denoiser=SDXL, scratch=tmp_path / "made",
+    )  # fmt: skip
+    assert files is not None
+    assert files["README.md"].read_text() == "---\nlicense: mit\n---\n"
