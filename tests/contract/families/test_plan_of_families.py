@@ -122,6 +122,21 @@ def test_what_comes_and_goes_follows_the_order(bases: dict[str, Path], family: s
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("method", registry.methods())
+def test_in_parts_a_process_holds_its_share_and_a_block(bases: dict[str, Path], method: str) -> None:
+    params = registry.method_params(method, rigs.PARAMS[method], family="z_image")
+    spec = replace(_spec(method, side=32, precision="fp32", batch=4), processes=4, ema_decay=0.9)
+    whole, parts = (
+        _stages(_of(bases["z_image"], "z_image", method, params, replace(spec, sharding=sharding)))["train"]
+        for sharding in ("replicated", "sharded")
+    )
+    for term in ("base weights", "trainable weights", "moving average", "optimiser"):
+        assert parts[term] == -(-whole[term] // 4)
+    assert parts["activations"] == whole["activations"]
+    assert parts["blocks put together"] > 0
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["sd1", "sdxl"])
 def test_text_encoders_that_train_stand_from_the_first_step_on(bases: dict[str, Path], family: str) -> None:
     still, trained = (_planned(bases[family], family, "lora", more={"text_encoders": on}) for on in (False, True))

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from tests.integration.run.store import PROGRAM, Shelf
 
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "0", *PROGRAM)
+# `--`, or torchrun takes the program's `--run` for the beginning of an option of its own.
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "0",
+            "-m", "--", PROGRAM[1])  # fmt: skip
 
 
 def free_port() -> int:

@@ -35,7 +35,8 @@ class Formula:
         weights = {"full": 2000, "lora": 1000, "qlora": 300}[spec.method] * width // 4
         moments = {"adamw": 2000, "adamw_8bit": 500}[spec.optimiser] if spec.method == "full" else 10
         moving = spec.batch_size * spec.resolution * width // (16 if spec.gradient_checkpointing else 4)
-        terms = {"base weights": weights, "optimiser": moments, "activations": moving}
+        shared = spec.processes if spec.sharding == "sharded" else 1
+        terms = {"base weights": weights // shared, "optimiser": moments // shared, "activations": moving}
         return Footprint(stages=(Stage(name="train", terms=terms),), trainable=1, share=0.0)
 
 
@@ -51,6 +52,13 @@ def test_an_order_that_fits_needs_no_change_and_no_further_plan() -> None:
     formula = Formula()
     assert asked(1266, formula) == []
     assert len(formula.asked) == 1
+
+
+def test_several_processes_are_told_to_hold_a_part_each() -> None:
+    found = asked(600, processes=2, batch_size=4)
+    assert found[1][0] == {"sharding": "sharded"}
+    assert found[0][1] - found[1][1] == 505
+    assert all("sharding" not in changes for changes, _, _ in asked(600, batch_size=4))
 
 
 def test_changes_come_in_order_each_with_those_before_until_it_fits() -> None:

@@ -27,6 +27,7 @@ from marsam.diffusion.spec import (
 )
 from marsam.diffusion.weights.net import DTYPES
 from marsam_trainer.run.data import CAPTIONS, PICTURES
+from marsam_trainer.run.holding import blocks
 from marsam_trainer.run.optimisers import state_bytes
 from marsam_trainer.run.preview import BATCH, pictures
 from marsam_trainer.run.recompute import checkpoint_blocks
@@ -60,11 +61,15 @@ def footprint(
     beside = {"encoded data": data} if on_cpu else {}
     host = 0 if on_cpu else data
     best = 4 * sum(parts.sizes) if spec.publish != "last" else 0
-    held = parts.standing()
+    held, shared = parts.standing(), parts.shared()
     coder = {"image coder": parts.coder_bytes}
     # Once it has drawn, a run keeps the decoder for the next preview.
     drawn = coder if spec.preview else {}
     train, flops = parts.train()
+    if shared > 1:
+        # A rank's own part of all that stands, and the blocks that are whole while they compute.
+        held = {term: -(-size // shared) for term, size in held.items()} | {"blocks put together": parts.blocks()}
+        train["gradients"] = -(-train["gradients"] // shared)
     preview, drawing = parts.preview()
     saved = held["trainable weights"] + held["moving average"] + held["optimiser"]
     # They wait on the CPU's side.
@@ -140,6 +145,20 @@ class _Parts:
             "moving average": 4 * count if self.spec.ema_decay else 0,
             "optimiser": state_bytes(self.spec.optimiser, self.sizes),
         }
+
+    def shared(self) -> int:
+        """Among how many processes the denoiser is cut up. Text encoders that train beside it stay whole: nothing is
+        taken off then, because they are not told apart here."""
+        return self.spec.processes if self.spec.sharding == "sharded" and not self.reads else 1
+
+    def blocks(self) -> int:
+        """The largest block with its gradients, and the next one."""
+        return max(
+            sum(
+                value.numel() * self.width * 2 + 4 * value.numel() * value.requires_grad for value in block.parameters()
+            )
+            for block in blocks(self.denoiser)
+        )
 
     def train(self) -> tuple[dict[str, int], float]:
         """What comes and goes in a step, at its largest moment, and the operations of a step.

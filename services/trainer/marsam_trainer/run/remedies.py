@@ -1,8 +1,8 @@
 """What to change in an order that needs too much memory: changes in their order, each planned with those before it.
 
-Recomputing costs time alone; 4 bits cost a little of the base's exactness, 8-bit moments and half precision next to
-nothing; a smaller batch that is accumulated costs time again. An adapter in the place of all weights and a lower
-resolution change what is learnt: they come last.
+Recomputing, and a model in parts, cost time alone; 4 bits cost a little of the base's exactness, 8-bit moments and
+half precision next to nothing; a smaller batch that is accumulated costs time again. An adapter in the place of all
+weights and a lower resolution change what is learnt: they come last.
 """
 
 from collections.abc import Iterator, Mapping
@@ -46,7 +46,16 @@ def remedies(
 ) -> tuple[Remedy, ...]:
     """Changes that bring `spec`, which `needs` so many bytes, below what is `available`; none when it fits as it is."""
     limit, found = ADMIT * available, []
-    for ladder in (_recompute, _four_bits, _eight_bit_moments, _half_precision, _smaller_batch, _adapter, _lower):
+    for ladder in (
+        _recompute,
+        _parts,
+        _four_bits,
+        _eight_bit_moments,
+        _half_precision,
+        _smaller_batch,
+        _adapter,
+        _lower,
+    ):
         if needs <= limit:
             break
         chosen: Remedy | None = None
@@ -72,6 +81,11 @@ def _recompute(spec: RunSpec, family: FamilyFacts, facts: BaseFacts) -> _Changes
             {"gradient_checkpointing": True},
             "compute activations again, not keep them: about a third slower",
         )
+
+
+def _parts(spec: RunSpec, family: FamilyFacts, facts: BaseFacts) -> _Changes:
+    if spec.processes > 1 and spec.sharding == "replicated":
+        yield {"sharding": "sharded"}, f"hold a part of the model in each of {spec.processes} processes: more traffic"
 
 
 def _four_bits(spec: RunSpec, family: FamilyFacts, facts: BaseFacts) -> _Changes:
