@@ -14,6 +14,7 @@ from diffusers import StableDiffusionPipeline
 
 from marsam.api.model.v1 import model_pb2
 from marsam.api.trainer.v1 import trainer_pb2
+from marsam.client import AsyncMarsam, Endpoints
 from marsam.core.errors import Invalid
 from marsam.rpc.wire import error_of
 from tests.contract.families.bases import build_sd1
@@ -79,6 +80,18 @@ async def test_import_train_watch_export_and_load(tmp_path: Path) -> None:
         assert [node.kind for node in nodes][:4] == ["adapter", "run", "base", "dataset_version"]
         out = await exported(service, model.name, "diffusers")
         peft = await exported(service, model.name, "peft")
+        for files in (out, peft):
+            assert {"README.md", *(file.path for file in model.samples if file.path.endswith(".png"))} <= set(files)
+        # What goes out comes in again; the pictures of the card stay behind.
+        for path, data in out.items():
+            (tmp_path / "back" / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "back" / path).write_bytes(data)
+        place = Endpoints(dataset=service.address, trainer=service.address, generator=service.address)
+        async with AsyncMarsam(place, project="hayy") as marsam:
+            back = await marsam.models.import_folder(tmp_path / "back", "back", kind="adapter", base=base.name)
+        assert (back.licence, {file.path for file in back.files}) == (
+            "apache-2.0", {"README.md", "adapter_config.json", "adapter_model.safetensors"},
+        )  # fmt: skip
     loads_in_diffusers(folder, out, peft, tmp_path)
 
 
