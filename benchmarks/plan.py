@@ -1,6 +1,6 @@
 """What runs were expected to need beside what they took: peak memory and seconds per step, by method.
 
-    python -m benchmarks.plan [BASE] [--steps 12] [--out benchmarks/results]
+    python -m benchmarks.plan [BASE] [--steps 6] [--out benchmarks/results]
 
 Each run is the run program as a process of its own, over a store made for it: it plans itself before it loads anything,
 and says in its model's metrics what it took. Its peak is that of the process, libraries included.
@@ -150,13 +150,16 @@ def _error(metrics: Mapping[str, float]) -> float:
 
 def report(found: Mapping[str, Mapping[str, float]], *, steps: int) -> str:
     """The table."""
+    here = machine()
     lines = [
         "# Plans beside what runs took",
         "",
         f"`python -m benchmarks.plan`, {datetime.now(UTC):%Y-%m-%d}: Hayy's base, {PICTURES} pictures, batch 16 unless "
-        f"said, {steps} steps. {machine()}",
+        f"said, {steps} steps, on {here['cores']} cores of an {here['processor']}, load {here['load_average']:.0f}.",
         "",
-        "Memory is the process's peak, torch and its friends included. Seconds depend on what else the machine does.",
+        "Memory is the process's peak, torch and its friends included; what kernels and the allocator keep beside the tensors is "
+        "a constant that was fitted to such runs (`WORKSPACES`), so this is no prediction. Seconds depend on what else the "
+        "machine does.",
         "",
         "| run | peak, MiB: expected | measured | error | step, s: expected | measured |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -176,7 +179,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, write `plan.md`; 1 when a peak was missed by more than `WITHIN`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("base", nargs="?", type=Path, default=BASE)
-    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     options = parser.parse_args(argv)
     found = measure(options.base, steps=options.steps)

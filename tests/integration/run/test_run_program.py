@@ -270,3 +270,30 @@ def test_a_plan_names_every_term_and_every_fault(
         "PARAMETER_RANGE",
         "LANGUAGE_ABSENT",
     }
+
+
+@pytest.mark.slow
+def test_what_cannot_fit_says_what_to_change_and_does_not_start(
+    shelf: Shelf, cache: Path, program: Program, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    huge = {"batch_size": 4096, "resolution": 2048}
+    file = tmp_path / "spec.json"
+    file.write_bytes(dump(shelf.spec("01jdfw3e5zk8q6y7v9x0abcdef", **huge)))
+    arguments = ["plan", "--store", str(shelf.root), "--cache", str(cache), "--spec", str(file), "--device", "cpu"]
+    assert program(arguments) == codes.DONE
+    found = json.loads(capsys.readouterr().out)
+    assert not found["fits"]
+    assert (found["peak_stage"], found["total_bytes"] > found["available_bytes"]) == ("train", True)
+    changes = [remedy["changes"] for remedy in found["remedies"]]
+    assert next(iter(changes[0])) == "gradient_checkpointing"
+    (batch,) = [change for change in changes if "batch_size" in change]
+    assert batch["batch_size"] * batch["accumulate"] == 4096
+    totals = [found["total_bytes"], *(remedy["total_bytes"] for remedy in found["remedies"])]
+    assert totals == sorted(totals, reverse=True)
+    assert [remedy["fits"] for remedy in found["remedies"]] == [False] * (len(changes) - 1) + [True]
+    # Recorded all the same, where nobody could tell in time, it ends before it loads anything.
+    job_id = asyncio.run(shelf.order(**huge))
+    assert program(shelf.arguments(job_id, 1, cache)) == codes.BAD_SPEC
+    failure = json.loads((shelf.attempt_folder(job_id, 1) / "failure.json").read_text())
+    assert (failure["reason"], failure["field"]) == ("MEMORY_SHORT", "batch_size")
+    assert "activations take" in failure["message"]
