@@ -157,9 +157,9 @@ def report(found: Mapping[str, Mapping[str, float]], *, steps: int) -> str:
         f"`python -m benchmarks.plan`, {datetime.now(UTC):%Y-%m-%d}: Hayy's base, {PICTURES} pictures, batch 16 unless "
         f"said, {steps} steps, on {here['cores']} cores of an {here['processor']}, load {here['load_average']:.0f}.",
         "",
-        "Memory is the process's peak, torch and its friends included; what kernels and the allocator keep beside the tensors is "
-        "a constant that was fitted to such runs (`WORKSPACES`), so this is no prediction. Seconds depend on what else the "
-        "machine does.",
+        "Memory is the process's peak, torch and its friends included; what kernels and the allocator keep beside the "
+        "tensors is a constant that was fitted to such runs (`WORKSPACES`), so this is no prediction. Seconds depend "
+        "on what else the machine does.",
         "",
         "| run | peak, MiB: expected | measured | error | step, s: expected | measured |",
         "| --- | --- | --- | --- | --- | --- |",
