@@ -35,7 +35,7 @@ CARD = "README.md"
 """The model card, which goes out with a model in every dialect."""
 
 # What diffusers hands on to peft.LoraConfig.
-_CONFIG_KEYS = ("r", "lora_alpha", "target_modules", "use_rslora", "lora_dropout")
+_CONFIG_KEYS = ("r", "lora_alpha", "target_modules", "use_rslora", "use_dora", "lora_dropout")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +91,8 @@ async def _one_file(blobs: Blobs, cache: Cache, model: Model, dialect: str, scra
         folder: json.loads(await read_blob(blobs, model.project, files[place(folder, CONFIG)].digest))
         for folder in ("", *folders)
     }
+    if configs[""].get("use_dora"):
+        dialects.check_dora(dialect)
     base: Mapping[str, Tensor] = {}
     if dialects.needs_base(dialect) and model.base is not None:
         base = await denoiser_tensors(blobs, await load_model(blobs, model.base))
@@ -142,6 +144,7 @@ def retold(
         tensors |= {names.down: down, names.up: up}
         if dialects.has_alphas(dialect):
             tensors[names.alpha] = tensorfile.number(alpha * len(names.parts))
+        tensors |= _magnitude(names, stored)
     return tensors
 
 
@@ -153,7 +156,14 @@ def retold_encoder(dialect: str, facts: FamilyFacts, folder: str, stored: Stored
         tensors |= {names.down: down, names.up: up}
         if dialects.has_alphas(dialect):
             tensors[names.alpha] = tensorfile.number(alpha)
+        tensors |= _magnitude(names, stored)
     return tensors
+
+
+def _magnitude(names: dialects.Names, stored: Stored) -> dict[str, Made]:
+    """The lengths beside a pair, where the adapter has them."""
+    key = f"{dialects.PEFT}{names.parts[0]}.{dialects.MAGNITUDE}"
+    return {names.magnitude: stored.whole(key)} if key in stored.header.tensors else {}
 
 
 def _modules(stored: Stored) -> set[str]:

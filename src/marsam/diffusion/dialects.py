@@ -10,7 +10,8 @@ PEFT's names, the ones Marsam stores, are `base_model.model.<module>.lora_{A,B}.
   and `.alpha`, which ComfyUI maps onto its own layers (fused ones included) for the families that
   `FamilyFacts.comfyui` marks.
 
-In the last two the scale is alpha / rank, whatever rule it was trained with.
+In the last two the scale is alpha / rank, whatever rule it was trained with. They have no place for DoRA's lengths:
+sd-scripts reads none, and versions of ComfyUI take a `dora_scale` for those of a layer's inputs, not of its outputs.
 
 Layers of CLIP text encoders stand beside the denoiser's in the same file, below `text_model` as the original class has
 them: `<folder>.text_model.<module>.…` for diffusers, sd-scripts' own (`lora_te1_text_model_…`) in the other two, which
@@ -27,17 +28,20 @@ from marsam.diffusion.spec import FamilyFacts
 DIALECTS = ("comfyui", "diffusers", "kohya", "peft")
 PEFT = "base_model.model."
 KOHYA = "lora_unet_"
+MAGNITUDE = "lora_magnitude_vector"
 _TEXT_MODEL = "text_model."
 
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What a one-file dialect calls one pair. `parts` are the layers whose rows it holds, in order; mostly one."""
+    """What a one-file dialect calls one pair, and DoRA's lengths beside it. `parts` are the layers whose rows it holds,
+    in order; mostly one."""
 
     parts: tuple[str, ...]
     down: str
     up: str
     alpha: str
+    magnitude: str = ""
 
 
 def check(dialect: str, facts: FamilyFacts) -> None:
@@ -59,6 +63,15 @@ def check(dialect: str, facts: FamilyFacts) -> None:
 def has_alphas(dialect: str) -> bool:
     """Whether the dialect keeps an alpha beside every pair."""
     return dialect in ("comfyui", "kohya")
+
+
+def check_dora(dialect: str) -> None:
+    """Raise `Invalid` (DIALECT_UNSUITED) unless a DoRA adapter can be told in `dialect`."""
+    if has_alphas(dialect):
+        raise Invalid(
+            f"the dialect '{dialect}' has no place for what DoRA learns beside its pairs", reason="DIALECT_UNSUITED",
+            field="dialect", remedy="export as diffusers or peft",
+        )  # fmt: skip
 
 
 def needs_base(dialect: str) -> bool:
@@ -85,7 +98,7 @@ def pairs(dialect: str, facts: FamilyFacts, modules: Collection[str], base: Coll
         return [_flat(module, (module,)) for module in sorted(modules)]
     stems = {module: f"{facts.denoiser_folder}.{module}" for module in sorted(modules)}
     return [
-        Names((module,), f"{stem}.lora_A.weight", f"{stem}.lora_B.weight", f"{stem}.alpha")
+        Names((module,), f"{stem}.lora_A.weight", f"{stem}.lora_B.weight", f"{stem}.alpha", f"{stem}.{MAGNITUDE}")
         for module, stem in stems.items()
     ]
 
@@ -102,7 +115,7 @@ def encoder_pairs(dialect: str, facts: FamilyFacts, folder: str, modules: Collec
         return [_flat(_inner(module), (module,), prefix) for module in sorted(modules)]
     stems = {module: f"{folder}.{_inner(module)}" for module in sorted(modules)}
     return [
-        Names((module,), f"{stem}.lora_A.weight", f"{stem}.lora_B.weight", f"{stem}.alpha")
+        Names((module,), f"{stem}.lora_A.weight", f"{stem}.lora_B.weight", f"{stem}.alpha", f"{stem}.{MAGNITUDE}")
         for module, stem in stems.items()
     ]
 

@@ -1,6 +1,7 @@
 """A plan's memory and arithmetic are traced on torch's meta device: every family must go through it, however it is
 trained."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -42,7 +43,7 @@ def _planned(base: Path, family: str, method: str, *, lanes: int = 1, more: dict
 
 
 def _of(
-    base: Path, family: str, method: str, params: dict[str, Any], spec: RunSpec, lanes: int = 1, device: str = "cpu"
+    base: Path, family: str, method: str, params: Mapping[str, Any], spec: RunSpec, lanes: int = 1, device: str = "cpu"
 ) -> Footprint:
     facts = registry.read_base_folder(family, base)
     amount = Amount(pictures=5, captions=4, lanes=lanes)
@@ -119,6 +120,23 @@ def test_what_comes_and_goes_follows_the_order(bases: dict[str, Path], family: s
     assert kept.stages[2].host - train.host == 4 * there.trainable
     assert [term for term in kept.stages[2].terms if term == "best weights"] == []
     assert _stages(planned(publish="best"))["train"]["best weights"] == 4 * found.trainable
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["lora", "qlora"])
+@pytest.mark.parametrize("family", ["sd1", "flux"])
+def test_what_dora_adds(bases: dict[str, Path], family: str, method: str) -> None:
+    plain, dora = (_planned(bases[family], family, method, more={"dora": value}) for value in (False, True))
+    rig = rigs.load(bases[family], family, method, params={"dora": True})
+    train = _stages(dora)["train"]
+    assert dora.trainable == sum(value.numel() for value in rig.trained.values()) > plain.trainable
+    assert train["base weights"] + train["trainable weights"] == bytes_at_rest(rig.denoiser)
+    assert train["activations"] > _stages(plain)["train"]["activations"]
+    # In half precision the square of a layer's inputs is made in full all the same.
+    wide = max(layer.in_features for layer in rig.denoiser.modules() if isinstance(layer, torch.nn.Linear))
+    spec = _spec(method, side=rig.parts.facts.default_side, precision="bf16", batch=2)
+    half = _stages(_of(bases[family], family, method, rig.params, spec))
+    assert half["preview"]["activations"] >= 6 * wide**2
 
 
 @pytest.mark.slow

@@ -56,6 +56,7 @@ def test_parameters_are_completed() -> None:
         "targets": "attention",
         "dropout": 0.0,
         "rank_stabilised": False,
+        "dora": False,
         "text_encoders": False,
     }
     assert registry.method_params("full", {}, family="sd1") == {"text_encoders": False}

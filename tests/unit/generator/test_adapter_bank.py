@@ -207,3 +207,11 @@ def test_the_bank_on_a_base_in_fewer_bits(base_folder, adapters, rows, loading, 
     assert all((mixed[row] - expected[row]).abs().max() < tolerance for row in (0, 2))
     assert all(torch.equal(mixed[row], before[row]) for row in (1, 3, 4))
     assert (mixed[0] - before[0]).abs().max() > 0.05
+
+
+def test_an_adapter_that_scales_the_bases_weights_is_refused_by_name(parts, adapters) -> None:
+    dora = replace(adapters["a"], shape=replace(adapters["a"].shape, dora=True))
+    with pytest.raises(Invalid, match="DoRA") as caught:
+        AdapterBank(parts.denoiser).prepare("a", dora)
+    assert caught.value.reason == "ADAPTER_KIND"
+    assert caught.value.remedy.startswith("train it without dora")

@@ -160,12 +160,16 @@ class AdapterBank:
         return self._held
 
     def prepare(self, key: str, adapter: Adapter) -> PreparedAdapter:
-        """Check an adapter against the model and its own numbers, and fold α/r into B. Its share of text encoders is
-        `Reader.prepare`'s.
+        """Check an adapter and fold α/r into B. Its share of text encoders is `Reader.prepare`'s.
 
-        Raises `Invalid` for a layer that the model lacks or whose shape differs, `Corrupt` for a number that is not
-        finite.
+        Raises `Invalid` for DoRA and for a layer that the model lacks or whose shape differs, `Corrupt` for a number
+        that is not finite.
         """
+        if adapter.shape.dora:
+            raise Invalid(
+                "a DoRA adapter scales the base's own weights, which others share", reason="ADAPTER_KIND", resource=key,
+                remedy="train it without dora, or export it as diffusers or peft and draw it there",
+            )  # fmt: skip
         if not adapter.pairs:
             raise Invalid("the adapter holds no layer", reason="ADAPTER_EMPTY", resource=key)
         prepared: dict[str, tuple[Tensor, Tensor]] = {}
@@ -175,11 +179,9 @@ class AdapterBank:
             up = (b.detach().flatten(1).float() * adapter.shape.scale).t().contiguous()
             if not (torch.isfinite(down).all() and torch.isfinite(up).all()):
                 raise Corrupt(
-                    f"layer {name} of the adapter holds numbers that are not finite",
-                    reason="ADAPTER_NOT_FINITE",
-                    resource=key,
-                    remedy="train it again, or leave this checkpoint out",
-                )
+                    f"layer {name} of the adapter holds numbers that are not finite", reason="ADAPTER_NOT_FINITE",
+                    resource=key, remedy="train it again, or leave this checkpoint out",
+                )  # fmt: skip
             prepared[name] = (down, up)
         return PreparedAdapter(key=key, rank=max(down.shape[0] for down, _ in prepared.values()), layers=prepared)
 

@@ -208,18 +208,23 @@ def _use(spec: RunSpec, base: Model, kind: Kind, shown: Sequence[Shown]) -> str:
         fetched = f"`marsam models export {name} FOLDER`"
         load = 'pipe = DiffusionPipeline.from_pretrained("FOLDER")'
         ours = f"marsam generate {{}} --model {name}"
+    here, also = (
+        f"With Marsam: `{ours.format('PROMPT')}`.",
+        "Adapters also go out for PEFT, kohya's scripts and ComfyUI",
+    )
+    if spec.method_params.get("dora"):
+        here, also = "Marsam's generator draws no DoRA adapters.", "It also goes out for PEFT"
     if kind is Kind.ADAPTER and not _told(spec, base):
         folders = " and ".join(f"`FOLDER/{folder}`" for folder in registry.family_facts(base.family).encoders)
         return (
-            f"With Marsam: `{ours.format('PROMPT')}`. With PEFT, after `marsam models export {name} FOLDER --dialect "
+            f"{here} With PEFT, after `marsam models export {name} FOLDER --dialect "
             f"peft`: `FOLDER` is the adapter of the denoiser, {folders} that of the text encoder. Other programs read "
             "no adapters of this text encoder."
         )
     return (
         f"With diffusers, after {fetched}:\n\n"
         f"```python\nfrom diffusers import DiffusionPipeline\n\n{load}\nimage = pipe({prompt}).images[0]\n```\n\n"
-        f"With Marsam: `{ours.format('PROMPT')}`. Adapters also go out for PEFT, kohya's scripts and ComfyUI "
-        "(`--dialect`)."
+        f"{here} {also} (`--dialect`)."
     )
 
 

@@ -15,6 +15,7 @@ import torch
 
 from marsam.catalog.runs import RunSpec
 from marsam.diffusion import tuned
+from marsam.diffusion.adapter.dora.net import widest
 from marsam.diffusion.sampling import for_base
 from marsam.diffusion.spec import (
     BaseFacts,
@@ -180,7 +181,7 @@ class _Parts:
         # Those of the parts of a step that came before.
         summed = 4 * count if spec.accumulate > 1 else 0
         cast = lanes * self.width * count if self.width < 4 else 0
-        activations = lanes * (found.peak - found.results + self._unpacked()) + cast
+        activations = lanes * (found.peak - found.results + self._unpacked() + self._squared()) + cast
         flops = found.flops * lanes * spec.accumulate
         if activations + early > late:
             return {"gradients": early + summed, "activations": activations}, flops
@@ -199,7 +200,7 @@ class _Parts:
         decoded = trace(lambda: self.family.decode(self.components, latents), there=tensors_of(self.coder))
         times = 1 + (spec.steps // spec.preview.every if spec.preview else 0)
         flops = times * len(prompts) / rows * (one.steps * step.flops + decoded.flops)
-        return lanes * max(step.peak + self._unpacked(), decoded.peak), flops
+        return lanes * max(step.peak + self._unpacked() + self._squared(), decoded.peak), flops
 
     def encoding(self, beside: Mapping[str, int]) -> list[Stage]:
         """Pictures, then captions while the image coder is still there; those only where encoders do not train."""
@@ -263,6 +264,11 @@ class _Parts:
     def _unpacked(self) -> int:
         """A layer in 4 bits is put back to full width for its product, one at a time."""
         return max(self.quantised, default=0) * self.width
+
+    def _squared(self) -> int:
+        """What DoRA makes in fp32 beside what was traced in half precision: a square of a layer's inputs, one layer at
+        a time."""
+        return 4 * widest(self.modules.values()) ** 2 if self.width < 4 else 0
 
 
 def _encoded(facts: BaseFacts, spec: RunSpec, amount: Amount) -> int:

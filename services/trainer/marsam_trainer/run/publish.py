@@ -175,10 +175,10 @@ def check_artifact(kind: Kind, folder: Path, trained: Collection[str]) -> None:
         return
     from marsam.diffusion.adapter import net
 
-    pairs = net.read(folder).every_pair()
-    if 2 * len(pairs) != len(trained):
-        raise Corrupt(f"the adapter holds {2 * len(pairs)} of {len(trained)} tensors", reason="ARTIFACT_INCOMPLETE")
-    if not any(bool(up.any()) for _, up in pairs):
+    adapter = net.read(folder)
+    if adapter.tensors != len(trained):
+        raise Corrupt(f"the adapter holds {adapter.tensors} of {len(trained)} tensors", reason="ARTIFACT_INCOMPLETE")
+    if not any(bool(up.any()) for _, up in adapter.every_pair()):
         raise Invalid("training changed nothing", reason="TRAINED_NOTHING", remedy="look at the learning rate")
 
 

@@ -41,6 +41,7 @@ def _shape(params: Mapping[str, Any], family: FamilyFacts, folder: str, module: 
         ),
         dropout=params["dropout"],
         rank_stabilised=params["rank_stabilised"],
+        dora=params["dora"],
     )
 
 
@@ -105,5 +106,6 @@ def named_as(encoder: Any, adapter: net.Adapter) -> net.Adapter:
     return replace(
         adapter,
         pairs={here(module): pair for module, pair in adapter.pairs.items()},
+        magnitudes={here(module): value for module, value in adapter.magnitudes.items()},
         shape=replace(shape, targets=tuple(map(here, shape.targets)), left_out=tuple(map(here, shape.left_out))),
     )

@@ -1,0 +1,1 @@
+"""Lengths beside low-rank pairs."""
