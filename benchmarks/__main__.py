@@ -3,7 +3,18 @@
 import subprocess
 import sys
 
-PROGRAMS = ("training", "qlora", "loading", "control_plane", "importing", "chart", "storage", "plan")
+PROGRAMS = (
+    "training",
+    "qlora",
+    "loading",
+    "encoding",
+    "saving",
+    "plan",
+    "control_plane",
+    "importing",
+    "chart",
+    "storage",
+)
 
 
 def main() -> int:

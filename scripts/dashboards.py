@@ -140,8 +140,9 @@ RUNS = Board(
         Row(title="Checkpoints and cost", panels=(
             graph("Age of the last checkpoint", "s", "What a crash would cost now.",
                   ("time() - max by (run_id) (marsam_training_checkpoint_timestamp_seconds<run>)", "{{run_id}}")),
-            graph("Writing a checkpoint", "s", "The last one; the run waits for it.",
-                  ("max by (run_id) (marsam_training_checkpoint_seconds<run>)", "{{run_id}}")),
+            graph("Writing a checkpoint", "s", "The last one; steps wait only while the state is copied.",
+                  ("max by (run_id) (marsam_training_checkpoint_seconds<run>)", "{{run_id}}"),
+                  ("max by (run_id) (marsam_training_checkpoint_pause_seconds<run>)", "{{run_id}}: steps stood still")),
             graph("Size of a checkpoint", "bytes", "Two are kept of each attempt.",
                   ("max by (run_id) (marsam_training_checkpoint_bytes<run>)", "{{run_id}}")),
             graph("Device hours", "h", "Hours that runs held a device, over the shown range.",

@@ -156,7 +156,12 @@ TRAINING_STEP = Gauge(name="marsam_training_step", help="Steps done, those of ea
 TRAINING_STEPS_PLANNED = Gauge(name="marsam_training_steps_planned", help="Steps asked for.")
 TRAINING_PROGRESS = Gauge(name="marsam_training_progress_ratio", help="Steps done over steps asked, 0 to 1.")
 CHECKPOINTS = Counter(name="marsam_training_checkpoints_total", help="Checkpoints written.")
-CHECKPOINT_SECONDS = Gauge(name="marsam_training_checkpoint_seconds", help="Writing the last checkpoint.")
+CHECKPOINT_SECONDS = Gauge(
+    name="marsam_training_checkpoint_seconds", help="Writing the last checkpoint, beside the steps."
+)
+CHECKPOINT_PAUSE_SECONDS = Gauge(
+    name="marsam_training_checkpoint_pause_seconds", help="How long steps stood still for the last checkpoint."
+)
 CHECKPOINT_BYTES = Gauge(name="marsam_training_checkpoint_bytes", help="Size of the last checkpoint.")
 CHECKPOINT_STEP = Gauge(name="marsam_training_checkpoint_step", help="Step that a new attempt would go on from.")
 CHECKPOINT_EVERY = Gauge(name="marsam_training_checkpoint_every_steps", help="Steps between two checkpoints, as asked.")

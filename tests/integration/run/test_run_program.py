@@ -45,6 +45,8 @@ def test_a_run_publishes_a_model_with_its_lineage(shelf: Shelf, cache: Path, pro
     assert model.metrics["trainable_parameters"] > 0
     assert model.metrics["weights_at_rest_bytes"] > model.metrics["artifact_bytes"] > 0
     assert model.metrics["peak_memory_bytes"] > 100 << 20
+    assert model.metrics["checkpoint_bytes"] > model.metrics["artifact_bytes"]
+    assert model.metrics["checkpoint_pause_seconds"] > 0
     pictures = [sample for sample in model.samples if sample.media_type == "image/png"]
     assert len(pictures) == 2
     for picture in pictures:

@@ -73,8 +73,11 @@ def footprint(
         train["gradients"] = -(-train["gradients"] // shared)
     preview, drawing = parts.preview()
     saved = held["trainable weights"] + held["moving average"] + held["optimiser"]
+    # A checkpoint is written beside the steps from a copy of the state, which the writer copies once more.
+    kept = 2 * saved if spec.checkpoint_every < spec.steps else 0
     # They wait on the CPU's side.
-    later, aside = ({**beside, "best weights": best}, 0) if on_cpu else (beside, best)
+    later = {**beside, "best weights": best, "checkpoint on its way": kept} if on_cpu else beside
+    aside = 0 if on_cpu else best + kept
     stages = (
         *parts.encoding(beside),
         Stage(name="train", terms={**held, **train, **drawn, **later}, flops=flops * spec.steps, host=host + aside),
@@ -84,7 +87,7 @@ def footprint(
             flops=drawing,
             host=host + aside,
         ),
-        Stage(name="save", terms={**held, **drawn, **later}, host=host and host + aside + saved),
+        Stage(name="save", terms={**held, **drawn, **later}, host=host and host + aside),
     )
     return Footprint(stages=stages, trainable=sum(parts.sizes), share=sum(parts.quantised) / parts.every)
 

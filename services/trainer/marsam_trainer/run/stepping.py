@@ -6,16 +6,15 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from marsam.catalog.checkpoints import Checkpoint, StatePart
+from marsam.catalog.checkpoints import Checkpoint
 from marsam.core.errors import Precondition
-from marsam.core.ids import digest_of
-from marsam.core.records import canonical
 from marsam.telemetry import metrics
 from marsam.telemetry.logs import Log
-from marsam_trainer.run import checkpoint, codes, compatible, effect, publish
+from marsam_trainer.run import codes, compatible, effect, publish
 from marsam_trainer.run.drawing import Drawing, show
 from marsam_trainer.run.loop import Loop
-from marsam_trainer.run.ranks import agreed, checksums
+from marsam_trainer.run.ranks import agreed
+from marsam_trainer.run.saving import Saver, tell_kept
 from marsam_trainer.run.validation import HeldOut
 from marsam_trainer.run.work import Stopped, Work
 
@@ -43,23 +42,25 @@ def resume(work: Work, loop: Loop, mark: Checkpoint, state: Path) -> None:
 
 
 def take_steps(
-    work: Work, loop: Loop, start: effect.Start, drawing: Drawing, held_out: HeldOut | None, scratch: Path
+    work: Work, loop: Loop, start: effect.Start, drawing: Drawing, held_out: HeldOut | None, saver: Saver
 ) -> float:
     """Take every step that is left, and return the seconds that steps took. Raises `Stopped`, or when losses stay
     NaN."""
     spec, spent, saved = work.spec, 0.0, loop.position.step
     work.meter.set(metrics.CHECKPOINT_EVERY, spec.checkpoint_every)
     work.meter.begin(metrics.CHECKPOINTS)
-    _mark(work, saved)
+    tell_kept(work, saved)
     # A checkpoint is saved before its step is validated: who goes on from one asks what was not answered.
     _validate(work, loop, held_out)
     while not loop.done:
         if work.world.any(work.stopping()):
             if loop.position.step > saved:
-                _save(work, loop, scratch)
+                saver.save(loop)
+            saver.wait()
             work.world.meet()  # the end of one rank must not cut another's checkpoint short
             raise Stopped
         work.reporter.check()
+        saver.check()
         began, shown = time.monotonic(), loop.shown
         loss = loop.step()
         seconds = time.monotonic() - began
@@ -84,7 +85,7 @@ def take_steps(
             start.check(loop)
         # While losses are not finite there is nothing worth keeping: the checkpoint before is the good one.
         if done % spec.checkpoint_every == 0 and not loop.done and math.isfinite(loss):
-            _save(work, loop, scratch)
+            saver.save(loop)
             saved = done
         _validate(work, loop, held_out)
         if spec.preview and done % spec.preview.every == 0 and not loop.done:
@@ -105,57 +106,3 @@ def _validate(work: Work, loop: Loop, held_out: HeldOut | None) -> None:
     beside = f", {noted[0][1]:.4f} before the first" if step and noted and noted[0][0] == 0 else ""
     message = f"loss on {len(held_out.samples)} pictures held out: {loss:.4f} after {step} steps{beside}"
     work.reporter.event("log", level="info" if math.isfinite(loss) else "warning", message=message)
-
-
-def _mark(work: Work, step: int) -> None:
-    """Tell that a new attempt would go on from `step`."""
-    work.meter.set(metrics.CHECKPOINT_STEP, step)
-    work.meter.set(metrics.CHECKPOINT_TIME, work.jobs.clock.now().timestamp())
-
-
-def _save(work: Work, loop: Loop, scratch: Path) -> None:
-    work.reporter.phase("checkpoint")
-    began = time.monotonic()
-    if not loop.holding.sharded:
-        work.world.same("trained weights", checksums(loop.trained))
-        if not work.world.first:
-            return
-    path = scratch / "checkpoint.safetensors"
-    digest, size = checkpoint.write_state(loop.state(), path)
-    parts = _parts(work, loop, path, digest, size) if loop.holding.sharded else ()
-    if parts:
-        digest, size = digest_of(canonical([part.digest for part in parts])), sum(part.size for part in parts)
-    mark = Checkpoint(
-        attempt=work.attempt,
-        step=loop.position.step,
-        spec_digest=compatible.digest(work.spec),
-        state_digest=digest,
-        state_size=size,
-        cores=loop.lanes.cores,
-        lanes=loop.lanes.count,
-        code_version=publish.code_version(),
-        libraries=publish.libraries(),
-        parts=parts,
-        device=work.device_kind,
-        order=compatible.order_of(work.spec),
-    )
-    if not parts:
-        work.bridge.call(checkpoint.save(work.place, mark, path))
-    elif work.world.first:
-        work.bridge.call(checkpoint.commit(work.place, mark))
-    path.unlink()
-    work.meter.inc(metrics.CHECKPOINTS)
-    work.meter.set(metrics.CHECKPOINT_SECONDS, time.monotonic() - began)
-    work.meter.set(metrics.CHECKPOINT_BYTES, size)
-    _mark(work, mark.step)
-    work.reporter.event("checkpoint", step=mark.step, bytes=size)
-
-
-def _parts(work: Work, loop: Loop, path: Path, digest: str, size: int) -> tuple[StatePart, ...]:
-    """Store this rank's part of the state in `path`; what all ranks stored."""
-    world = work.world
-    put = checkpoint.save_part(
-        work.place, work.attempt, loop.position.step, path, digest, rank=world.rank, of=world.size
-    )
-    work.bridge.call(put)
-    return tuple(StatePart(digest=digest, size=size) for digest, size in world.gathered((digest, size)))

@@ -31,6 +31,7 @@ from marsam_trainer.run.ranks import ALONE
 from marsam_trainer.run.recompute import checkpoint_blocks
 from marsam_trainer.run.reporter import device_memory
 from marsam_trainer.run.samples import held_out_of, regularisation_of, samples_of
+from marsam_trainer.run.saving import Saver
 from marsam_trainer.run.stepping import resume, take_steps
 from marsam_trainer.run.validation import MOST, HeldOut
 from marsam_trainer.run.work import Work
@@ -137,7 +138,8 @@ def _train(work: Work, scratch: Path, lanes: Lanes, found: tuple[Checkpoint, Pat
         world=work.world if holding.sharded else ALONE,
     )
     held_out = _held_out(work, parts, aside) if aside is not None else None
-    seconds = take_steps(work, loop, start, drawing, held_out, scratch)
+    with Saver(work, scratch) as saver:
+        seconds = take_steps(work, loop, start, drawing, held_out, saver)
     work.reporter.phase("publishing")
     ending = Ending(
         work=work,
@@ -151,6 +153,7 @@ def _train(work: Work, scratch: Path, lanes: Lanes, found: tuple[Checkpoint, Pat
         quantisation=quantisation.label() if quantisation else "",
         numbers=weights
         | _metrics(work, loop, seconds=seconds, began=began)
+        | saver.numbers
         | cutting.numbers(work, learnt, sizes)
         | planned.beside(work, seconds=seconds, steps=loop.position.step - first),
         scratch=scratch,
