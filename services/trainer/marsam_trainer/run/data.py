@@ -16,7 +16,7 @@ from marsam.core.errors import Corrupt
 from marsam.core.records import canonical
 from marsam.diffusion import registry
 from marsam.diffusion.buckets import Cut, Size
-from marsam.diffusion.lanes.net import Lanes, cuts
+from marsam.diffusion.lanes.net import Lanes
 from marsam.diffusion.sampling import join, trimmed
 from marsam.diffusion.spec import Components, Conditioning, Family, Part, Precision
 from marsam.diffusion.text import plain
@@ -26,9 +26,12 @@ from marsam_trainer.run.samples import Sample
 
 T = TypeVar("T")
 
-PICTURES = 16
-CAPTIONS = 64
-"""How many pictures, and captions, go through an encoder at once."""
+TOLD = 16
+"""Things that are encoded between two words on how far it is.
+
+They go through an encoder one by one: what is kept of one must not depend, not even in its rounding, on what was absent
+beside it, or a run killed while it encodes would end in other bits. It also takes the least memory.
+"""
 
 
 def encoder_digest(base: Model, part: Part) -> str:
@@ -74,18 +77,20 @@ class Encoder:
             if entry is not None:
                 found[caption] = entry
         absent = sorted(set(captions) - set(found))
-        for done, some in _groups(absent, CAPTIONS * self.lanes.count):
+        for done, some in _groups(absent, TOLD * self.lanes.count):
             progress(done, len(absent))
-            pieces = [some[rows] for rows in cuts(len(some), self.lanes.count)]
-            encode = partial(self.family.encode_text, self.part(Part.TEXT))
-            encoded = join(self.lanes.map(encode, pieces)).to("cpu")
-            for row, caption in enumerate(some):
-                one = trimmed(encoded.rows(slice(row, row + 1)))
-                entry = {name: value.clone() for name, value in one.tensors.items()}
-                self.cache.put(entry, *key, plain(caption))
-                found[caption] = entry
+            encode = partial(self._caption, self.part(Part.TEXT))
+            for caption, made in zip(some, self.lanes.map(encode, some), strict=True):
+                self.cache.put(made, *key, plain(caption))
+                found[caption] = made
         rows = [found[caption] for caption in captions]
         return join([Conditioning(row) for row in rows])
+
+    def _caption(self, parts: Components, caption: str) -> Mapping[str, torch.Tensor]:
+        """The conditioning of one caption, a batch of one, without what its mask leaves out."""
+        with torch.no_grad():
+            one = trimmed(self.family.encode_text(parts, [caption]).to("cpu"))
+        return {name: value.clone() for name, value in one.tensors.items()}
 
     def _shapes(self) -> str:
         """What of a caption's encoding the encoders' files do not say: how long a base of the family reads it."""
@@ -116,13 +121,11 @@ class Encoder:
             else:
                 found[sample.image.digest] = entry["latent"]
         done, missing = 0, sum(len(some) for some in absent.values())
-        for some in (few for many in absent.values() for _, few in _groups(many, PICTURES * self.lanes.count)):
+        for some in (few for many in absent.values() for _, few in _groups(many, TOLD * self.lanes.count)):
             progress(done, missing)
             done += len(some)
-            pieces = [some[rows] for rows in cuts(len(some), self.lanes.count)]
-            encode = partial(self._pictures, self.part(Part.IMAGE), files, sizes)
-            encoded = torch.cat(self.lanes.map(encode, pieces))
-            for sample, latent in zip(some, encoded, strict=True):
+            encode = partial(self._picture, self.part(Part.IMAGE), files, sizes)
+            for sample, latent in zip(some, self.lanes.map(encode, some), strict=True):
                 if not bool(torch.isfinite(latent).all()):
                     raise Corrupt(
                         f"{sample.file_name} (item {sample.item}) encodes to numbers that are not finite",
@@ -130,17 +133,16 @@ class Encoder:
                         remedy="leave the picture out of the next version",
                     )
                 self.cache.put({"latent": latent}, *key, sample.cut(sizes).label(), sample.image.digest)
-                found[sample.image.digest] = latent.clone()
+                found[sample.image.digest] = latent
         return [found[sample.image.digest] for sample in samples]
 
-    def _pictures(
-        self, parts: Components, files: Mapping[str, Path], sizes: Sequence[Size], samples: Sequence[Sample]
+    def _picture(
+        self, parts: Components, files: Mapping[str, Path], sizes: Sequence[Size], sample: Sample
     ) -> torch.Tensor:
-        """Latents of pictures that are all cut to one size."""
-        pixels = torch.stack(
-            [read_picture(files[one.image.digest], one.cut(sizes).size, name=one.file_name) for one in samples]
-        )
-        return self.family.encode_image(parts, pixels).to("cpu", torch.float32)
+        """The latent (C, h, w) of one picture."""
+        pixels = read_picture(files[sample.image.digest], sample.cut(sizes).size, name=sample.file_name)
+        with torch.no_grad():
+            return self.family.encode_image(parts, pixels.unsqueeze(0)).to("cpu", torch.float32)[0]
 
     def training_set(
         self,

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from marsam.core.ids import sha256_hex
 
-CODE = "1"
+CODE = "2"
 """Version of everything between a stored picture or caption and its encoding."""
 
 

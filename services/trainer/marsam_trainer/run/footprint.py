@@ -27,7 +27,6 @@ from marsam.diffusion.spec import (
     Precision,
 )
 from marsam.diffusion.weights.net import DTYPES
-from marsam_trainer.run.data import CAPTIONS, PICTURES
 from marsam_trainer.run.holding import blocks
 from marsam_trainer.run.optimisers import state_bytes
 from marsam_trainer.run.preview import BATCH, pictures
@@ -218,7 +217,7 @@ class _Parts:
     def pictures(self) -> Traced:
         """Encoding every picture."""
         side = self.spec.resolution
-        lanes, rows = _shared(self.amount.pictures, self.amount.lanes, PICTURES)
+        lanes, rows = _shared(self.amount.pictures, self.amount.lanes, 1)
         pixels = torch.empty((rows, 3, side, side), device="meta")
         found = trace(lambda: self.family.encode_image(self.components, pixels), there=tensors_of(self.coder))
         given = rows * 3 * side * side * 4
@@ -226,7 +225,7 @@ class _Parts:
 
     def captions(self) -> Traced:
         """Encoding every caption, as long as the base reads them."""
-        lanes, rows = _shared(self.amount.captions, self.amount.lanes, CAPTIONS)
+        lanes, rows = _shared(self.amount.captions, self.amount.lanes, 1)
         there = [value for part in self.encoders.values() for value in tensors_of(part)]
 
         def read() -> Any:

@@ -17,8 +17,8 @@ from marsam.telemetry.logs import Log
 
 STEPS = 15
 GUIDANCE = 3.0
-BATCH = 4
-"""Pictures that a lane draws at once."""
+BATCH = 1
+"""Pictures that a lane draws at once: a preview should not need more memory than a step."""
 
 _log = Log(__name__)
 
