@@ -11,6 +11,7 @@ import torch
 from marsam_trainer.run import optimisers
 from marsam_trainer.run.footprint import footprint
 from marsam_trainer.run.stages import Amount, Footprint
+from peft.tuners.lora import LoraLayer
 
 from marsam.catalog.runs import Optimiser, Precision, RunSpec
 from marsam.diffusion import registry
@@ -110,11 +111,17 @@ def test_what_comes_and_goes_follows_the_order(bases: dict[str, Path], family: s
     parts = planned(batch_size=2, accumulate=4)
     assert moving(parts) < moving(found) + 4 * found.trainable
     assert parts.stages[2].flops == pytest.approx(found.stages[2].flops, rel=0.2)
-    # On a GPU what is encoded waits in the host's memory, and the state goes there to be saved.
+    # On a GPU what is encoded waits in the host's memory, and a copy of the state that is being saved.
     there = _of(base, family, method, params, replace(spec, ema_decay=0.9), device="cuda:0")
     assert all("encoded data" not in stage.terms for stage in there.stages)
-    train, save = there.stages[2], there.stages[4]
-    assert save.host - train.host == (4 + 8 + 4) * there.trainable
+    train = there.stages[2]
+    saving = _of(
+        base, family, method, params, replace(spec, ema_decay=0.9, steps=9, checkpoint_every=4), device="cuda:0"
+    )
+    assert saving.stages[2].host - train.host == 2 * (4 + 8 + 4) * there.trainable
+    assert saving.stages[2].terms == train.terms
+    beside = _stages(planned(steps=9, checkpoint_every=4))["train"]["checkpoint on its way"]
+    assert beside == 2 * (4 + 8) * found.trainable
     # The best weights wait there too.
     kept = _of(base, family, method, params, replace(spec, ema_decay=0.9, publish="both"), device="cuda:0")
     assert kept.stages[2].host - train.host == 4 * there.trainable
@@ -133,7 +140,8 @@ def test_what_dora_adds(bases: dict[str, Path], family: str, method: str) -> Non
     assert train["base weights"] + train["trainable weights"] == bytes_at_rest(rig.denoiser)
     assert train["activations"] > _stages(plain)["train"]["activations"]
     # In half precision the square of a layer's inputs is made in full all the same.
-    wide = max(layer.in_features for layer in rig.denoiser.modules() if isinstance(layer, torch.nn.Linear))
+    tuned = [layer.get_base_layer() for layer in rig.denoiser.modules() if isinstance(layer, LoraLayer)]
+    wide = max(layer.in_features for layer in tuned if isinstance(layer, torch.nn.Linear))
     spec = _spec(method, side=rig.parts.facts.default_side, precision="bf16", batch=2)
     half = _stages(_of(bases[family], family, method, rig.params, spec))
     assert half["preview"]["activations"] >= 6 * wide**2
