@@ -110,7 +110,7 @@ def test_a_full_model_loads_with_diffusers_alone(bases: dict[str, Path], tmp_pat
     while not loop.done:
         loop.step()
     rig.save(tmp_path)
-    theirs = rigs.with_denoiser(rig.parts, UNet2DConditionModel.from_pretrained(tmp_path).eval())
+    theirs = rigs.with_denoiser(rig.parts, UNet2DConditionModel.from_pretrained(tmp_path / "unet").eval())
     assert torch.equal(rigs.predict(rig.family, theirs), rigs.predict(rig.family, rig.parts))
 
 

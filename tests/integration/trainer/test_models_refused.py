@@ -137,7 +137,7 @@ async def test_streams_that_begin_otherwise_than_with_a_header_are_refused(share
             "ADAPTER_LAYERS_UNKNOWN",
         ),
         ({**PAIR, "y.alpha": np.array(4, np.float32)}, "ADAPTER_LAYERS_UNKNOWN"),
-        ({"text_encoder.x.lora_A.weight": A, "text_encoder.x.lora_B.weight": B}, "ADAPTER_TEXT_ENCODER"),
+        ({"text_encoder.x.lora_A.weight": A, "text_encoder.x.lora_B.weight": B}, "ADAPTER_LAYERS_UNKNOWN"),
         ({"w": A}, "ADAPTER_LAYOUT"),
     ],
 )
