@@ -23,7 +23,7 @@ from marsam_generator.engine.loop import Tick
 from marsam_generator.engine.width import Widths
 from marsam_generator.hardware import Hardware
 from marsam_generator.loads import Loads
-from marsam_generator.residents import Resident, reads_otherwise, size_of
+from marsam_generator.residents import Resident, parts_of_its_own, size_of
 from marsam_generator.trees import Trees
 
 _log = Log(__name__)
@@ -198,7 +198,7 @@ class Library:
             self._meter.set(metrics.ADAPTERS_LOADED, count, base=base)
 
     async def _root(self, model: Model) -> Model:
-        """The base whose text encoder and image coder `model` shares."""
+        """The base whose text encoder and image coder `model` shares where it has none of its own."""
         while model.kind == "full" and model.base is not None:
             model = await load_model(self._blobs, model.base)
         return model
@@ -235,8 +235,7 @@ class Library:
 
     async def _load_full(self, model: Model, engine: Engine, root: Model) -> Resident:
         began = time.monotonic()
-        own = {Part.TEXT} if reads_otherwise(model, root) else set()
-        parts = await self._load_parts(model, frozenset({Part.DENOISER, *own}))
+        parts = await self._load_parts(model, parts_of_its_own(model, root))
         await engine.add_denoiser(model.digest, parts)
         seconds = time.monotonic() - began
         self._meter.observe(metrics.MODEL_LOAD_SECONDS, seconds, family=model.family)

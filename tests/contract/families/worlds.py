@@ -32,10 +32,12 @@ class Case(NamedTuple):
     sharding: str
     precision: Precision = Precision.FP32
     again: bool = False
+    dora: bool = False
 
     @property
     def name(self) -> str:
-        return "-".join((self.family, self.method, self.sharding, self.precision, "again" if self.again else "kept"))
+        more = ("again" if self.again else "kept", *(("dora",) if self.dora else ()))
+        return "-".join((self.family, self.method, self.sharding, self.precision, *more))
 
 
 CASES = (
@@ -47,12 +49,15 @@ CASES = (
     ),
     *(Case("z_image", "full", sharding, Precision.BF16) for sharding in ("replicated", "sharded")),
     *(Case("z_image", method, "sharded", again=True) for method in ("qlora", "full")),
+    *(Case("sd1", "lora", sharding, dora=True) for sharding in ("replicated", "sharded")),
+    *(Case("z_image", "qlora", sharding, dora=True) for sharding in ("replicated", "sharded")),
 )
 
 
 def loop_of(case: Case, source: Path, world: Any = None) -> Any:
     """The loop of a case; of one process without a world."""
-    rig = rigs.load(source, case.family, case.method, precision=case.precision)
+    params = {"dora": True} if case.dora else {}
+    rig = rigs.load(source, case.family, case.method, params=params, precision=case.precision)
     if case.again:
         checkpoint_blocks(rig.denoiser)
     holding: Any = None

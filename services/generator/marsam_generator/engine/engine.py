@@ -81,6 +81,7 @@ class Engine:
         self.parts = parts
         self._family = family
         self._readers = {BASE: Reader(family, parts)}
+        self._coders = {BASE: parts}
         self._decoders = ThreadPoolExecutor(lanes, thread_name_prefix="marsam-decode")
         self._loop = StepLoop(
             name=name,
@@ -109,18 +110,21 @@ class Engine:
         return readers + sum(denoiser.bank.size_bytes for denoiser in list(self._loop.denoisers.values()))
 
     async def add_denoiser(self, name: str, parts: Components) -> None:
-        """Put a fully tuned denoiser beside the base's own, with text encoders of its own where `parts` has such; the
-        image coder is shared."""
+        """Put a fully tuned denoiser beside the base's own, with text encoders and an image coder of its own where
+        `parts` has such."""
         if parts.denoiser is None:
             raise Internal("a tuned model needs a denoiser")
         denoiser = Denoiser(module=parts.denoiser, bank=AdapterBank(parts.denoiser))
         if parts.text:
             self._readers[name] = Reader(self._family, parts)
+        if parts.image_coder is not None:
+            self._coders[name] = parts
         await asyncio.wrap_future(self._loop.between(lambda: self._loop.denoisers.update({name: denoiser})))
 
     async def drop_denoiser(self, name: str) -> None:
         """Forget a fully tuned denoiser. Nothing may be drawing with it."""
         await asyncio.wrap_future(self._loop.between(lambda: self._loop.denoisers.pop(name, None)))
+        self._coders.pop(name, None)
         if (reader := self._readers.pop(name, None)) is not None:
             reader.close()
 
@@ -169,10 +173,11 @@ class Engine:
             sink=lambda event: _pass_on(caller, events, event),
         )
         decoding: set[asyncio.Task[None]] = set()
+        coder = self._coders.get(drawing.denoiser, self._coders[BASE])
 
         async def decode(event: Denoised) -> None:
             try:
-                events.put_nowait(await caller.run_in_executor(self._decoders, self._decode, event))
+                events.put_nowait(await caller.run_in_executor(self._decoders, self._decode, coder, event))
             except Exception as error:
                 events.put_nowait(error)
 
@@ -209,9 +214,10 @@ class Engine:
             reader.close()
         self._decoders.shutdown(wait=False, cancel_futures=True)
 
-    def _decode(self, event: Denoised) -> Drawn:
+    def _decode(self, coder: Components, event: Denoised) -> Drawn:
         began = time.monotonic()
-        image = self._family.decode(self.parts, event.latent)
+        with torch.no_grad():
+            image = self._family.decode(coder, event.latent)
         if not bool(torch.isfinite(image).all()):
             raise Internal(
                 f"the image coder left the range of numbers on picture {event.index}",
