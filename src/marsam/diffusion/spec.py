@@ -117,6 +117,8 @@ class FamilyFacts:
     comfyui: bool = False
     """Whether ComfyUI reads adapters of this transformer by diffusers' names of its layers."""
     idle: tuple[str, ...] = ()
+    still: tuple[str, ...] = ()
+    """Names of the layers of its image coder's decoder that only films go through, wherever they are."""
     encoders: Mapping[str, TunedEncoder] = field(default_factory=dict)
     """The text encoders that can be tuned, by their folders."""
     recipes: Mapping[str, Mapping[str, Default]] = field(default_factory=dict)
@@ -281,7 +283,8 @@ class Family(Protocol):
         cached."""
 
     def decode(self, parts: Components, latents: "Tensor") -> "Tensor":
-        """Latents (B, C, h, w) → pixels (B, 3, H, W), float32 in [-1, 1], clamped."""
+        """Latents (B, C, h, w) → pixels (B, 3, H, W), float32 in [-1, 1], clamped. Gradients go through it to what
+        trains of the image coder, where they are asked for."""
 
     def predict(
         self, denoiser: "Module", noisy: "Tensor", t: "Tensor", cond: Conditioning, *, train_steps: int

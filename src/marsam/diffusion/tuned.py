@@ -12,12 +12,19 @@ if TYPE_CHECKING:
 TEXT_ENCODERS = Setting(
     name="text_encoders", type=bool, default=False, help="tune the text encoders beside the denoiser"
 )
+IMAGE_DECODER = Setting(
+    name="image_decoder", type=bool, default=False, help="tune the image coder's decoder beside the denoiser"
+)
 """For methods that can tune them."""
+
+DECODERS = ("decoder.", "post_quant_conv.")
+"""What the names of an image coder's weights on the way from a latent to a picture begin with."""
 
 
 def parts_of(params: Mapping[str, Any]) -> frozenset[Part]:
     """The parts of a base that are in memory while it is tuned, by a method's checked parameters."""
-    return frozenset({Part.DENOISER, Part.TEXT} if params["text_encoders"] else {Part.DENOISER})
+    asked = {Part.TEXT: params["text_encoders"], Part.IMAGE: params.get("image_decoder", False)}
+    return frozenset({Part.DENOISER, *(part for part, wanted in asked.items() if wanted)})
 
 
 def check(params: Mapping[str, Any], method: MethodFacts, family: FamilyFacts) -> None:
@@ -39,6 +46,8 @@ def modules(
     loaded."""
     folders = _encoders(family, whole=method.kind is Kind.FULL) if params["text_encoders"] else ()
     found = {family.denoiser_folder: parts.denoiser, **{folder: parts.text.get(folder) for folder in folders}}
+    if params.get("image_decoder"):
+        found[family.image_folders[0]] = parts.image_coder
     absent = sorted(folder for folder, module in found.items() if module is None)
     if absent:
         raise Precondition(f"{absent[0]} is to be tuned and not loaded", reason="PART_NOT_LOADED")
@@ -54,6 +63,12 @@ def named(family: FamilyFacts, folder: str, parameter: str) -> str:
 def idle_names(family: FamilyFacts, folder: str) -> tuple[str, ...]:
     """The names of the modules of the part in `folder` that never train (`FamilyFacts.idle`, `TunedEncoder.idle`)."""
     return family.idle if folder == family.denoiser_folder else family.encoders[folder].idle
+
+
+def decodes(family: FamilyFacts, parameter: str) -> bool:
+    """Whether a weight of the image coder trains with its decoder: the encoder never does, so that latents keep their
+    meaning."""
+    return parameter.startswith(DECODERS) and not any(part in family.still for part in parameter.split("."))
 
 
 def _encoders(family: FamilyFacts, *, whole: bool) -> tuple[str, ...]:

@@ -100,6 +100,7 @@ def training_set(rig: Rig, count: int = 5) -> TrainingSet:
         texts=texts.to("cpu"),
         captions=tuple((1 + row % 3, 1 + (row + 1) % 3) for row in range(count)),
         wordings=words,
+        pixels=pixels.__getitem__ if rig.params.get("image_decoder") else None,
     )
 
 

@@ -130,6 +130,24 @@ def test_what_comes_and_goes_follows_the_order(bases: dict[str, Path], family: s
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("family", registry.families())
+def test_what_an_image_decoder_adds(bases: dict[str, Path], family: str, precision: Precision) -> None:
+    rig = rigs.load(bases[family], family, "full", params={"image_decoder": True})
+    spec = _spec("full", side=rig.parts.facts.default_side, precision=precision, batch=2)
+    params = registry.method_params("full", {}, family=family)
+    plain = _of(bases[family], family, "full", params, spec)
+    found = _of(bases[family], family, "full", rig.params, spec)
+    assert found.trainable == sum(value.numel() for value in rig.trained.values())
+    train, alone = _stages(found)["train"], _stages(plain)["train"]
+    held = train["base weights"] + train["trainable weights"]
+    # All of the coder in fp32, whatever the run computes in.
+    assert held == alone["base weights"] + alone["trainable weights"] + bytes_at_rest(rig.parts.image_coder)
+    assert train["activations"] + train["gradients"] > alone["activations"] + alone["gradients"]
+    assert "image coder" not in _stages(found)["preview"]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["lora", "qlora"])
 @pytest.mark.parametrize("family", ["sd1", "flux"])
 def test_what_dora_adds(bases: dict[str, Path], family: str, method: str) -> None:

@@ -59,7 +59,7 @@ def test_parameters_are_completed() -> None:
         "dora": False,
         "text_encoders": False,
     }
-    assert registry.method_params("full", {}, family="sd1") == {"text_encoders": False}
+    assert registry.method_params("full", {}, family="sd1") == {"text_encoders": False, "image_decoder": False}
 
 
 def test_every_fault_of_parameters_is_told_at_once() -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from marsam.catalog.files import tree_digest
 from marsam.catalog.models import Model
-from marsam.core.errors import Corrupt
+from marsam.core.errors import Corrupt, Unavailable
 from marsam.core.records import canonical
 from marsam.diffusion import registry
 from marsam.diffusion.buckets import Cut, Size
@@ -144,6 +144,28 @@ class Encoder:
         with torch.no_grad():
             return self.family.encode_image(parts, pixels.unsqueeze(0)).to("cpu", torch.float32)[0]
 
+    def pixels(
+        self, samples: Sequence[Sample], files: Mapping[str, Path], sizes: Sequence[Size]
+    ) -> Callable[[int], torch.Tensor]:
+        """The samples' pictures by row, each cut to the nearest of `sizes`: levels in the cache, read on need."""
+        keys = [("pixels", sample.cut(sizes).label(), sample.image.digest) for sample in samples]
+        for key, sample in zip(keys, samples, strict=True):
+            if not self.cache.path(*key).is_file():
+                read = read_picture(files[sample.image.digest], sample.cut(sizes).size, name=sample.file_name)
+                self.cache.put({"levels": ((read + 1.0) * 127.5).round().to(torch.uint8)}, *key)
+
+        def picture(row: int) -> torch.Tensor:
+            entry = self.cache.get(*keys[row])
+            if entry is None:
+                raise Unavailable(
+                    f"{samples[row].file_name} is no longer among what was prepared for the run",
+                    reason="PICTURE_GONE",
+                    remedy="resume the run; if the cache's disk is full, give it room",
+                )
+            return entry["levels"].float() / 127.5 - 1.0
+
+        return picture
+
     def training_set(
         self,
         samples: Sequence[Sample],
@@ -151,10 +173,12 @@ class Encoder:
         sizes: Sequence[Size],
         *,
         words: bool = False,
+        pixels: bool = False,
         progress: Callable[[int, int], None] = lambda done, of: None,
     ) -> TrainingSet:
         """Everything a run trains on, each picture at the nearest of `sizes`. Row 0 of the texts is the empty caption.
-        With `words` captions stay such: the text encoders are to train."""
+        With `words` captions stay such: the text encoders are to train. With `pixels` pictures are kept beside their
+        latents: the image decoder is."""
         latents = self.latents(samples, files, sizes, progress=progress)
         wordings = ["", *sorted({caption for sample in samples for caption in sample.captions} - {""})]
         place = {caption: row for row, caption in enumerate(wordings)}
@@ -165,6 +189,7 @@ class Encoder:
             wordings=tuple(wordings) if words else (),
             captions=tuple(tuple(place[caption] for caption in sample.captions) for sample in samples),
             frames=torch.tensor([sample.cut(sizes).frame for sample in samples], dtype=torch.float32),
+            pixels=self.pixels(samples, files, sizes) if pixels else None,
         )
 
 

@@ -58,6 +58,8 @@ class Drawing:
         return None if self.world.any(drawn is None) else drawn
 
     def _coder(self) -> Any:
+        if self.parts.image_coder is not None:
+            return self.parts.image_coder  # it trains
         try:
             return self.encoder.part(Part.IMAGE).image_coder
         except (MarsamError, OSError, MemoryError, RuntimeError) as error:

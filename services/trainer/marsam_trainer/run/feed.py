@@ -34,7 +34,8 @@ class TrainingSet:
     (N, 6) says how each picture was cut (see `Conditioning`); None where nobody knows. Where text encoders train,
     captions cannot be encoded beforehand: `wordings` are the M captions themselves then, and `texts` has no tensor.
     `cells` says of samples by row what the error in each of their cells weighs (h, w), 1 on average (see `masks`);
-    those of other rows weigh the same.
+    those of other rows weigh the same. `pixels` gives a sample's picture (3, H, W) in [-1, 1], where the image decoder
+    trains.
     """
 
     keys: tuple[str, ...]
@@ -44,6 +45,7 @@ class TrainingSet:
     frames: torch.Tensor | None = None
     wordings: tuple[str, ...] = ()
     cells: Mapping[int, torch.Tensor] = field(default_factory=dict)
+    pixels: Callable[[int], torch.Tensor] | None = None
 
     def __post_init__(self) -> None:
         if not self.keys:
@@ -73,6 +75,10 @@ class TrainingSet:
         even = torch.ones(self.shape(rows[0])[1:])
         return torch.stack([self.cells.get(row, even) for row in rows]).unsqueeze(1)
 
+    def pictures(self, rows: Sequence[int]) -> torch.Tensor | None:
+        """The pictures of samples of one size (B, 3, H, W), where the image decoder trains."""
+        return None if self.pixels is None else torch.stack([self.pixels(row) for row in rows])
+
     def said(self, texts: Sequence[int]) -> tuple[str, ...]:
         """The captions of some rows of texts, where they are not encoded."""
         return tuple(self.wordings[row] for row in texts) if self.wordings else ()
@@ -84,6 +90,7 @@ class Batch:
 
     `captions` are those that are yet to be encoded, where text encoders train; `weight` is what its loss weighs beside
     that of another step, `cells` (B, 1, h, w) what the error in each cell does beside that in another, if it matters.
+    `pixels` (B, 3, H, W) are the pictures themselves, where the image decoder trains.
     """
 
     clean: torch.Tensor
@@ -97,6 +104,7 @@ class Batch:
     weight: float = 1.0
     captions: tuple[str, ...] = ()
     cells: torch.Tensor | None = None
+    pixels: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -111,7 +119,7 @@ class Batch:
         return replace(part, rows=self.rows[rows], texts=self.texts[rows], captions=self.captions[rows])
 
     def _each(self, change: Callable[[Any], Any]) -> "Batch":
-        names = ("clean", "noise", "t", "signal", "noise_level", "cond", "cells")
+        names = ("clean", "noise", "t", "signal", "noise_level", "cond", "cells", "pixels")
         found = {name: getattr(self, name) for name in names}
         return replace(self, **{name: change(value) for name, value in found.items() if value is not None})
 
@@ -138,6 +146,7 @@ def make_batch(
         texts=tuple(texts),
         captions=samples.said(texts),
         cells=samples.weights(rows),
+        pixels=samples.pictures(rows),
     )
 
 

@@ -62,7 +62,7 @@ def footprint(
     host = 0 if on_cpu else data
     best = 4 * sum(parts.sizes) if spec.publish != "last" else 0
     held, shared = parts.standing(), parts.shared()
-    coder = {"image coder": parts.coder_bytes}
+    coder = {} if parts.decodes else {"image coder": parts.coder_bytes}
     # Once it has drawn, a run keeps the decoder for the next preview.
     drawn = coder if spec.preview else {}
     train, flops = parts.train()
@@ -125,8 +125,8 @@ class _Parts:
             text={**words, **self.encoders},
             image_coder=self.coder,
         )
-        # Encoders that train are there from the first step on; others are gone by then.
-        self.reads = Part.TEXT in tuned.parts_of(params)
+        # What trains of these is there from the first step on, among the weights; the others are gone by then.
+        self.reads, self.decodes = (part in tuned.parts_of(params) for part in (Part.TEXT, Part.IMAGE))
         self.modules = tuned.modules(self.components, family.facts, method.facts, params)
         trained = method.attach(self.modules, family.facts, params, seed=spec.seed)
         self.sizes = [value.numel() for value in trained.values()]
@@ -134,8 +134,11 @@ class _Parts:
         # Buffers too: a table of positions can be hundreds of megabytes.
         still = [value for part in self.networks for value in tensors_of(part) if not value.requires_grad]
         self.frozen = still_bytes(still, self.width) - self.width * sum(self.quantised)
-        for module in self.modules.values():
-            cast(module, self.dtype)
+        for network in self.networks:
+            cast(network, self.dtype)
+        if self.decodes:  # in fp32 throughout
+            self.frozen += still_bytes([value for value in tensors_of(self.coder) if not value.requires_grad], 4)
+            self.networks.append(self.coder)
         self.trained = [value for part in self.networks for value in part.parameters() if value.requires_grad]
 
     def standing(self) -> dict[str, int]:
@@ -152,7 +155,7 @@ class _Parts:
     def shared(self) -> int:
         """Among how many processes the denoiser is cut up. Text encoders that train beside it stay whole: nothing is
         taken off then, because they are not told apart here."""
-        return self.spec.processes if self.spec.sharding == "sharded" and not self.reads else 1
+        return self.spec.processes if self.spec.sharding == "sharded" and not self.reads and not self.decodes else 1
 
     def blocks(self) -> int:
         """The largest block with its gradients, and the next one."""
@@ -176,7 +179,8 @@ class _Parts:
             module.train()
         if spec.gradient_checkpointing:
             for module in self.modules.values():
-                checkpoint_blocks(module)
+                if module is not self.coder:
+                    checkpoint_blocks(module)
         found = trace(lambda: self._gradients(rows), there=self._standing())
         # Gradients arrive in fp32, whatever the arithmetic is in.
         early, late = (lanes * size * 4 // self.width for size in (found.results, found.returned))
@@ -199,7 +203,10 @@ class _Parts:
             network.eval()
         step = trace(lambda: self._prediction(rows * (2 if one.guided else 1)), there=self._standing())
         latents = torch.empty((rows, *facts.latent_shape(side, side)), device="meta")
-        decoded = trace(lambda: self.family.decode(self.components, latents), there=tensors_of(self.coder))
+        decoded = trace(
+            torch.no_grad()(lambda: self.family.decode(self.components, latents)),
+            there=[*self._standing(), *tensors_of(self.coder)],
+        )
         times = 1 + (spec.steps // spec.preview.every if spec.preview else 0)
         flops = times * len(prompts) / rows * (one.steps * step.flops + decoded.flops)
         return lanes * max(step.peak + self._unpacked() + self._squared(), decoded.peak), flops
@@ -244,6 +251,8 @@ class _Parts:
         clean = torch.empty_like(noisy, dtype=torch.float32)
         noise = torch.empty_like(clean)
         loss = (predicted.float() - (noise - clean)).square().mean()
+        if self.decodes:
+            loss = loss + self.family.decode(self.components, clean).square().mean()
         return torch.autograd.grad(loss, self.trained)
 
     def _predict(self, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -268,8 +277,7 @@ class _Parts:
         return max(self.quantised, default=0) * self.width
 
     def _squared(self) -> int:
-        """What DoRA makes in fp32 beside what was traced in half precision: a square of a layer's inputs, one layer at
-        a time."""
+        """What DoRA makes in fp32 where half precision was traced: a square of one layer's inputs at a time."""
         return 4 * widest(self.modules.values()) ** 2 if self.width < 4 else 0
 
 

@@ -3,6 +3,8 @@
     noisy = signal · clean + noise_level · noise
     loss  = mean over rows of weight · ‖predict(noisy, t, caption) - target‖²
 
+Where the image decoder trains, ‖decode(clean) - picture‖² is added: no weight is in both terms.
+
 What counts of a picture, where it is masked, is part of the weight (see `masks`). A step's gradient is that of its
 loss times what the step weighs (see `mixture`, and `feed` for batches of fewer rows than others); the loss is told as
 it is. What trains is always fp32. AdamW (`optimisers`), linear warm-up, cosine to zero, gradients clipped to norm 1.
@@ -49,7 +51,17 @@ def loss_of(family: Family, parts: Components, objective: Objective, batch: Batc
     weight = objective.weight(batch.signal, batch.noise_level, gamma)
     if batch.cells is not None:
         weight = weight * batch.cells
-    return (weight * (predicted.float() - target).square()).mean()
+    loss = (weight * (predicted.float() - target).square()).mean()
+    return loss if batch.pixels is None else loss + _reconstruction(family, parts, batch)
+
+
+def _reconstruction(family: Family, parts: Components, batch: Batch) -> torch.Tensor:
+    """How far the decoder is from the pictures: the mean squared error in [-1, 1], in fp32, weighed by their masks."""
+    with torch.autocast(parts.device, enabled=False):
+        error = (family.decode(parts, batch.clean) - batch.pixels).square()
+    if batch.cells is not None:  # a cell's weight is that of the pixels it stands for
+        error = error * torch.nn.functional.interpolate(batch.cells, size=error.shape[-2:])
+    return error.mean()
 
 
 class Loop:

@@ -36,9 +36,11 @@ def encode(
     samples: Sequence[Sample],
     *,
     words: bool,
+    pixels: bool,
 ) -> TrainingSet:
-    """Every picture and caption of `samples`, encoded at the nearest of `sizes`, but for captions with `words`; from
-    the cache where it was before. `folder` holds the files meanwhile."""
+    """Every picture and caption of `samples`, encoded at the nearest of `sizes`, but for captions with `words`;
+    with `pixels` pictures are kept as they are too. From the cache where it was before; `folder` holds the files
+    meanwhile."""
     files: dict[str, Path] = {}
     for done, sample in enumerate(samples):
         work.caching(done, len(samples))
@@ -48,7 +50,7 @@ def encode(
                 laid = work.bridge.call(cache.lay_out(work.jobs.blobs, work.spec.project, [place], folder))
                 files[file.digest] = laid / place.path
     try:
-        found = encoder.training_set(samples, files, sizes, words=words, progress=work.caching)
+        found = encoder.training_set(samples, files, sizes, words=words, pixels=pixels, progress=work.caching)
         return masks.lay_over(work, found, samples, files, sizes, encoder.cache) if work.spec.masked_loss else found
     finally:
         shutil.rmtree(folder)

@@ -71,7 +71,7 @@ def hold(work: Work, parts: Components, trained: dict[str, Any]) -> tuple[Compon
     work.world.same("starting weights", checksums(trained))
     if work.spec.sharding == "replicated":
         return parts, Whole(work.world, trained)
-    for part in parts.text.values():
+    for part in (*parts.text.values(), parts.image_coder):
         if isinstance(part, nn.Module):
             part.to(work.device)
     precision = Precision(work.spec.precision)

@@ -11,7 +11,7 @@ from marsam.catalog.models import Model
 from marsam.diffusion import registry, schedule, tuned
 from marsam.diffusion.lanes.net import Lanes
 from marsam.diffusion.nf4.net import quantised_share
-from marsam.diffusion.parts.net import draws, encoders
+from marsam.diffusion.parts.net import draws, encoders, networks
 from marsam.diffusion.spec import Components, Family, Part, Precision
 from marsam.diffusion.weights.net import bytes_at_rest
 from marsam.store.cache import Cache
@@ -83,10 +83,16 @@ def _train(work: Work, scratch: Path, lanes: Lanes, found: tuple[Checkpoint, Pat
     )
     learnt = samples_of(work.version, spec.languages)
     method = registry.method(spec.method)
-    words = Part.TEXT in tuned.parts_of(params)
+    words, pixels = (part in tuned.parts_of(params) for part in (Part.TEXT, Part.IMAGE))
     sizes = cutting.sizes(work, facts)
     encode = partial(
-        material.encode, encoder=encoder, cache=cache, folder=scratch / "pictures", sizes=sizes, words=words
+        material.encode,
+        encoder=encoder,
+        cache=cache,
+        folder=scratch / "pictures",
+        sizes=sizes,
+        words=words,
+        pixels=pixels,
     )
     apart = held_out_of(work.version, spec.languages)[:MOST]
     kept = regularisation_of(work.regularisation, spec.languages) if work.regularisation is not None else []
@@ -116,7 +122,7 @@ def _train(work: Work, scratch: Path, lanes: Lanes, found: tuple[Checkpoint, Pat
     trained = method.attach(modules, family.facts, params, seed=spec.seed)
     weights, names = _weights(parts, trained), list(trained)
     if spec.gradient_checkpointing:
-        for module in modules.values():
+        for module in networks(parts):
             checkpoint_blocks(module)
     parts, holding = together.hold(work, parts, trained)
     del trained  # where the model is cut up, they are replaced
@@ -162,8 +168,9 @@ def _train(work: Work, scratch: Path, lanes: Lanes, found: tuple[Checkpoint, Pat
 
 
 def _weights(parts: Components, trained: dict[str, Any]) -> dict[str, float]:
+    held = [parts.denoiser, *encoders(parts), *([parts.image_coder] if parts.image_coder is not None else [])]
     return {
-        "weights_at_rest_bytes": float(sum(map(bytes_at_rest, (parts.denoiser, *encoders(parts))))),
+        "weights_at_rest_bytes": float(sum(map(bytes_at_rest, held))),
         "trainable_parameters": float(sum(value.numel() for value in trained.values())),
         "quantised_share": quantised_share(parts.denoiser),
     }

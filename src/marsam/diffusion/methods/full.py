@@ -1,5 +1,5 @@
-"""Full tuning: every parameter of the denoiser trains, in fp32, and by choice those of the text encoders. Importing
-this imports no torch.
+"""Full tuning: every parameter of the denoiser trains, in fp32, and by choice those of the text encoders and of the
+image coder's decoder. Importing this imports no torch.
 
 The artifact is what was tuned, in diffusers' and transformers' layout, to be laid over the base's own folders.
 """
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from marsam.diffusion import tuned
 from marsam.diffusion.spec import Default, FamilyFacts, Kind, MethodFacts, Quantisation
-from marsam.diffusion.tuned import TEXT_ENCODERS
+from marsam.diffusion.tuned import IMAGE_DECODER, TEXT_ENCODERS
 
 if TYPE_CHECKING:
     from torch.nn import Module, Parameter
@@ -19,7 +19,7 @@ FACTS = MethodFacts(
     name="full",
     title="Full: every parameter of the denoiser",
     kind=Kind.FULL,
-    settings=(TEXT_ENCODERS,),
+    settings=(TEXT_ENCODERS, IMAGE_DECODER),
     recipe={"learning_rate": Default(1e-5, "published recipes: OneTrainer, SimpleTuner")},
 )
 
@@ -44,8 +44,12 @@ class FullTuning:
         for folder, module in modules.items():
             # The master copy is fp32 whatever the base came in: bf16 steps of 1e-5 would round to nothing.
             module.float().requires_grad_(True)
-            for name in idle(module, tuned.idle_names(family, folder)):
-                module.get_submodule(name).requires_grad_(False)
+            if folder in family.image_folders:
+                for name, value in module.named_parameters():
+                    value.requires_grad_(tuned.decodes(family, name))
+            else:
+                for name in idle(module, tuned.idle_names(family, folder)):
+                    module.get_submodule(name).requires_grad_(False)
             trained |= {
                 tuned.named(family, folder, name): value
                 for name, value in module.named_parameters()
@@ -61,14 +65,14 @@ class FullTuning:
         paths = []
         for part, module in modules.items():
             (folder / part).mkdir(parents=True, exist_ok=True)
-            weights = WEIGHTS if part == family.denoiser_folder else ENCODER_WEIGHTS
+            weights = ENCODER_WEIGHTS if part in family.encoders else WEIGHTS
             tensors = {name: value.detach().to("cpu").contiguous() for name, value in module.state_dict().items()}
             save(tensors, folder / part / weights, metadata={**metadata, "format": "pt"})
-            if part == family.denoiser_folder:
-                module.save_config(folder / part)
-            else:
+            if part in family.encoders:
                 module.config.dtype = module.dtype
                 module.config.save_pretrained(folder / part)
+            else:
+                module.save_config(folder / part)
             paths += [f"{part}/config.json", f"{part}/{weights}"]
         return tuple(paths)
 

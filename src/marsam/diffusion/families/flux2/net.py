@@ -71,7 +71,6 @@ class Flux2(loading.Assembled):
         mean, spread = _statistics(coder)
         return (pixel_unshuffle(cells, _side(coder)) - mean) / spread
 
-    @torch.no_grad()
     def decode(self, parts: Components, latents: torch.Tensor) -> torch.Tensor:
         coder = loading.image_coder(parts)
         mean, spread = _statistics(coder)

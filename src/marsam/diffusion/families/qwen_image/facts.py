@@ -50,6 +50,7 @@ FACTS = FamilyFacts(
         "scheduler/scheduler_config.json",
         "tokenizer/tokenizer_config.json",
     ),
+    still=("time_conv",),
     denoiser_folder="transformer",
     text_folders=("text_encoder", "tokenizer"),
     # Its table of adapters' names has these layers by diffusers' names (comfy/lora.py, model_lora_keys_unet).

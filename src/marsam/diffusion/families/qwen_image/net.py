@@ -72,7 +72,6 @@ class QwenImage(loading.Assembled):
         posterior_mean, _ = coder.quant_conv(coder.encoder(film)).squeeze(2).chunk(2, dim=1)
         return (posterior_mean - mean) / spread
 
-    @torch.no_grad()
     def decode(self, parts: Components, latents: torch.Tensor) -> torch.Tensor:
         coder = loading.image_coder(parts)
         mean, spread = _statistics(coder)

@@ -48,7 +48,6 @@ class Sana(loading.Assembled):
         coder = loading.image_coder(parts)
         return coder.encode(pixels.to(parts.device, torch.float32)).latent * coder.config.scaling_factor
 
-    @torch.no_grad()
     def decode(self, parts: Components, latents: torch.Tensor) -> torch.Tensor:
         coder = loading.image_coder(parts)
         latents = latents.to(parts.device, torch.float32) / coder.config.scaling_factor

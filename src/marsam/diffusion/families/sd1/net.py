@@ -41,7 +41,6 @@ class StableDiffusion1(loading.Assembled):
     def encode_image(self, parts: Components, pixels: torch.Tensor) -> torch.Tensor:
         return loading.scaled_mean(loading.image_coder(parts), pixels.to(parts.device))
 
-    @torch.no_grad()
     def decode(self, parts: Components, latents: torch.Tensor) -> torch.Tensor:
         return loading.unscaled_picture(loading.image_coder(parts), latents.to(parts.device))
 

@@ -59,7 +59,6 @@ class StableDiffusionXL(loading.Assembled):
         mean, spread = _numbers(coder, latents)
         return (latents - mean) * coder.config.scaling_factor / spread
 
-    @torch.no_grad()
     def decode(self, parts: Components, latents: torch.Tensor) -> torch.Tensor:
         coder = loading.image_coder(parts)
         latents = latents.to(parts.device, torch.float32)
