@@ -98,8 +98,15 @@ def test_what_the_caller_says_counts_and_zero_turns_off() -> None:
     assert taken(order(), found)["snr_gamma"] == 5.0
     said = taken(order(snr_gamma=0.0, caption_dropout=0.0, gradient_checkpointing=False), found)
     assert (said["snr_gamma"], said["caption_dropout"], said["gradient_checkpointing"]) == (None, 0.0, False)
-    still = defaults(order(), facts(scheduler={"rescale_betas_zero_snr": True}), VERSION)["snr_gamma"]
-    assert (still.value, still.origin[:8]) == (0.0, "measured")
+
+
+@pytest.mark.parametrize(
+    ("objective", "zero_terminal", "gamma"),
+    [("epsilon", False, 5.0), ("v", False, 5.0), ("v", True, None), ("flow", False, None)],
+)
+def test_min_snr_is_the_default_only_where_it_helps(objective: str, zero_terminal: bool, gamma: float | None) -> None:
+    base = facts(objective=objective, scheduler={"rescale_betas_zero_snr": zero_terminal})
+    assert taken(order(), defaults(order(), base, VERSION))["snr_gamma"] == gamma
 
 
 def test_every_field_is_explained_once() -> None:

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 from marsam_trainer import spread
-from marsam_trainer.admission import _snr_gamma
 from marsam_trainer.environment import check_room_here, child_environment, visible_gpus
 from marsam_trainer.hub import parse_ref, select
 from marsam_trainer.listing import parse_filter
@@ -14,7 +13,6 @@ from marsam_trainer.settings import TrainerSettings
 from marsam.catalog.runs import RunSpec
 from marsam.core.cores import available_cores
 from marsam.core.errors import Invalid
-from marsam.diffusion.spec import BaseFacts
 from marsam.jobs.states import State
 
 
@@ -101,19 +99,6 @@ def test_settings_without_sense_are_refused(field: str) -> None:
     made = TrainerSettings(store="/s", cache=Path("~/x"))
     assert made.cache == Path.home() / "x"
     assert made.run_command[1:] == ("-m", "marsam_trainer.run")
-
-
-@pytest.mark.parametrize(
-    ("objective", "zero_terminal", "gamma"),
-    [("epsilon", False, 5.0), ("v", False, 5.0), ("v", True, None), ("flow", False, None)],
-)
-def test_min_snr_is_the_default_only_where_it_helps(objective: str, zero_terminal: bool, gamma: float | None) -> None:
-    facts = BaseFacts(
-        family="sd1", objective=objective, latent_channels=4, latent_factor=8, side_multiple=64, default_side=512,
-        text_length=77, conditioning={"hidden": (77, 768)}, train_steps=1000,
-        scheduler={"rescale_betas_zero_snr": zero_terminal},
-    )  # fmt: skip
-    assert _snr_gamma(facts) == gamma
 
 
 @pytest.mark.parametrize(
