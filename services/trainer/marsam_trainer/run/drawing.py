@@ -45,7 +45,7 @@ class Drawing:
         coder = self._coder()
         if self.world.any(coder is None):
             return None
-        drawn = preview.draw(
+        return preview.draw(
             self.family,
             Components(**{**vars(self.parts), "image_coder": coder}),
             self._wanted(),
@@ -55,7 +55,6 @@ class Drawing:
             agree=self.world.any,
             stopping=stopping,
         )
-        return None if self.world.any(drawn is None) else drawn
 
     def _coder(self) -> Any:
         if self.parts.image_coder is not None:

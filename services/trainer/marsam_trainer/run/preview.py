@@ -49,7 +49,8 @@ def draw(
 
     `texts` holds the conditionings of the prompts, then of the empty caption for each picture; when None they are
     encoded here, by the text encoders as they are now. Modes and generators are put back as they were.
-    Ranks that draw together `agree` that time is up.
+    Ranks that draw together `agree` before every step that nobody is done with it, and once at the end: they get their
+    pictures all or none.
     """
     generators = (torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])
     deadline = time.monotonic() + budget_s
@@ -66,14 +67,20 @@ def draw(
             return [png(one) for one in pixels]
 
         with at_rest(parts):
-            return [one for piece in lanes.map(some, cuts(len(wanted), lanes.count)) for one in piece]
+            drawn = [one for piece in lanes.map(some, cuts(len(wanted), lanes.count)) for one in piece]
+        if agree(False):
+            raise Cancelled("another rank drew nothing")
+        return drawn
     except Cancelled:
-        _log.warning("preview.skipped", reason="STOPPED" if stopping() else "OUT_OF_TIME", seconds=budget_s)
+        why = "STOPPED" if stopping() else "OUT_OF_TIME" if time.monotonic() > deadline else "ANOTHER_RANK"
+        _log.warning("preview.skipped", reason=why, seconds=budget_s)
     except (MemoryError, torch.OutOfMemoryError) as error:
         torch.cuda.empty_cache() if torch.cuda.is_available() else None
         _log.warning("preview.skipped", reason="OUT_OF_MEMORY", message=str(error))
+        agree(True)
     except Exception as error:
         _log.exception("preview.skipped", reason="FAULT", message=str(error))
+        agree(True)
     finally:
         torch.set_rng_state(generators[0])
         if generators[1]:
