@@ -125,6 +125,9 @@ def test_what_comes_and_goes_follows_the_order(bases: dict[str, Path], family: s
     # The best weights wait there too.
     kept = _of(base, family, method, params, replace(spec, ema_decay=0.9, publish="both"), device="cuda:0")
     assert kept.stages[2].host - train.host == 4 * there.trainable
+    # And are saved with the rest.
+    both = _stages(planned(steps=9, checkpoint_every=4, publish="both"))["train"]["checkpoint on its way"]
+    assert both == 2 * (4 + 8 + 4) * found.trainable
     assert [term for term in kept.stages[2].terms if term == "best weights"] == []
     assert _stages(planned(publish="best"))["train"]["best weights"] == 4 * found.trainable
 

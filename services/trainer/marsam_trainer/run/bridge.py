@@ -10,6 +10,10 @@ from marsam.core.errors import Deadline
 
 T = TypeVar("T")
 
+FILES_S = 6 * 3600.0
+"""Seconds that the store may take for files as large as a model or a checkpoint. What is wrong with it is said sooner:
+it has patience of its own with a server that does not answer."""
+
 
 class Bridge:
     """Runs coroutines for a thread that has no event loop. A context manager; leaving it ends the loop and its

@@ -77,7 +77,7 @@ async def newest(place: Place, before: int, into: Path, world: World = ALONE) ->
     found = await asyncio.to_thread(world.told, await _found(place, before) if world.first else None)
     for attempt, step in found:
         got = await _read(place, attempt, step, into, world.rank)
-        if not await asyncio.to_thread(world.any, got is None):
+        if not await asyncio.to_thread(world.any_prepared, got is None):
             return got
     return None
 

@@ -12,11 +12,8 @@ from marsam.store.blobs import Blobs
 from marsam.store.cache import Cache
 from marsam.store.content import put_blob
 from marsam_trainer.conversion import Conversion
-from marsam_trainer.run.bridge import Bridge
+from marsam_trainer.run.bridge import FILES_S, Bridge
 from marsam_trainer.weights import MEDIA_TYPES, Content
-
-_STORE_S = 6 * 3600.0
-"""Seconds that the store may take for one file. Who asked for all this is patient for less."""
 
 
 def convert(bridge: Bridge, blobs: Blobs, order: Conversion, *, cache: Path) -> dict[str, Any]:
@@ -27,8 +24,8 @@ def convert(bridge: Bridge, blobs: Blobs, order: Conversion, *, cache: Path) -> 
     copies = Cache(cache)
     file = Path(order.local)
     if not order.local:
-        fetch = copies.fetch(blobs, order.project, order.file.digest, order.file.size, timeout_s=_STORE_S)
-        file = bridge.call(fetch, timeout_s=_STORE_S)
+        fetch = copies.fetch(blobs, order.project, order.file.digest, order.file.size, timeout_s=FILES_S)
+        file = bridge.call(fetch, timeout_s=FILES_S)
     made = []
     # In the cache, because parts are as large as the file.
     with tempfile.TemporaryDirectory(prefix="convert-", dir=cache) as folder:
@@ -38,7 +35,7 @@ def convert(bridge: Bridge, blobs: Blobs, order: Conversion, *, cache: Path) -> 
             held = recognise(opened.keys(), family=order.family)
         for path in parts_of(file, held, configs, into):
             part = into / path
-            stored = bridge.call(put_blob(blobs, order.project, part), timeout_s=_STORE_S)
+            stored = bridge.call(put_blob(blobs, order.project, part), timeout_s=FILES_S)
             part.unlink()
             made.append(
                 {

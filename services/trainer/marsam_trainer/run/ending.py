@@ -10,6 +10,7 @@ from marsam.catalog.models import Model
 from marsam.diffusion import registry
 from marsam.diffusion.spec import Kind, Method
 from marsam_trainer.run import effect, publish
+from marsam_trainer.run.bridge import FILES_S
 from marsam_trainer.run.drawing import Drawing
 from marsam_trainer.run.loop import Loop
 from marsam_trainer.run.work import Work
@@ -101,7 +102,8 @@ class Ending:
         return work.bridge.call(
             publish.publish(
                 work.jobs.blobs, work.jobs.clock, work.spec, base=work.base, version=work.version, outcome=outcome
-            )
+            ),
+            timeout_s=FILES_S,
         )
 
     def _tell_best(self, best: int) -> None:

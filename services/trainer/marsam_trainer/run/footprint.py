@@ -73,7 +73,7 @@ def footprint(
     preview, drawing = parts.preview()
     saved = held["trainable weights"] + held["moving average"] + held["optimiser"]
     # A checkpoint is written beside the steps from a copy of the state, which the writer copies once more.
-    kept = 2 * saved if spec.checkpoint_every < spec.steps else 0
+    kept = 2 * (saved + best) if spec.checkpoint_every < spec.steps else 0
     # They wait on the CPU's side.
     later = {**beside, "best weights": best, "checkpoint on its way": kept} if on_cpu else beside
     aside = 0 if on_cpu else best + kept

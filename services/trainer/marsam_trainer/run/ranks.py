@@ -22,10 +22,10 @@ from marsam.diffusion.lanes.net import cuts
 from marsam_trainer.run.codes import RANK_LOST_REASON
 
 PATIENCE_S = 1200.0
-"""How long a rank waits for the others' next word: a step, a preview, or a checkpoint that waits for the store."""
+"""How long a rank waits for the others' next word: a step, a preview, or a part of a checkpoint."""
 
 PREPARING_S = 86400.0
-"""The same while pictures and captions are encoded, or files fetched."""
+"""The same while pictures and captions are encoded, files fetched, or one checkpoint waits for another."""
 
 BEAT_S = 1.0
 """How often a rank says that it lives, to those who ask whom they lost."""

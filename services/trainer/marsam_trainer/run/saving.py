@@ -18,6 +18,7 @@ from marsam.core.ids import digest_of
 from marsam.core.records import canonical
 from marsam.telemetry import metrics
 from marsam_trainer.run import checkpoint, compatible, publish
+from marsam_trainer.run.bridge import FILES_S
 from marsam_trainer.run.loop import Loop
 from marsam_trainer.run.ranks import checksums
 from marsam_trainer.run.work import Work
@@ -59,6 +60,7 @@ class Saver:
         if loop.holding.sharded:
             self._write_part(loop)
         else:
+            self._work.world.meet()  # however long the first waited
             self._work.world.same("trained weights", checksums(loop.trained))
             if self._work.world.first:
                 state = {name: value.to("cpu", copy=True) for name, value in loop.state().items()}
@@ -83,7 +85,7 @@ class Saver:
         began = time.monotonic()
         digest, size = checkpoint.write_state(state, self._path)
         mark = replace(mark, state_digest=digest, state_size=size)
-        self._work.bridge.call(checkpoint.save(self._work.place, mark, self._path))
+        self._work.bridge.call(checkpoint.save(self._work.place, mark, self._path), timeout_s=FILES_S)
         self._told(mark, began)
 
     def _write_part(self, loop: Loop) -> None:
@@ -94,7 +96,8 @@ class Saver:
         work.bridge.call(
             checkpoint.save_part(
                 work.place, work.attempt, loop.position.step, self._path, digest, rank=world.rank, of=world.size
-            )
+            ),
+            timeout_s=FILES_S,
         )
         parts = tuple(StatePart(digest=digest, size=size) for digest, size in world.gathered((digest, size)))
         whole = digest_of(canonical([part.digest for part in parts]))

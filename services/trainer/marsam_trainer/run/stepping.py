@@ -56,8 +56,7 @@ def take_steps(
         if work.world.any(work.stopping()):
             if loop.position.step > saved:
                 saver.save(loop)
-            saver.wait()
-            work.world.meet()  # the end of one rank must not cut another's checkpoint short
+            _finish(work, saver)
             raise Stopped
         work.reporter.check()
         saver.check()
@@ -76,6 +75,7 @@ def take_steps(
             learning_rate=loop.plan.rate(done - 1),
         )
         if loop.position.unlearnt() >= NOT_FINITE_LIMIT:
+            _finish(work, saver)
             raise Precondition(
                 f"{NOT_FINITE_LIMIT} steps in a row, up to step {done}, gave no finite loss",
                 reason=codes.NOT_FINITE_REASON,
@@ -91,6 +91,12 @@ def take_steps(
         if spec.preview and done % spec.preview.every == 0 and not loop.done:
             show(work, drawing, done)
     return spent
+
+
+def _finish(work: Work, saver: Saver) -> None:
+    """See the checkpoint under way to its end before this rank ends: the others' end would cut it short."""
+    saver.wait()
+    work.world.meet()
 
 
 def _validate(work: Work, loop: Loop, held_out: HeldOut | None) -> None:

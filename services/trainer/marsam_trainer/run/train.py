@@ -16,6 +16,7 @@ from marsam.diffusion.spec import Components, Family, Part, Precision
 from marsam.diffusion.weights.net import bytes_at_rest
 from marsam.store.cache import Cache
 from marsam_trainer.run import checkpoint, cutting, effect, material, probe, randomness, together
+from marsam_trainer.run.bridge import FILES_S
 from marsam_trainer.run.data import Encoder
 from marsam_trainer.run.drawing import Drawing
 from marsam_trainer.run.encoded import EncodedCache
@@ -41,7 +42,7 @@ def train(work: Work) -> Model | None:
     """Train, and publish what came out; of several ranks the first does, and the others return None. Raises `Stopped`
     after a checkpoint when asked to stop."""
     with together.scratch(work) as scratch:
-        found = work.bridge.call(checkpoint.newest(work.place, work.attempt, scratch, work.world))
+        found = work.bridge.call(checkpoint.newest(work.place, work.attempt, scratch, work.world), timeout_s=FILES_S)
         with _lanes(work, found[0] if found else None) as lanes:
             return _train(work, scratch, lanes, found)
 
@@ -64,7 +65,8 @@ def _train(work: Work, scratch: Path, lanes: Lanes, found: tuple[Checkpoint, Pat
     params = registry.method_params(spec.method, spec.method_params, family=base.family)
     cache = Cache(work.cache, budget=work.cache_bytes)
     with together.one_by_machine(work):
-        source = work.bridge.call(cache.lay_out(work.jobs.blobs, spec.project, base.files, scratch / "base"))
+        lay_out = cache.lay_out(work.jobs.blobs, spec.project, base.files, scratch / "base")
+        source = work.bridge.call(lay_out, timeout_s=FILES_S)
     facts = registry.read_base_folder(base.family, source)
     facts.check_size(spec.resolution, spec.resolution)
     if found is None:
