@@ -67,10 +67,14 @@ def layers_of(
             unknown.append(key)
             continue
         layer = found.setdefault((part, parts), Layer(part, parts))
-        if match["alpha"]:
-            layer.alpha = key
+        half = match["new"] or {"down": "A", "up": "B"}.get(match["old"], "")
+        twin = layer.halves.get(half, "") if half else layer.alpha
+        if twin:
+            raise layout(f"the adapter holds {twin!r} and {key!r}, two names of one tensor")
+        if half:
+            layer.halves[half] = key
         else:
-            layer.halves[match["new"] or {"down": "A", "up": "B"}[match["old"]]] = key
+            layer.alpha = key
     if unknown:
         raise _unknown(unknown, matched=len(tensors) - len(unknown))
     if not found:

@@ -10,7 +10,7 @@ configuration.
 import json
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from math import isclose
+from math import isclose, isfinite
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -219,6 +219,10 @@ def _config(path: Path) -> Mapping[str, Any]:
     config = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(config, dict) or config.get("peft_type", "LORA") != "LORA" or "r" not in config:
         raise _layout(f"{CONFIG} describes no LoRA")
+    if not config.get("target_modules"):
+        raise _layout(f"{CONFIG} names no layers (target_modules)")
+    if _by_layer(config):
+        raise _layout(f"{CONFIG} gives some layers a rank or an alpha of their own")
     if config.get("use_dora"):
         raise Invalid(
             "DoRA adapters cannot be applied here", field="files", reason="ADAPTER_KIND", remedy="train a LoRA"
@@ -232,7 +236,7 @@ def _parameters(
     if config["r"] != rank:
         raise _layout(f"{CONFIG} says rank {config['r']}, the tensors say {rank}")
     alpha = config.get("lora_alpha", rank)
-    if type(alpha) not in (int, float):
+    if type(alpha) not in (int, float) or not isfinite(alpha):
         raise _layout(f"{CONFIG} gives no number as lora_alpha")
     text = sum(len(own) for folder, own in pairs.items() if folder)
     return {
@@ -249,16 +253,8 @@ def _made_up(header: Header, modules: Sequence[str], *, rank: int, alpha: float 
     """The configuration of a one-file adapter: its own alpha, else what its metadata says, else diffusers' reading
     (alpha = rank). Refuses ranks and alphas that differ between layers."""
     stabilised = False
-    try:
-        told = json.loads(header.metadata.get("lora_adapter_metadata", "{}")) if alpha is None else {}
-        said = {key.rpartition(".")[2]: value for key, value in told.items()}
-        if said.get("rank_pattern") or said.get("alpha_pattern"):
-            raise _layout("its metadata gives some layers a rank or an alpha of their own")
-        if alpha is None:
-            stabilised = bool(said.get("use_rslora", False))
-            alpha = float(said.get("lora_alpha", header.metadata.get("alpha", rank)))
-    except (ValueError, AttributeError, TypeError) as error:
-        raise _layout("its metadata does not say its alpha in numbers") from error
+    if alpha is None:
+        alpha, stabilised = _told(header, rank=rank)
     return {
         "peft_type": "LORA",
         "r": rank,
@@ -268,3 +264,30 @@ def _made_up(header: Header, modules: Sequence[str], *, rank: int, alpha: float 
         "use_rslora": stabilised,
         "bias": "none",
     }
+
+
+def _told(header: Header, *, rank: int) -> tuple[float, bool]:
+    """Alpha, and whether the scale is that by √rank, as a file's metadata says them of every part (`unet.lora_alpha`,
+    `text_encoder.lora_alpha`, …). Refuses what differs between parts or layers."""
+    otherwise = header.metadata.get("alpha", rank)
+    parts: dict[str, dict[str, Any]] = {}
+    try:
+        for key, value in json.loads(header.metadata.get("lora_adapter_metadata", "{}")).items():
+            part, _, name = key.rpartition(".")
+            parts.setdefault(part, {})[name] = value
+        said = [
+            (float(one.get("lora_alpha", otherwise)), bool(one.get("use_rslora", False)))
+            for one in parts.values() or [{}]
+        ]
+    except (ValueError, AttributeError, TypeError) as error:
+        raise _layout("its metadata does not say its alpha in numbers") from error
+    if any(map(_by_layer, parts.values())):
+        raise _layout("its metadata gives some layers a rank or an alpha of their own")
+    if len(set(said)) > 1:
+        raise _layout(f"its metadata gives {' and '.join(sorted(parts))} alphas of their own")
+    return said[0]
+
+
+def _by_layer(config: Mapping[str, Any]) -> bool:
+    """Whether a configuration gives some layers a rank or an alpha of their own."""
+    return bool(config.get("rank_pattern") or config.get("alpha_pattern"))

@@ -1,5 +1,6 @@
 """Adapters that others trained, under the names that they write: matched key by key, or refused by name."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -128,3 +129,73 @@ def test_a_card_beside_one_file_stays_with_the_adapter(tmp_path: Path) -> None:
     )  # fmt: skip
     assert files is not None
     assert files["README.md"].read_text() == "---\nlicense: mit\n---\n"
+
+
+ENCODER = "text_model.encoder.layers.0.self_attn.q_proj"
+
+
+def diffusers(tmp_path: Path, told: Mapping[str, object]) -> dict[str, object]:
+    """The parameters of an adapter of both, as `save_lora_weights` writes it, with `told` as its metadata."""
+    both = {**pair(f"unet.{OURS[0]}", 8, 6, alpha=None), **pair(f"text_encoder.{ENCODER}", 8, 8, alpha=None)}
+    file = tmp_path / "a.safetensors"
+    save_file(both, file, metadata={"lora_adapter_metadata": json.dumps(told)})
+    parameters, _ = read_adapter(
+        {file.name: file}, {file.name: Content.SAFETENSORS}, family="sdxl", denoiser=SDXL,
+        encoders={"text_encoder": {f"{ENCODER}.weight": Tensor(dtype="F16", shape=(8, 8))}}, scratch=tmp_path / "made",
+    )  # fmt: skip
+    return parameters
+
+
+def test_metadata_speaks_of_every_part(tmp_path: Path) -> None:
+    told = {f"{part}.{name}": value for part in ("unet", "text_encoder")
+            for name, value in {"r": 2, "lora_alpha": 8, "use_rslora": True, "alpha_pattern": {}}.items()}  # fmt: skip
+    assert diffusers(tmp_path, told) == {
+        "rank": 2, "alpha": 8.0, "rank_stabilised": True, "modules": 1, "text_modules": 1, "keys": 4,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"text_encoder.lora_alpha": 1}, "text_encoder and unet alphas of their own"),
+        ({"unet.use_rslora": True}, "alphas of their own"),
+        ({"unet.alpha_pattern": {"to_q": 3}}, "some layers a rank or an alpha"),
+        ({"unet.lora_alpha": "much"}, "in numbers"),
+    ],
+)
+def test_metadata_that_no_one_scale_fits(tmp_path: Path, change: Mapping[str, object], words: str) -> None:
+    told = {"unet.r": 2, "unet.lora_alpha": 8, "text_encoder.r": 2, "text_encoder.lora_alpha": 8, **change}
+    with pytest.raises(Invalid, match=words):
+        diffusers(tmp_path, told)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"alpha_pattern": {"to_q": 8}}, "some layers a rank or an alpha"),
+        ({"target_modules": None}, "names no layers"),
+        ({"lora_alpha": float("nan")}, "no number"),
+    ],
+)
+def test_configurations_of_peft_that_no_one_scale_fits(
+    tmp_path: Path, change: Mapping[str, object], words: str
+) -> None:
+    config = {"r": 2, "lora_alpha": 2, "target_modules": ["to_q"], "alpha_pattern": {}, "rank_pattern": {}}
+    halves = pair(f"{PREFIX}{OURS[0]}", 8, 6, alpha=None).items()
+    spelt = {key.replace("lora_down", "lora_A").replace("lora_up", "lora_B"): value for key, value in halves}
+    save_file(spelt, tmp_path / "adapter_model.safetensors")
+    names = {"adapter_model.safetensors": Content.SAFETENSORS, "adapter_config.json": Content.JSON}
+
+    def taken(said: Mapping[str, object]) -> dict[str, object]:
+        (tmp_path / "adapter_config.json").write_text(json.dumps(said))
+        files = {name: tmp_path / name for name in names}
+        return read_adapter(files, names, family="sdxl", denoiser=SDXL, scratch=tmp_path / "made")[0]
+
+    assert taken(config)["alpha"] == 2.0
+    with pytest.raises(Invalid, match=words):
+        taken({**config, **change})
+
+
+def test_one_half_under_two_names_is_none_too_many(tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match="two names of one tensor"):
+        read(tmp_path, {**kohya(), **pair(flat(OURS[0]), 8, 6, alpha=None)})

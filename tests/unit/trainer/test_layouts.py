@@ -50,7 +50,7 @@ def test_an_adapter_whose_alpha_is_no_number_is_refused(tmp_path: Path, alpha: o
     weights, config = tmp_path / WEIGHTS, tmp_path / CONFIG
     pair = {"A": np.zeros((2, 4), np.float32), "B": np.zeros((3, 2), np.float32)}
     save_file({f"{PREFIX}layer.lora_{half}.weight": value for half, value in pair.items()}, weights)
-    config.write_text(json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": alpha}))
+    config.write_text(json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": alpha, "target_modules": ["layer"]}))
     with pytest.raises(Invalid, match="lora_alpha") as caught:
         read_adapter(
             {WEIGHTS: weights, CONFIG: config},
