@@ -1,12 +1,14 @@
 """What an import needs of a hub: a whole model, or what a base in one file lacks."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
 
 from marsam.core.errors import Unavailable
 from marsam.diffusion.onefile.facts import reference
 from marsam.store.content import digest_file
-from marsam_trainer import hub
+from marsam_trainer import hub, licences
 from marsam_trainer.import_orders import ImportOrder
 from marsam_trainer.importing import Importer
 from marsam_trainer.onefile import Fetched, read, replaced, the_one
@@ -41,7 +43,13 @@ class Fetcher:
         if not ref:
             return None
         try:
-            snapshot = await self._snapshot(order, ref, by=by, wanted=lambda path: not replaced(path, held))
+            snapshot = await self._snapshot(
+                order,
+                ref,
+                by=by,
+                wanted=lambda path: not replaced(path, held),
+                one={entry.path: entry.file for entry in received if licences.is_about(entry.path)},
+            )
         except Unavailable as error:
             if order.like:
                 raise
@@ -54,7 +62,13 @@ class Fetcher:
         return Fetched(name=f"{ref}@{snapshot.revision}", files=await asyncio.to_thread(_hashed, snapshot))
 
     async def _snapshot(
-        self, order: ImportOrder, ref: str, *, by: str, wanted: Callable[[str], bool] = lambda path: True
+        self,
+        order: ImportOrder,
+        ref: str,
+        *,
+        by: str,
+        wanted: Callable[[str], bool] = lambda path: True,
+        one: Mapping[str, Path] = MappingProxyType({}),
     ) -> hub.Snapshot:
         settings = self._settings
 
@@ -69,7 +83,7 @@ class Fetcher:
             )
 
         few = await fetch(about=True)
-        await self._importer.check_licence(order, {path: few.folder / path for path in few.paths}, by=by)
+        await self._importer.check_licence(order, {path: few.folder / path for path in few.paths}, by=by, one=one)
         return await fetch(about=False)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from marsam.catalog.acceptance import Acceptance
@@ -148,12 +149,17 @@ class Importer:
         _LOG.info("model.imported", model=model.name, kind=model.kind, family=model.family, bytes=model.size)
         return model
 
-    async def check_licence(self, order: ImportOrder, files: Mapping[str, Path], *, by: str) -> None:
+    async def check_licence(
+        self, order: ImportOrder, files: Mapping[str, Path], *, by: str, one: Mapping[str, Path] = MappingProxyType({})
+    ) -> None:
         """Raise what `take` would raise of the licence, where a folder's few files about it are there before the rest.
+        Where that folder is to complete a base in `one` file, what came with that says its licence first.
 
         Raises Invalid (LICENCE_CONTRADICTED, LICENCE_OTHER, LICENCE_NOT_ACCEPTED).
         """
-        licence = await asyncio.to_thread(_licence, order, files, None)
+        own = await asyncio.to_thread(_licence, order, one, None)
+        found = await asyncio.to_thread(licences.stated, files)
+        licence = licences.of_folder(own, found, field="header.licence")
         if licence:
             made_of = order.base or (order.like if order.like.startswith("projects/") else "")
             base = await resolve(self._blobs, made_of) if made_of else None

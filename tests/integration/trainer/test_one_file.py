@@ -172,6 +172,12 @@ async def test_what_the_file_itself_tells_comes_from_the_hubs_cache(tmp_path: Pa
         assert cards[0] != cards[1]
         weights = [{f.path: f.digest for f in m.files if f.path.endswith(".safetensors")} for m in (base, again)]
         assert weights[0] == weights[1]
+        # Under a licence of its own, that is the one to accept, not that of what has the rest.
+        (alone / "snapshots" / REVISION / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\nMine")
+        error = await refused(service, header("base", "nc", ref="hub:quarter/one"), {})
+        assert (error.reason, "cc-by-nc-4.0" in error.remedy) == ("LICENCE_NOT_ACCEPTED", True)
+        own = await service.send(header("base", "nc", ref="hub:quarter/one", accept_licence="cc-by-nc-4.0"), {})
+        assert (own.licence, own.params["like"]) == ("cc-by-nc-4.0", f"hub:{SD1}@{REVISION}")
     unreachable = Service(tmp_path, hub_cache=tmp_path / "nothing", run_command=REAL_RUN)
     async with unreachable as service:
         error = await refused(service, header("base", "y"), sent)
