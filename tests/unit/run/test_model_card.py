@@ -78,7 +78,8 @@ def of(prompts: tuple[str, ...] = ("a scientist", "عالمة"), *, base: Model 
     ]
     return card(
         spec(**changes), base=base, version=VERSION, shown=shown, params={"rank": 16, "learning_rate": 1e-4},
-        metrics={"final_loss": 0.125, "validation_loss": 0.25, "train_seconds": 77.7, "peak_memory_bytes": 7777.0},
+        metrics={"final_loss": 0.125, "validation_loss": 0.25, "trainable_parameters": 12345687.0,
+                 "train_seconds": 77.7, "peak_memory_bytes": 7777.0},
         quantisation="", libraries={"torch": "2.9"}, code_version="0.1",
     )  # fmt: skip
 
@@ -107,7 +108,7 @@ def test_a_reader_finds_what_it_was_made_of() -> None:
     for words in (
         VERSION.digest, BASE.digest, "| pictures | 2 train, 1 validation |", "| captions | 1 ar, 2 en |",
         "CC-BY-4.0 (2)", "for 1 of 2 pictures", "| `rank` | 16 |", "| `final_loss` | 0.125 |",
-        "| `validation_loss` | 0.25 |", 'pipe.load_lora_weights("FOLDER")',
+        "| `validation_loss` | 0.25 |", "| `trainable_parameters` | 12345687 |", 'pipe.load_lora_weights("FOLDER")',
         "marsam generate PROMPT --model base --adapter quarter-lora", "accepted by mona on 2026-11-20",
         "it forbids some uses", '<bdi dir="auto" lang="ar">عالمة</bdi> | 6 |', "projects/p/runs/01k0000000000",
     ):  # fmt: skip
@@ -174,6 +175,14 @@ def test_a_base_from_a_folder_is_fetched_first_and_a_full_model_needs_none() -> 
     full = of(base=local, method="full", method_params={})
     assert 'from_pretrained("FOLDER")' in full and "load_lora_weights" not in full
     assert "tags:\n- text-to-image\n- diffusers\n- marsam\n- sdxl\n- full\n" in full
+
+
+def test_a_base_that_was_one_file_on_a_hub_is_fetched_from_here() -> None:
+    source = "hub:quarter/one@0123: one.safetensors (sha256:01), the rest from projects/p/models/other"
+    text = of(base=replace(BASE, lineage=Lineage(source=source), params={"one_file": "sha256:01"}, digest=""))
+    assert ModelCard(text).data.base_model == "quarter/one"
+    assert "`marsam models export base BASE_FOLDER`" in text
+    assert 'from_pretrained("BASE_FOLDER")' in text
 
 
 def test_it_promises_no_program_an_adapter_that_it_cannot_read() -> None:

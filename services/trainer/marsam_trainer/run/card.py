@@ -185,7 +185,7 @@ def _how(spec: RunSpec, base: Model, params: Mapping[str, Any], quantisation: st
 
 
 def _measures(metrics: Mapping[str, float]) -> list[tuple[str, str]]:
-    return [(f"`{name}`", f"{metrics[name]:.6g}") for name in _MEASURED if name in metrics]
+    return [(f"`{name}`", _number(metrics[name])) for name in _MEASURED if name in metrics]
 
 
 _LOSSES = (
@@ -196,7 +196,8 @@ _LOSSES = (
 
 def _use(spec: RunSpec, base: Model, kind: Kind, shown: Sequence[Shown]) -> str:
     prompt = literal(shown[0].prompt if shown else "what to draw")
-    there = _hub_id(base)
+    # Of a base that was one file on a hub no program finds the parts there.
+    there = "" if "one_file" in base.params else _hub_id(base)
     source = literal(there or "BASE_FOLDER")
     name = spec.output_model_id
     if kind is Kind.ADAPTER:
@@ -270,6 +271,10 @@ def _lineage(
 def _table(rows: Sequence[tuple[str, str]]) -> str:
     shown = [f"| {name} | {value} |" for name, value in rows if value]
     return "\n".join(["| | |", "| --- | --- |", *shown])
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if value.is_integer() else f"{value:.6g}"
 
 
 def _value(value: object) -> str:
