@@ -1,10 +1,14 @@
 """What a comparison says of runs, and that nobody's words are mark-up on its page."""
 
+import asyncio
 import base64
 import re
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
-from marsam.cli.compare.gather import Sample
+from marsam.api.common.v1 import common_pb2
+from marsam.api.trainer.v1 import trainer_pb2
+from marsam.cli.compare.gather import Sample, gather
 from marsam.cli.compare.page import render, scenes
 from marsam.cli.compare.plots import plots
 from marsam.cli.compare.tables import differing, outcomes, same
@@ -74,3 +78,27 @@ def test_nobodys_words_are_mark_up() -> None:
     page = render([bad, trial(1)])
     assert "<script" not in page and 'onload="' not in page
     assert page.count("&lt;script&gt;") >= 5
+
+
+class Told:
+    """As much of the SDK as a comparison asks of a run that was stopped after a preview."""
+
+    def __init__(self, *digests: str) -> None:
+        self.runs = self.models = self
+        self._images = [common_pb2.FileRef(path=f"previews/{row:03d}.png", digest=d) for row, d in enumerate(digests)]
+
+    async def watch(self, name: str) -> AsyncIterator[trainer_pb2.WatchRunResponse]:
+        yield trainer_pb2.WatchRunResponse(preview=trainer_pb2.Preview(step=5, images=self._images))
+
+    async def read_artifact(self, name: str, digest: str) -> bytes:
+        return digest.encode()
+
+
+def test_a_preview_stands_beside_the_picture_of_a_run_that_published() -> None:
+    spec = trainer_pb2.RunSpec(seed=7, resolution=64, preview=trainer_pb2.PreviewSpec(prompts=PROMPTS, every=5))
+    run = trainer_pb2.Run(name="projects/p/runs/r", spec=spec, state=common_pb2.JOB_STATE_CANCELLED)
+    stopped = asyncio.run(gather(Told("one", "two"), run))  # type: ignore[arg-type]
+    assert [(one.prompt, one.seed, one.picture) for one in stopped.samples] == [
+        (PROMPTS[0], 7, b"one"), (PROMPTS[1], 8, b"two"),
+    ]  # fmt: skip
+    assert [scene.shared for scene in scenes([trial(0), stopped])] == [2, 2]

@@ -112,8 +112,7 @@ async def _from_model(marsam: AsyncMarsam, run: trainer_pb2.Run, trial: Trial) -
     for one in shown:
         if one["path"] in files:
             picture = await marsam.models.read_artifact(model.name, files[one["path"]].digest)
-            size = f"{one['width']}×{one['height']}" if "width" in one else ""
-            trial.samples.append(Sample(prompt=one["prompt"], seed=one["seed"], size=size, picture=picture))
+            trial.samples.append(_sample(one, picture))
 
 
 async def _from_words(marsam: AsyncMarsam, run: trainer_pb2.Run, trial: Trial) -> None:
@@ -148,14 +147,21 @@ async def _from_words(marsam: AsyncMarsam, run: trainer_pb2.Run, trial: Trial) -
             except MarsamError as error:
                 trial.remarks.append(f"a picture cannot be read: {error.message}")
                 continue
-            trial.samples.append(Sample(prompt=one["prompt"], seed=one["seed"], size="", picture=picture))
+            trial.samples.append(_sample(one, picture))
+
+
+def _sample(one: Mapping[str, Any], picture: bytes) -> Sample:
+    size = f"{one['width']}×{one['height']}" if one.get("width") else ""
+    return Sample(prompt=one["prompt"], seed=one["seed"], size=size, picture=picture)
 
 
 def _by_spec(spec: trainer_pb2.RunSpec, paths: list[str]) -> list[dict[str, Any]]:
-    """Which prompt and seed drew the pictures of a run: seeds count up from the run's own."""
+    """Which prompt and seed drew the pictures of a run, and how large: seeds count up from the run's own, and sides are
+    those it trains at."""
     prompts = list(spec.preview.prompts)
+    side = {"width": spec.resolution, "height": spec.resolution}
     return [
-        {"path": path, "prompt": prompts[row], "seed": spec.seed + row}
+        {"path": path, "prompt": prompts[row], "seed": spec.seed + row, **side}
         if row < len(prompts)
         else {"path": path, "prompt": "", "seed": None}
         for row, path in enumerate(sorted(paths))
