@@ -182,6 +182,8 @@ class Importer:
     ) -> "_Made":
         folder = await asyncio.to_thread(_inspect, received)
         found = await self._classify(order, folder, base, scratch)
+        if order.kind == "full" and base is not None:
+            _refuse_other_parts(received, base)
         index = folder.json(INDEX) if INDEX in folder.files else None
         licence = await asyncio.to_thread(_licence, order, folder.files, index)
 
@@ -248,6 +250,24 @@ class Importer:
 def _licence(order: ImportOrder, files: Mapping[str, Path], index: Mapping[str, Any] | None) -> str:
     """What the caller says of the licence, or the folder. Blocking."""
     return licences.of_folder(order.licence, licences.stated(files, index), field="header.licence")
+
+
+def _refuse_other_parts(received: Sequence[Received], base: Model) -> None:
+    """Raise for a pipeline whose text encoders or image coder are not its base's: only its denoiser would be taken."""
+    facts, own = registry.family_facts(base.family), {file.digest for file in base.files}
+    folders = {*facts.text_folders, *facts.image_folders}
+    other = [
+        entry.path
+        for entry in received
+        if entry.path.split("/")[0] in folders and entry.path.endswith(".safetensors") and entry.digest not in own
+    ]
+    if other:
+        raise Invalid(
+            f"{other[0]} is not what {base.name} has there, and of a model of kind full the denoiser alone is taken",
+            field="files",
+            reason="MODEL_PARTS",
+            remedy=f"import the pipeline as a base, or send its {facts.denoiser_folder} folder alone",
+        )
 
 
 def _inspect(received: Sequence[Received]) -> Folder:

@@ -123,6 +123,10 @@ async def test_a_tuned_denoiser_is_stored_as_a_whole_base(service: Service) -> N
     second = await service.send(header("full", "whole", base=BASE), whole)
     assert first.digest == second.digest
     assert await exported(service, first.name, "diffusers") == whole
+    # Nothing of a pipeline is left out without a word.
+    read_otherwise = whole | {"text_encoder/model.safetensors": save_safetensors({"w": A})}
+    error = await refused(service, header("full", "other", base=BASE), read_otherwise)
+    assert (error.reason, "text_encoder/model.safetensors" in error.message) == ("MODEL_PARTS", True)
     other = {"config.json": b"{}", "diffusion_pytorch_model.safetensors": save_safetensors({"w": A})}
     assert (await refused(service, header("full", base=BASE), other)).reason == "BASE_MISMATCH"
 
