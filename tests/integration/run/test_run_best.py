@@ -2,15 +2,19 @@
 
 import asyncio
 import json
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from marsam_trainer.run import codes
+from marsam_trainer.run.loop import Loop
 
 from marsam.catalog.models import Model
 from marsam.catalog.repository import load_model
+from marsam.catalog.runs import Preview
 from marsam.core.errors import Missing
 from tests.integration.run.endings import tensors
 from tests.integration.run.store import Shelf
@@ -78,3 +82,46 @@ def test_training_that_had_no_effect_fails_and_says_so(
     assert "learning_rate" in failure["remedy"]
     with pytest.raises(Missing):
         asyncio.run(shelf.model(job_id))
+
+
+def test_a_stop_in_the_last_validation_costs_no_answer(
+    shelf: Shelf, cache: Path, program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some = asyncio.run(shelf.holding_out(3))
+    _, calm = trained(some, cache, program, publish="both", steps=4)
+    job_id = asyncio.run(some.order(publish="both", steps=4))
+    validate = Loop.validate
+
+    def interrupted(loop: Loop, *given: Any, **named: Any) -> float | None:
+        if loop.done:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return validate(loop, *given, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "validate", interrupted)
+        assert program(some.arguments(job_id, 1, cache)) == codes.STOPPED
+    assert not (some.attempt_folder(job_id, 1) / "result.json").exists()
+    asyncio.run(some.begin(job_id))
+    assert program(some.arguments(job_id, 2, cache)) == codes.DONE
+    curves = [
+        json.loads((some.attempt_folder(run, attempt) / "result.json").read_text())["validation_curve"]
+        for run, attempt in ((calm.lineage.run.split("/")[-1], 1), (job_id, 2))
+    ]
+    assert curves[0] == curves[1]
+    assert [step for step, _ in curves[0]] == [0, 4]
+    bests = [
+        asyncio.run(load_model(some.blobs, f"{model.name}-best")) for model in (calm, asyncio.run(some.model(job_id)))
+    ]
+    assert asyncio.run(tensors(some.blobs, bests[0])) == asyncio.run(tensors(some.blobs, bests[1]))
+
+
+def test_previews_are_drawn_by_the_weights_that_would_be_published(shelf: Shelf, cache: Path, program: Program) -> None:
+    """An average that all but stands still is what both show, whatever was learnt meanwhile."""
+    drawn = {"preview": Preview(prompts=("a kite",), every=2), "steps": 3, "method": "full", "learning_rate": 0.01}
+    shown = []
+    for decay in (None, 1 - 1e-12):
+        job_id, model = trained(shelf, cache, program, ema_decay=decay, **drawn)
+        (preview,) = [event for event in asyncio.run(shelf.events(job_id, 1)) if event["kind"] == "preview"]
+        shown.append((preview["files"][0]["digest"], model.samples[0].digest))
+    assert shown[1][0] == shown[1][1]
+    assert shown[0][0] not in (shown[0][1], shown[1][0])

@@ -10,9 +10,10 @@ loss times what the step weighs (see `mixture`, and `feed` for batches of fewer 
 it is. What trains is always fp32. AdamW (`optimisers`), linear warm-up, cosine to zero, gradients clipped to norm 1.
 """
 
+import contextlib
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import torch
@@ -194,24 +195,30 @@ class Loop:
         """The mean loss of batches that nothing is learnt from, under the weights that would be published; noted beside
         the position when it is a number. None when `stopping`, which is asked before every batch, says so.
         """
-        learnt = {name: self.trained[name].detach().clone() for name in self.average}
-        self.settle()
         total, count = 0.0, 0
-        try:
-            with at_rest(self.parts):
-                for batch in batches:
-                    if stopping():
-                        return None
-                    here = batch.to(self.parts.device)
-                    total += sum(self.lanes.map(lambda piece: self._held_out(*piece), self._own(here)))
-                    count += len(here)
+        with self.averaged(), at_rest(self.parts):
+            for batch in batches:
+                if stopping():
+                    return None
+                here = batch.to(self.parts.device)
+                total += sum(self.lanes.map(lambda piece: self._held_out(*piece), self._own(here)))
+                count += len(here)
             total = self.world.totals([total])[0]
             if math.isfinite(total):
                 self._note(total / count)
-        finally:
-            for name, value in learnt.items():
-                self.trained[name].copy_(value)
         return total / count
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The weights that would be published are in place meanwhile: the moving average, where there is one."""
+        learnt = {name: self.trained[name].detach().clone() for name in self.average}
+        self.settle()
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, value in learnt.items():
+                    self.trained[name].copy_(value)
 
     def _note(self, loss: float) -> None:
         """Note the loss on what is held out of the weights that are in place, and keep those if they are the best."""

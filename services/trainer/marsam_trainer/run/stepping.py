@@ -3,6 +3,7 @@
 import math
 import time
 from pathlib import Path
+from typing import NoReturn
 
 from safetensors.torch import load_file
 
@@ -51,13 +52,11 @@ def take_steps(
     work.meter.begin(metrics.CHECKPOINTS)
     tell_kept(work, saved)
     # A checkpoint is saved before its step is validated: who goes on from one asks what was not answered.
-    _validate(work, loop, held_out)
+    if not _validate(work, loop, held_out):
+        _stop(work, loop, saver, saved)
     while not loop.done:
         if work.world.any(work.stopping()):
-            if loop.position.step > saved:
-                saver.save(loop)
-            _finish(work, saver)
-            raise Stopped
+            _stop(work, loop, saver, saved)
         work.reporter.check()
         saver.check()
         began, shown = time.monotonic(), loop.shown
@@ -87,9 +86,12 @@ def take_steps(
         if done % spec.checkpoint_every == 0 and not loop.done and math.isfinite(loss):
             saver.save(loop)
             saved = done
-        _validate(work, loop, held_out)
+        # After the last step too: what was best is not known before that is answered.
+        if not _validate(work, loop, held_out):
+            _stop(work, loop, saver, saved)
         if spec.preview and done % spec.preview.every == 0 and not loop.done:
-            show(work, drawing, done)
+            with loop.averaged():
+                show(work, drawing, done)
     return spent
 
 
@@ -99,16 +101,25 @@ def _finish(work: Work, saver: Saver) -> None:
     work.world.meet()
 
 
-def _validate(work: Work, loop: Loop, held_out: HeldOut | None) -> None:
+def _stop(work: Work, loop: Loop, saver: Saver, saved: int) -> NoReturn:
+    """Save where the loop is, unless that is what was `saved` last, and end the attempt in good order."""
+    if loop.position.step > saved:
+        saver.save(loop)
+    _finish(work, saver)
+    raise Stopped
+
+
+def _validate(work: Work, loop: Loop, held_out: HeldOut | None) -> bool:
     """Ask for the loss on what is held out, where that is due: before the first step, with every checkpoint, at the
-    end."""
+    end. False when a stop broke it off."""
     step, noted = loop.position.step, loop.position.validation
     due = step % work.spec.checkpoint_every == 0 or loop.done
     if held_out is None or not due or (noted and noted[-1][0] == step):
-        return
+        return True
     loss = loop.validate(held_out, stopping=agreed(work.world, work.stopping))
     if loss is None:
-        return
+        return False
     beside = f", {noted[0][1]:.4f} before the first" if step and noted and noted[0][0] == 0 else ""
     message = f"loss on {len(held_out.samples)} pictures held out: {loss:.4f} after {step} steps{beside}"
     work.reporter.event("log", level="info" if math.isfinite(loss) else "warning", message=message)
+    return True

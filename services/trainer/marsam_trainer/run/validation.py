@@ -1,8 +1,8 @@
 """The loss on pictures that a run never learns from.
 
 Every asking sees the same pictures, first captions, noise and times, so that two numbers differ by what was learnt
-between them and by nothing else. Not weighted: the plain squared error, at times spread evenly over the law that the
-run draws its own from.
+between them and by nothing else. Not weighted by time: the squared error, where masks let it count if the run learns by
+masks, at times spread evenly over the law that the run draws its own from.
 """
 
 from collections.abc import Iterator, Sequence
