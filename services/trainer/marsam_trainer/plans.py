@@ -15,7 +15,7 @@ from marsam_trainer.settings import TrainerSettings
 # What a plan depends on; everything else of a spec may differ without another one being made.
 _MATTERS = ("base_digest", "dataset_digest", "method", "method_params", "batch_size", "resolution", "precision",
             "languages", "ema_decay", "publish", "profile", "optimiser", "accumulate", "gradient_checkpointing",
-            "preview", "processes", "sharding", "regularisation_digest")  # fmt: skip
+            "preview", "processes", "sharding", "regularisation_digest", "saves")  # fmt: skip
 
 
 GOOD = 0.9
@@ -163,28 +163,24 @@ class Planner:
         return _for(spec, made)
 
     def _made(self, told: Mapping[str, Any], spec: RunSpec) -> "_Made":
-        return _Made(plan=_plan(told, self._limit), steps=spec.steps)
+        return _Made(plan=_plan(told, self._limit), steps=spec.steps, validations=spec.validations)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Made:
-    """A plan and the steps that its seconds are of."""
+    """A plan, and of how many steps and askings of what is held out its seconds are."""
 
     plan: Plan
     steps: int
-
-
-_BY_STEP = ("train", "preview")
-"""Stages that take longer the more steps there are."""
+    validations: int
 
 
 def _for(spec: RunSpec, made: _Made) -> Plan:
     """The plan of as many steps as `spec` has."""
     longer = spec.steps / made.steps
-    stages = tuple(
-        replace(stage, seconds=stage.seconds * longer) if stage.name in _BY_STEP else stage
-        for stage in made.plan.stages
-    )
+    # Stages that take longer the more steps there are.
+    times = {"train": longer, "preview": longer, "validate": spec.validations / made.validations}
+    stages = tuple(replace(stage, seconds=stage.seconds * times.get(stage.name, 1.0)) for stage in made.plan.stages)
     seconds = sum(stage.seconds for stage in stages) if stages else made.plan.seconds * longer
     return replace(made.plan, stages=stages, seconds=seconds)
 

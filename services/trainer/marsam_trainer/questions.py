@@ -30,7 +30,8 @@ _ABOUT_THE_ORDER = frozenset({64, 65})
 
 
 class Questions(Generic[T]):
-    """One kind of question (`plan`, `probe`), of which the answer depends on the spec's fields in `matters` only.
+    """One kind of question (`plan`, `probe`), of which the answer depends on what of the spec is named in `matters`
+    only.
 
     A question that was begun is answered even when its caller has gone: the next one finds the answer.
     """
@@ -76,8 +77,7 @@ class Questions(Generic[T]):
         return await asyncio.shield(self._asking[key])
 
     def _key(self, spec: RunSpec) -> bytes:
-        plain = to_plain(spec)
-        return canonical({name: plain[name] for name in self._matters})
+        return canonical({name: to_plain(getattr(spec, name)) for name in self._matters})
 
     async def _learn(self, key: bytes, spec: RunSpec) -> T:
         async with self._turn:

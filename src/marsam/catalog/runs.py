@@ -168,6 +168,17 @@ class RunSpec:
         return self.batch_size * self.accumulate
 
     @property
+    def saves(self) -> bool:
+        """Whether a checkpoint is written before the last step."""
+        return self.checkpoint_every < self.steps
+
+    @property
+    def validations(self) -> int:
+        """How often pictures held out are asked, where there are some: before the first step, with every checkpoint,
+        and at the end."""
+        return 1 - (-self.steps // self.checkpoint_every)
+
+    @property
     def model_ids(self) -> tuple[str, ...]:
         """The ids of the models that the run publishes."""
         return model_ids(self.output_model_id, self.publish)

@@ -44,10 +44,17 @@ def _planned(base: Path, family: str, method: str, *, lanes: int = 1, more: dict
 
 
 def _of(
-    base: Path, family: str, method: str, params: Mapping[str, Any], spec: RunSpec, lanes: int = 1, device: str = "cpu"
+    base: Path,
+    family: str,
+    method: str,
+    params: Mapping[str, Any],
+    spec: RunSpec,
+    lanes: int = 1,
+    device: str = "cpu",
+    held_out: int = 0,
 ) -> Footprint:
     facts = registry.read_base_folder(family, base)
-    amount = Amount(pictures=5, captions=4, lanes=lanes)
+    amount = Amount(pictures=5, captions=4, lanes=lanes, held_out=held_out)
     return footprint(registry.family(family), registry.method(method), params, base, facts, spec, amount, device=device)
 
 
@@ -130,6 +137,26 @@ def test_what_comes_and_goes_follows_the_order(bases: dict[str, Path], family: s
     assert both == 2 * (4 + 8 + 4) * found.trainable
     assert [term for term in kept.stages[2].terms if term == "best weights"] == []
     assert _stages(planned(publish="best"))["train"]["best weights"] == 4 * found.trainable
+    # A checkpoint holds them too.
+    both = _stages(planned(publish="both", steps=9, checkpoint_every=4))["train"]["checkpoint on its way"]
+    assert both == 2 * (4 + 4 + 8) * found.trainable
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", registry.methods())
+def test_asking_what_is_held_out_is_a_stage(bases: dict[str, Path], method: str) -> None:
+    params = registry.method_params(method, rigs.PARAMS[method], family="sd1")
+    spec = replace(_spec(method, side=32, precision="fp32", batch=8), steps=9, checkpoint_every=4, ema_decay=0.9)
+    plain, found = (_of(bases["sd1"], "sd1", method, params, spec, held_out=count) for count in (0, 6))
+    names = [stage.name for stage in plain.stages]
+    assert [stage.name for stage in found.stages] == [*names[:-1], "validate", names[-1]]
+    train, preview, asked = found.stages[2:5]
+    # Before the first step, after the fourth and the eighth, and at the end: six pictures at four times each.
+    forward = asked.flops / (4 * 6 * 4)
+    assert 2 * forward < train.flops / (9 * 8) < 4 * forward
+    # The trained values make room for their average, there and while pictures are drawn.
+    assert asked.terms["weights put aside"] == preview.terms["weights put aside"] == 4 * found.trainable
+    assert 0 < asked.terms["activations"] < train.terms["activations"] + train.terms["gradients"]
 
 
 @pytest.mark.slow

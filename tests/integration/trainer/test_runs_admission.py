@@ -37,6 +37,9 @@ async def test_a_good_order_is_resolved_and_costed_once(shared: Service) -> None
     # Other steps need no other plan.
     assert (await validate(shared, steps=20)).plan.seconds == 40.0
     assert (shared.cache / "plans").read_text() == "asked\n"
+    # Those that save nothing on the way do: they hold no copy of their state.
+    await validate(shared, steps=20, checkpoint_every=20)
+    assert (shared.cache / "plans").read_text() == "asked\n" * 2
     assert (await shared.trainer.ListRuns(trainer_pb2.ListRunsRequest(parent=PARENT))).runs == []
 
 

@@ -7,7 +7,6 @@ in `host`.
 """
 
 from collections.abc import Mapping
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +30,10 @@ from marsam_trainer.run.holding import blocks
 from marsam_trainer.run.optimisers import state_bytes
 from marsam_trainer.run.preview import BATCH, pictures
 from marsam_trainer.run.recompute import checkpoint_blocks
-from marsam_trainer.run.shapes import Words, cast, linear_sizes, nf4_bytes, still_bytes, tensors_of
-from marsam_trainer.run.stages import Amount, Footprint, Stage
+from marsam_trainer.run.shapes import Words, cast, encoded_bytes, linear_sizes, nf4_bytes, still_bytes, tensors_of
+from marsam_trainer.run.stages import Amount, Footprint, Stage, spread
 from marsam_trainer.run.tracing import Traced, trace
+from marsam_trainer.run.validation import TIMES
 
 SAMPLES = 4
 """Pictures that a run is shown by when it asks for no previews."""
@@ -56,11 +56,10 @@ def footprint(
     Raises Unsupported when the denoiser cannot do what the spec asks for.
     """
     parts = _Parts(family, method, params, source, facts, spec, amount)
-    data = _encoded(facts, spec, amount)
+    data = encoded_bytes(facts, spec, amount)
     on_cpu = device == "cpu"
     beside = {"encoded data": data} if on_cpu else {}
     host = 0 if on_cpu else data
-    best = 4 * sum(parts.sizes) if spec.publish != "last" else 0
     held, shared = parts.standing(), parts.shared()
     coder = {} if parts.decodes else {"image coder": parts.coder_bytes}
     # Once it has drawn, a run keeps the decoder for the next preview.
@@ -71,21 +70,25 @@ def footprint(
         held = {term: -(-size // shared) for term, size in held.items()} | {"blocks put together": parts.blocks()}
         train["gradients"] = -(-train["gradients"] // shared)
     preview, drawing = parts.preview()
-    saved = held["trainable weights"] + held["moving average"] + held["optimiser"]
+    best = -(-4 * sum(parts.sizes) // shared) if spec.publish != "last" else 0
+    saved = held["trainable weights"] + held["moving average"] + held["optimiser"] + best
     # A checkpoint is written beside the steps from a copy of the state, which the writer copies once more.
-    kept = 2 * (saved + best) if spec.checkpoint_every < spec.steps else 0
+    kept = 2 * saved if spec.saves else 0
     # They wait on the CPU's side.
     later = {**beside, "best weights": best, "checkpoint on its way": kept} if on_cpu else beside
     aside = 0 if on_cpu else best + kept
+    # While the average is in their place, the trained values are kept beside it.
+    averaged = {"weights put aside": held["moving average"]} if spec.ema_decay else {}
     stages = (
         *parts.encoding(beside),
         Stage(name="train", terms={**held, **train, **drawn, **later}, flops=flops * spec.steps, host=host + aside),
         Stage(
             name="preview",
-            terms={**held, **coder, "activations": preview, **later},
+            terms={**held, **averaged, **coder, "activations": preview, **later},
             flops=drawing,
             host=host + aside,
         ),
+        *parts.validation({**held, **averaged, **drawn, **later}, host=host + aside),
         Stage(name="save", terms={**held, **drawn, **later}, host=host and host + aside),
     )
     return Footprint(stages=stages, trainable=sum(parts.sizes), share=sum(parts.quantised) / parts.every)
@@ -174,7 +177,7 @@ class _Parts:
         """
         spec, count = self.spec, sum(self.sizes)
         share = -(-spec.batch_size // spec.processes)
-        lanes, rows = _shared(share, self.amount.lanes, share)
+        lanes, rows = spread(share, self.amount.lanes, share)
         for module in self.modules.values():
             module.train()
         if spec.gradient_checkpointing:
@@ -198,7 +201,7 @@ class _Parts:
         spec, facts, side = self.spec, self.facts, self.spec.resolution
         prompts = spec.preview.prompts if spec.preview else ("",) * SAMPLES
         one = for_base(pictures(prompts[:1], facts, side=side, seed=spec.seed)[0], facts)
-        lanes, rows = _shared(len(prompts), self.amount.lanes, BATCH)
+        lanes, rows = spread(len(prompts), self.amount.lanes, BATCH)
         for network in self.networks:
             network.eval()
         step = trace(lambda: self._prediction(rows * (2 if one.guided else 1)), there=self._standing())
@@ -210,6 +213,20 @@ class _Parts:
         times = 1 + (spec.steps // spec.preview.every if spec.preview else 0)
         flops = times * len(prompts) / rows * (one.steps * step.flops + decoded.flops)
         return lanes * max(step.peak + self._unpacked() + self._squared(), decoded.peak), flops
+
+    def validation(self, there: Mapping[str, int], *, host: int) -> list[Stage]:
+        """Asking for the loss on what is held out, as often as the run does; nothing where nothing is."""
+        asked, spec = self.amount.held_out * TIMES, self.spec
+        if not asked:
+            return []
+        share = -(-min(asked, spec.batch_size) // spec.processes)
+        lanes, rows = spread(share, self.amount.lanes, share)
+        for network in self.networks:
+            network.eval()
+        found = trace(lambda: self._prediction(rows), there=self._standing())
+        activations = lanes * (found.peak + self._unpacked() + self._squared())
+        flops = found.flops * asked / rows * spec.validations
+        return [Stage(name="validate", terms={**there, "activations": activations}, flops=flops, host=host)]
 
     def encoding(self, beside: Mapping[str, int]) -> list[Stage]:
         """Pictures, then captions while the image coder is still there; those only where encoders do not train."""
@@ -224,15 +241,15 @@ class _Parts:
     def pictures(self) -> Traced:
         """Encoding every picture."""
         side = self.spec.resolution
-        lanes, rows = _shared(self.amount.pictures, self.amount.lanes, 1)
+        lanes, rows = spread(self.amount.pictures, self.amount.lanes, 1)
         pixels = torch.empty((rows, 3, side, side), device="meta")
         found = trace(lambda: self.family.encode_image(self.components, pixels), there=tensors_of(self.coder))
         given = rows * 3 * side * side * 4
-        return _times(found, lanes=lanes, share=self.amount.pictures / rows, beside=given)
+        return found.times(lanes, share=self.amount.pictures / rows, beside=given)
 
     def captions(self) -> Traced:
         """Encoding every caption, as long as the base reads them."""
-        lanes, rows = _shared(self.amount.captions, self.amount.lanes, 1)
+        lanes, rows = spread(self.amount.captions, self.amount.lanes, 1)
         there = [value for part in self.encoders.values() for value in tensors_of(part)]
 
         def read() -> Any:
@@ -240,7 +257,7 @@ class _Parts:
                 return self.family.encode_text(self.components, [""] * rows).tensors
 
         found = trace(read, there=there)
-        return _times(found, lanes=lanes, share=self.amount.captions / rows, beside=0)
+        return found.times(lanes, share=self.amount.captions / rows)
 
     def _prediction(self, rows: int) -> Any:
         with torch.no_grad():
@@ -279,24 +296,3 @@ class _Parts:
     def _squared(self) -> int:
         """What DoRA makes in fp32 where half precision was traced: a square of one layer's inputs at a time."""
         return 4 * widest(self.modules.values()) ** 2 if self.width < 4 else 0
-
-
-def _encoded(facts: BaseFacts, spec: RunSpec, amount: Amount) -> int:
-    """Latents, and what captions were encoded to, the empty one too, at full length."""
-    latent = 4 * prod(facts.latent_shape(spec.resolution, spec.resolution))
-    width = DTYPES[Precision(spec.precision)].itemsize
-    caption = width * sum(prod(shape) for shape in facts.conditioning.values())
-    return amount.pictures * latent + (amount.captions + 1) * caption
-
-
-def _shared(count: int, lanes: int, most: int) -> tuple[int, int]:
-    """(lanes at work, rows of each at once) of `count` things, at most `most` at once."""
-    used = max(1, min(lanes, count))
-    return used, max(1, min(most, -(-count // used)))
-
-
-def _times(found: Traced, *, lanes: int, share: float, beside: int) -> Traced:
-    """All lanes, each with `beside` bytes of input; operations as often as the whole has such shares."""
-    return Traced(
-        peak=lanes * (found.peak + beside), results=0, returned=found.returned, flops=found.flops * max(1.0, share)
-    )

@@ -20,11 +20,12 @@ from marsam.diffusion.lanes.net import MOST
 from marsam.diffusion.spec import BaseFacts
 from marsam.store.blobs import Blobs
 from marsam.store.cache import Cache
+from marsam_trainer.run import validation
 from marsam_trainer.run.bridge import Bridge
 from marsam_trainer.run.footprint import footprint
 from marsam_trainer.run.remedies import ADMIT, Remedy, remedies
 from marsam_trainer.run.reporter import device_memory
-from marsam_trainer.run.samples import Sample, regularisation_of, samples_of
+from marsam_trainer.run.samples import Sample, held_out_of, regularisation_of, samples_of
 from marsam_trainer.run.stages import Amount, Footprint
 from marsam_trainer.run.work import load_order
 
@@ -87,7 +88,8 @@ class Drafts:
 
     def of(self, spec: RunSpec) -> Footprint:
         """What `spec` takes. Raises Invalid, Unsupported."""
-        samples = shown(spec, *self.versions)
+        apart = held_out_of(self.versions[0], spec.languages)[: validation.MOST]
+        samples = [*shown(spec, *self.versions), *apart]
         captions = {caption for sample in samples for caption in sample.captions}
         found = footprint(
             registry.family(self.facts.family),
@@ -96,14 +98,14 @@ class Drafts:
             self.source,
             self.facts,
             spec,
-            Amount(pictures=len(samples), captions=len(captions) + 1, lanes=self.lanes),
+            Amount(pictures=len(samples), captions=len(captions) + 1, lanes=self.lanes, held_out=len(apart)),
             device=self.device,
         )
         return found.beside("libraries", _libraries(self.device))
 
 
 def shown(spec: RunSpec, version: DatasetVersion, apart: DatasetVersion | None) -> list[Sample]:
-    """Everything that a run encodes to train on. Raises Invalid."""
+    """Everything that a run learns from. Raises Invalid."""
     others = regularisation_of(apart, spec.languages) if apart is not None else []
     return [*samples_of(version, spec.languages), *others]
 

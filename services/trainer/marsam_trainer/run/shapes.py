@@ -1,12 +1,16 @@
 """Modules without memory: how many bytes their weights will take, and what stands for a tokenizer beside them."""
 
 from collections.abc import Iterable
+from math import prod
 from typing import Any
 
 import torch
 from transformers import BatchEncoding
 
-from marsam.diffusion.spec import FamilyFacts, Quantisation, kept
+from marsam.catalog.runs import RunSpec
+from marsam.diffusion.spec import BaseFacts, FamilyFacts, Precision, Quantisation, kept
+from marsam.diffusion.weights.net import DTYPES
+from marsam_trainer.run.stages import Amount
 
 
 def linear_sizes(denoiser: Any, facts: FamilyFacts) -> list[int]:
@@ -43,6 +47,14 @@ def cast(part: Any, dtype: torch.dtype) -> Any:
 
 def tensors_of(part: Any) -> list[torch.Tensor]:
     return [*part.parameters(), *part.buffers()]
+
+
+def encoded_bytes(facts: BaseFacts, spec: RunSpec, amount: Amount) -> int:
+    """Latents, and what captions were encoded to, the empty one too, at full length."""
+    latent = 4 * prod(facts.latent_shape(spec.resolution, spec.resolution))
+    width = DTYPES[Precision(spec.precision)].itemsize
+    caption = width * sum(prod(shape) for shape in facts.conditioning.values())
+    return amount.pictures * latent + (amount.captions + 1) * caption
 
 
 class Words:

@@ -21,11 +21,13 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Amount:
-    """How much a run has to go through: pictures, different captions, and how many it does side by side (`lanes`)."""
+    """How much a run has to go through: pictures, of which so many are held out, different captions, and how many it
+    does side by side (`lanes`)."""
 
     pictures: int
     captions: int
     lanes: int
+    held_out: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,3 +47,9 @@ class Footprint:
         """The same with `size` more bytes in every stage."""
         stages = tuple(replace(stage, terms={**stage.terms, term: size}) for stage in self.stages)
         return replace(self, stages=stages)
+
+
+def spread(count: int, lanes: int, most: int) -> tuple[int, int]:
+    """(lanes at work, rows of each at once) of `count` things, at most `most` at once."""
+    used = max(1, min(lanes, count))
+    return used, max(1, min(most, -(-count // used)))

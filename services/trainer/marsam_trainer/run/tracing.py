@@ -8,7 +8,7 @@ what is let go on the way back.
 import contextlib
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -30,6 +30,10 @@ class Traced:
     results: int
     returned: int
     flops: float
+
+    def times(self, lanes: int, *, share: float, beside: int = 0) -> "Traced":
+        """So many lanes of it, each with `beside` bytes of input; operations as often as the whole has such shares."""
+        return replace(self, peak=lanes * (self.peak + beside), results=0, flops=self.flops * max(1.0, share))
 
 
 def trace(work: Callable[[], Any], *, there: Iterable[torch.Tensor] = ()) -> Traced:
