@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from marsam.core.errors import Corrupt, Invalid
 from marsam.diffusion import registry
-from marsam.diffusion.onefile.facts import recognise, reference
+from marsam.diffusion.onefile.facts import Held, recognise, reference
 from marsam.diffusion.onefile.net import convert
 from tests.contract.families import originals
 
@@ -45,6 +45,22 @@ def test_every_tensor_of_a_file_is_the_bases(bases: dict[str, Path], family: str
         found = {short(name): value for name, value in ours.items()}
         for name, value in theirs.items():
             assert torch.equal(found[short(name)], value), (path, name)
+
+
+@pytest.mark.slow
+def test_a_projection_that_the_family_does_not_ask_for_is_left_out(bases: dict[str, Path], tmp_path: Path) -> None:
+    """ComfyUI writes one with every CLIP; of FLUX.1's only the vector before it is taken."""
+    begin = "text_encoders.clip_l.transformer."
+    tensors = {f"{begin}{name}": value for name, value in originals.clip(bases["flux"], "text_encoder").items()}
+    tensors[f"{begin}text_projection.weight"] = torch.ones(16, 16)
+    file = tmp_path / "one.safetensors"
+    save_file({name: value.clone().contiguous() for name, value in tensors.items()}, file)
+    held = Held(family="flux", parts={"text_encoder": begin})
+    (path,) = convert(file, held, bases["flux"], tmp_path / "made")
+    ours = {short(name): value for name, value in load_file(tmp_path / "made" / path).items()}
+    theirs = {short(name): v for name, v in originals.tensors_of(bases["flux"], "text_encoder").items()}
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 @pytest.mark.slow

@@ -32,7 +32,10 @@ _OPEN_CLIP = ".model."
 """What the names of an encoder in OpenCLIP's own layout begin with ends so; others only need that taken off."""
 
 _NO_PROJECTION = "text_encoders.clip_l.transformer."
-"""Of this encoder SD3 and FLUX.1 take the vector before its projection: diffusers gives it one that changes nothing."""
+"""Of this encoder SD3 and FLUX.1 take the vector before its projection, which ComfyUI's files have all the same:
+diffusers gives SD3's one that changes nothing, and FLUX.1's none."""
+
+_PROJECTION = "text_projection.weight"
 
 _BUFFERS = ("position_ids", "logit_scale", "attn_mask")
 """Last names of what no class keeps among its weights."""
@@ -126,10 +129,11 @@ def _encoders(tensors: Tensors, model: Any, prefix: str) -> Tensors:
         found = single_file_utils.convert_open_clip_checkpoint(model, tensors, prefix=prefix)
     else:
         found = single_file_utils.convert_ldm_clip_checkpoint(tensors, remove_prefix=prefix)
-    projection = getattr(model, "text_projection", None)
-    if prefix == _NO_PROJECTION and projection is not None:
-        some = next(iter(found.values()))
-        found["text_projection.weight"] = torch.eye(*projection.weight.shape, dtype=some.dtype)
+    if prefix == _NO_PROJECTION:
+        found.pop(_PROJECTION, None)
+        if (projection := getattr(model, "text_projection", None)) is not None:
+            some = next(iter(found.values()))
+            found[_PROJECTION] = torch.eye(*projection.weight.shape, dtype=some.dtype)
     return found
 
 
