@@ -101,6 +101,8 @@ class Admission:
         spec = replace(spec, publish=publish)
         if apart is not None:
             spec = versions.regularised(spec, order, apart)
+            if idle := versions.idle(spec):
+                return Admitted(spec=None, faults=idle, model=model, warnings=warnings)
         warnings += pictures.warnings(spec, facts, version, apart)
         spec = replace(spec, accepted=accepted)
         told = explained(order, spec, defaults.defaults(order, facts, version))

@@ -64,12 +64,16 @@ class Desk:
         admitted = await self._admission.check(order, project=project, run=self._new_name(project), by=by)
         if admitted.spec is None:
             return Examined(faults=admitted.faults, spec=None, plan=None, warnings=admitted.warnings)
-        probe, plan = await asyncio.gather(self._probe(admitted.spec), self._plan(admitted))
+        unknown: list[Fault] = []
+        probe, plan = await asyncio.gather(
+            self._probe(admitted.spec, unknown=unknown), self._plan(admitted, unknown=unknown)
+        )
         shown = None if plan is None or plan.faults else plan
         warnings = (
             *admitted.warnings,
             *(probe.warnings if probe is not None else ()),
             *(plan.tightness() if plan is not None else ()),
+            *unknown,
         )
         return Examined(
             faults=_faults(probe, plan),
@@ -150,8 +154,11 @@ class Desk:
         await store.append(run_id, head, State.PENDING, reason="RESUMED", message=f"by {by}", detail=detail)
         self._wake()
 
-    async def _plan(self, admitted: Admitted, *, hurry: bool = False) -> Plan | None:
-        """What the run would need; None when nobody could tell: it asks itself before it trains."""
+    async def _plan(
+        self, admitted: Admitted, *, hurry: bool = False, unknown: list[Fault] | None = None
+    ) -> Plan | None:
+        """What the run would need; None when nobody could tell, which is added to `unknown`: it asks itself before it
+        trains."""
         assert admitted.spec is not None
         assert admitted.model is not None
         spec, family = admitted.spec, admitted.model.family
@@ -163,18 +170,33 @@ class Desk:
             return plan if plan.faults else plan.corrected(past)
         except MarsamError as error:
             _LOG.warning("plan.failed", reason=error.reason, message=error.message)
+            if unknown is not None:
+                unknown.append(_untold("what the run needs", error))
             return None
 
-    async def _probe(self, spec: RunSpec, *, hurry: bool = False) -> Probe | None:
-        """How the captions are read; None when nobody could tell: the run asks again before it trains."""
+    async def _probe(self, spec: RunSpec, *, hurry: bool = False, unknown: list[Fault] | None = None) -> Probe | None:
+        """How the captions are read; None when nobody could tell, which is added to `unknown`: the run asks again
+        before it trains."""
         try:
             return await self._prober.probe(spec, hurry=hurry)
         except MarsamError as error:
             _LOG.warning("probe.failed", reason=error.reason, message=error.message)
+            if unknown is not None:
+                unknown.append(_untold("how the base reads the captions", error))
         return None
 
     def _new_name(self, project: str) -> str:
         return format_name("run", project, new_ulid(self._runs.clock))
+
+
+def _untold(what: str, error: MarsamError) -> Fault:
+    """That a question found no answer, which forbids nothing."""
+    return Fault(
+        field="base",
+        reason=error.reason,
+        message=f"{what} is not known: {error.message}",
+        remedy="the run asks again before it trains",
+    )
 
 
 def _faults(probe: Probe | None, plan: Plan | None) -> list[Fault]:

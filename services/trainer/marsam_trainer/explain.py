@@ -7,6 +7,7 @@ from typing import Any
 from marsam.catalog.runs import Preview, RunSpec
 from marsam.diffusion import registry
 from marsam.diffusion.spec import Default, Setting
+from marsam_trainer import versions
 from marsam_trainer.knobs import KNOBS, VISIBLE
 from marsam_trainer.orders import Order
 
@@ -39,19 +40,25 @@ def explained(order: Order, spec: RunSpec, defaults: Mapping[str, Default]) -> t
             found += [_parameter(setting, order, spec) for setting in settings]
             continue
         given = _said(order, knob.name)
-        default = defaults.get(knob.name)
         found.append(
             Explained(
                 name=knob.name,
                 value=_words(getattr(spec, _GIVEN_AS.get(knob.name, knob.name))),
                 given=given,
-                origin="" if given else default.origin if default is not None else "left out",
+                origin="" if given else _origin(knob.name, spec, defaults),
                 rule=knob.rule,
                 help=knob.help,
                 visible=knob.name in VISIBLE,
             )
         )
     return tuple(found)
+
+
+def _origin(name: str, spec: RunSpec, defaults: Mapping[str, Default]) -> str:
+    if name in defaults:
+        return defaults[name].origin
+    filled_in = spec.regularisation or not name.startswith("regularisation")
+    return versions.ORIGINS.get(name, "left out") if filled_in else "left out"
 
 
 def _said(order: Order, name: str) -> bool:

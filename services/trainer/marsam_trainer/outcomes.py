@@ -55,7 +55,6 @@ _CODES = {
         message="training had no effect: raise learning_rate, or take more steps",
     ),
     codes.STORE: Verdict(next=Next.RETRY, cause="STORE_FAILED", message="the store failed the run"),
-    codes.RANK_LOST: Verdict(next=Next.RETRY, cause="RANK_LOST", message="a process of the run was lost"),
     codes.INTERNAL: Verdict(next=Next.RETRY, cause="INTERNAL", message="the run program failed on a fault of its own"),
     codes.RANK_LOST: Verdict(next=Next.RETRY, cause="RANK_LOST", message="a process of the run was gone or hung"),
     # Stopped in good order (a preempted node, a machine shut down): nothing was wrong with the run.

@@ -1,6 +1,8 @@
 """The dataset versions that an order names: the one to learn, and the one of what must not be forgotten."""
 
 from dataclasses import replace
+from fractions import Fraction
+from math import ceil
 from typing import get_args
 
 from marsam.catalog.datasets import DatasetVersion
@@ -13,6 +15,13 @@ from marsam_trainer.orders import Fault, Order, faults_of
 SHARE = 0.2
 """Steps that are taken from a regularisation version unless the order says otherwise: in the middle of the 10 to 25 %
 that recipes against forgetting use."""
+
+ORIGINS = {
+    "publish": "both where pictures are held out, which tell what is best; else the last",
+    "regularisation_share": "the middle of what recipes against forgetting use",
+    "regularisation_weight": "a step counts as a step",
+}
+"""Where the defaults of what this module fills in come from."""
 
 _KEYS = ("regularisation_digest", "regularisation_share", "regularisation_weight")
 
@@ -65,6 +74,21 @@ def regularised(spec: RunSpec, order: Order, version: DatasetVersion) -> RunSpec
         regularisation_share=order.regularisation_share or SHARE,
         regularisation_weight=order.regularisation_weight or 1.0,
     )
+
+
+def idle(spec: RunSpec) -> list[Fault]:
+    """The fault of a share so small that none of the run's steps is taken from the regularisation version."""
+    if spec.steps * Fraction(spec.regularisation_share).limit_denominator(1_000_000) >= 1:
+        return []
+    return [
+        Fault(
+            field="regularisation_share",
+            reason="REGULARISATION_IDLE",
+            message=f"{spec.regularisation_share:g} of {spec.steps} steps is less than one: none would be taken from "
+            f"{spec.regularisation}",
+            remedy=f"set regularisation_share to {ceil(1000 / spec.steps) / 1000:g} or more, or take more steps",
+        )
+    ]
 
 
 async def _read(

@@ -145,6 +145,12 @@ async def test_every_fault_is_said_at_once_in_order(shared: Service) -> None:
             "not sha256:0000",
         ),
         (
+            {"regularisation": OTHERS, "regularisation_share": 0.01, "steps": 30},
+            "spec.regularisation_share",
+            "REGULARISATION_IDLE",
+            "0.034 or more",
+        ),
+        (
             {"regularisation": OTHERS, "regularisation_share": 1.0},
             "spec.regularisation_share",
             "REGULARISATION_SHARE_OUT_OF_RANGE",
@@ -309,6 +315,9 @@ async def test_a_run_may_be_created_when_nobody_can_tell_its_cost(shared: Servic
     found = await validate(shared, batch_size=3, labels={"plan-crash": "1"})
     assert list(found.faults) == []
     assert not found.HasField("plan")
+    (unknown,) = [warning for warning in found.warnings if warning.reason == "PLAN_FAILED"]
+    assert unknown.message.startswith("what the run needs is not known: ")
+    assert "no such library" in unknown.message
     assert "no such library" in shared.log.read_text()
 
 

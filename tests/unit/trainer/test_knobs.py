@@ -1,6 +1,6 @@
 """The table of an order's fields, and what a run takes where it says nothing."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from math import nan
 from typing import Any
@@ -125,4 +125,9 @@ def test_every_field_is_explained_once() -> None:
     assert given == {"base", "dataset_version", "method", "rank", "batch_size", "snr_gamma", "gradient_checkpointing"}
     assert (told["rank"].value, told["rank"].rule) == ("4", "between 1 and 512")
     assert told["learning_rate"].origin.startswith("published recipes")
+    assert told["publish"].origin.startswith("both where pictures are held out")
+    assert (told["regularisation_share"].value, told["regularisation_share"].origin) == ("0", "left out")
+    apart = replace(spec, regularisation=f"{VERSION.name}2", regularisation_digest=DIGEST, regularisation_share=0.2)
+    said = {entry.name: entry for entry in explained(asked, apart, defaults(asked, facts(), VERSION))}
+    assert "recipes against forgetting" in said["regularisation_share"].origin
     assert all(entry.given or entry.origin for entry in told.values())

@@ -27,6 +27,13 @@ def tell_wordless(work: Work, samples: Sequence[Sample]) -> None:
         work.reporter.event("log", level="warning", message=f"{told}: {', '.join(names[:NAMED])}{more}")
 
 
+def tell_unasked(work: Work, held_out: int, asked: int) -> None:
+    """Say that not all pictures held out are asked for."""
+    if asked < held_out:
+        message = f"{asked} of {held_out} pictures held out are asked for their loss, the same ones each time"
+        work.reporter.event("log", level="info", message=message)
+
+
 def encode(
     work: Work,
     encoder: Encoder,

@@ -96,10 +96,12 @@ def _train(work: Work, scratch: Path, lanes: Lanes, found: tuple[Checkpoint, Pat
         words=words,
         pixels=pixels,
     )
-    apart = held_out_of(work.version, spec.languages)[:MOST]
+    every = held_out_of(work.version, spec.languages)
+    apart = every[:MOST]
     kept = regularisation_of(work.regularisation, spec.languages) if work.regularisation is not None else []
     if found is None:
         material.tell_wordless(work, [*learnt, *kept])
+        material.tell_unasked(work, len(every), len(apart))
         cutting.tell(work, learnt, sizes)
         cutting.tell(work, kept, sizes, of="the regularisation version")
     reading = together.encode_shares(work, [*learnt, *apart, *kept], lambda share: encode(work, samples=share))
