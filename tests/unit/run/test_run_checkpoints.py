@@ -1,5 +1,6 @@
 """A checkpoint counts when its manifest is there and its state is what the manifest says."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -103,6 +104,22 @@ def test_the_encoded_cache_gives_back_what_it_got(tmp_path: Path) -> None:
     assert found is not None
     assert torch.equal(found["latent"], value["latent"])
     assert cache.get("latent", "digest", "32") is None
+
+
+def test_entries_that_nobody_used_go_first_and_no_more_than_must(tmp_path: Path) -> None:
+    cache = EncodedCache(tmp_path)
+    for row in range(4):
+        cache.put({"latent": torch.full((100,), float(row))}, f"{row}")
+        os.utime(cache.path(f"{row}"), (row, row))
+    size = cache.path("0").stat().st_size
+    left = cache.path("0").with_name(".0.abcd")
+    left.write_bytes(b"of a killed process")
+    os.utime(left, (0, 0))
+    assert cache.trim(4 * size) == 0
+    assert not left.exists()
+    assert cache.get("0") is not None
+    assert cache.trim(2 * size + 1) == 2 * size
+    assert [cache.get(f"{row}") is not None for row in range(4)] == [True, False, False, True]
 
 
 def test_a_damaged_entry_is_as_good_as_none(tmp_path: Path) -> None:

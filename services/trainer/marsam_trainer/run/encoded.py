@@ -7,6 +7,7 @@ An entry's key is a digest of all that its content depends on: the input, the en
 import contextlib
 import os
 import secrets
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from marsam.core.ids import sha256_hex
 
 CODE = "2"
 """Version of everything between a stored picture or caption and its encoding."""
+
+_STALE_S = 24 * 3600.0
 
 
 class EncodedCache:
@@ -34,6 +37,8 @@ class EncodedCache:
     def get(self, *key: str) -> dict[str, torch.Tensor] | None:
         """The tensors of an entry; None when it is absent or cannot be read (it is dropped then)."""
         path = self.path(*key)
+        with contextlib.suppress(OSError):
+            os.utime(path)  # what is used stays longest
         try:
             return dict(load_file(path))
         except FileNotFoundError:
@@ -53,3 +58,22 @@ class EncodedCache:
         except (OSError, SafetensorError):
             with contextlib.suppress(OSError):
                 aside.unlink(missing_ok=True)
+
+    def trim(self, budget: int) -> int:
+        """Drop the entries that were not used for longest until all take at most `budget` bytes, and return how many
+        bytes went. An entry that somebody still wants is made again."""
+        found = []
+        for path in self._root.glob("??/*"):
+            with contextlib.suppress(FileNotFoundError):
+                stat = path.stat()
+                if not path.name.startswith("."):
+                    found.append((stat.st_mtime_ns, stat.st_size, path))
+                elif time.time() - stat.st_mtime > _STALE_S:  # of a process that was killed
+                    path.unlink()
+        over = total = sum(size for _, size, _ in found) - budget
+        for _, size, path in sorted(found):
+            if over <= 0:
+                break
+            path.unlink(missing_ok=True)
+            over -= size
+        return total - over

@@ -108,6 +108,8 @@ def _train(work: Work, scratch: Path, lanes: Lanes, found: tuple[Checkpoint, Pat
     samples = encode(reading, samples=learnt)
     aside, others = (encode(reading, samples=some) if some else None for some in (apart, kept))
     work.bridge.call(cache.trim())
+    if work.cache_bytes is not None and not work.world.local_rank:
+        encoder.cache.trim(work.cache_bytes)
     prompts = list(spec.preview.prompts if spec.preview else _sample_prompts(work))
     texts = None if words else encoder.texts([*prompts, *[""] * len(prompts)])
     encoder.release(Part.TEXT)
