@@ -51,13 +51,17 @@ def check(dialect: str, facts: FamilyFacts) -> None:
             f"unknown dialect '{dialect}'", reason="UNKNOWN_DIALECT", field="dialect",
             remedy=did_you_mean(dialect, DIALECTS),
         )  # fmt: skip
-    suited = {"comfyui": facts.comfyui or facts.denoiser_folder == "unet", "kohya": facts.kohya is not None}
-    if not suited.get(dialect, True):
-        told = [name for name in DIALECTS if suited.get(name, True)]
+    if dialect not in suited(facts):
         raise Invalid(
             f"the dialect '{dialect}' has no names for the layers of {facts.name}", reason="DIALECT_UNSUITED",
-            field="dialect", remedy=f"export as {' or '.join(told)}",
+            field="dialect", remedy=f"export as {' or '.join(suited(facts))}",
         )  # fmt: skip
+
+
+def suited(facts: FamilyFacts, *, dora: bool = False) -> tuple[str, ...]:
+    """The dialects that an adapter of the family's denoiser can be told in."""
+    able = {"comfyui": facts.comfyui or facts.denoiser_folder == "unet", "kohya": facts.kohya is not None}
+    return tuple(name for name in DIALECTS if able.get(name, True) and not (dora and has_alphas(name)))
 
 
 def has_alphas(dialect: str) -> bool:

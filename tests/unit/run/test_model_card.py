@@ -194,3 +194,18 @@ def test_it_promises_no_program_an_adapter_that_it_cannot_read() -> None:
     assert "`FOLDER/text_encoder`" in mute
     assert "--dialect peft" in mute
     assert "load_lora_weights" in of(base=replace(BASE, family="z_image"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "family", "said"),
+    [
+        ({}, "sdxl", "It also goes out for PEFT, kohya's scripts, ComfyUI (`--dialect`)."),
+        ({}, "z_image", "It also goes out for PEFT, ComfyUI (`--dialect`)."),
+        ({"method_params": {"dora": True}}, "sdxl", "It also goes out for PEFT (`--dialect`)."),
+        ({"method": "full", "method_params": {}}, "sdxl", ""),
+    ],
+)
+def test_it_names_the_programs_that_it_goes_out_for(changes: dict[str, Any], family: str, said: str) -> None:
+    text = of(base=replace(BASE, family=family), **changes)
+    assert ("--dialect`)" in text) == bool(said)
+    assert said in text

@@ -18,7 +18,7 @@ import yaml
 from marsam.catalog.datasets import DatasetVersion
 from marsam.catalog.models import Model
 from marsam.catalog.runs import RunSpec
-from marsam.diffusion import registry
+from marsam.diffusion import dialects, registry
 from marsam.diffusion.spec import Kind
 from marsam_trainer import licences
 
@@ -29,6 +29,8 @@ _KNOWN_ELSEWHERE = frozenset({
     "cc-by-nc-nd-4.0", "gemma",
 })  # fmt: skip
 """Ids that a model hub knows, beside the free ones; any other is its `other` with a name."""
+
+_PROGRAMS = {"peft": "PEFT", "kohya": "kohya's scripts", "comfyui": "ComfyUI"}
 
 _MEASURED = ("steps", "weights_step", "samples", "final_loss", "validation_loss_first", "validation_loss",
              "validation_loss_best", "validation_best_step", "trainable_parameters", "quantised_share")  # fmt: skip
@@ -106,9 +108,8 @@ def literal(text: str) -> str:
 def _front(
     spec: RunSpec, base: Model, kind: Kind, shown: Sequence[Shown], *, languages: Sequence[str]
 ) -> dict[str, Any]:
-    there = _hub_id(base)
     front: dict[str, Any] = {}
-    if there:
+    if there := _hub_id(base):
         front |= {"base_model": there, "base_model_relation": "adapter" if kind is Kind.ADAPTER else "finetune"}
     front |= {"library_name": "diffusers", "pipeline_tag": "text-to-image"}
     if base.licence:
@@ -209,23 +210,21 @@ def _use(spec: RunSpec, base: Model, kind: Kind, shown: Sequence[Shown]) -> str:
         fetched = f"`marsam models export {name} FOLDER`"
         load = 'pipe = DiffusionPipeline.from_pretrained("FOLDER")'
         ours = f"marsam generate {{}} --model {name}"
-    here, also = (
-        f"With Marsam: `{ours.format('PROMPT')}`.",
-        "Adapters also go out for PEFT, kohya's scripts and ComfyUI",
-    )
-    if spec.method_params.get("dora"):
-        here, also = "Marsam's generator draws no DoRA adapters.", "It also goes out for PEFT"
+    facts, dora = registry.family_facts(base.family), bool(spec.method_params.get("dora"))
+    here = "Marsam's generator draws no DoRA adapters." if dora else f"With Marsam: `{ours.format('PROMPT')}`."
     if kind is Kind.ADAPTER and not _told(spec, base):
-        folders = " and ".join(f"`FOLDER/{folder}`" for folder in registry.family_facts(base.family).encoders)
+        folders = " and ".join(f"`FOLDER/{folder}`" for folder in facts.encoders)
         return (
             f"{here} With PEFT, after `marsam models export {name} FOLDER --dialect "
             f"peft`: `FOLDER` is the adapter of the denoiser, {folders} that of the text encoder. Other programs read "
             "no adapters of this text encoder."
         )
+    others = [program for name, program in _PROGRAMS.items() if name in dialects.suited(facts, dora=dora)]
+    also = f" It also goes out for {', '.join(others)} (`--dialect`)." if kind is Kind.ADAPTER else ""
     return (
         f"With diffusers, after {fetched}:\n\n"
         f"```python\nfrom diffusers import DiffusionPipeline\n\n{load}\nimage = pipe({prompt}).images[0]\n```\n\n"
-        f"{here} {also} (`--dialect`)."
+        f"{here}{also}"
     )
 
 
