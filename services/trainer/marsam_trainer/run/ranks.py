@@ -193,7 +193,7 @@ def local_rank() -> int:
 
 
 @contextlib.contextmanager
-def joined(processes: int, *, device: str, patience_s: float = PATIENCE_S) -> Iterator[World]:
+def joined(processes: int, *, device: str) -> Iterator[World]:
     """The world of `processes` ranks, once all are there. Raises `Invalid` (WORLD_SIZE) when the environment tells of
     another number, `Unavailable` (RANK_LOST) when a rank does not come, or goes while this one works."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
@@ -209,7 +209,7 @@ def joined(processes: int, *, device: str, patience_s: float = PATIENCE_S) -> It
         return
     ranks: Ranks | None = None
     try:
-        patience = timedelta(seconds=patience_s)
+        patience = timedelta(seconds=PATIENCE_S)
         rank, local_size = int(os.environ["RANK"]), int(os.environ.get("LOCAL_WORLD_SIZE", str(size)))
         store, _, _ = next(dist.rendezvous("env://", timeout=patience))
         if device.startswith("cuda"):
