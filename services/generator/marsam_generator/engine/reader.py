@@ -59,11 +59,17 @@ class Reader:
         }
 
     async def install(self, adapters: Mapping[str, PreparedAdapter]) -> None:
-        """Make what was prepared usable."""
+        """Make what was prepared usable, in all encoders or, where one has no room, in none. Raises as
+        `AdapterBank.install`."""
 
         def put() -> None:
-            for folder, one in adapters.items():
-                self._banks[folder].install(one)
+            with ExitStack() as undo:
+                for folder, one in adapters.items():
+                    bank = self._banks[folder]
+                    if one.key not in bank.resident:
+                        bank.install(one)
+                        undo.callback(bank.evict, one.key)
+                undo.pop_all()
 
         await self._there(put)
 
