@@ -148,8 +148,7 @@ def import_(
     facts = f"{model.family}, {size}, licence {model.licence or 'not stated'}"
     console.out().print(f"{kind_name(model.kind)} {short(model.name)}: {facts}", markup=False)
     if "keys" in model.params:
-        told = f"all {model.params['keys']:.0f} keys of the file matched, on {model.params['modules']:.0f} layers of "
-        console.out().print(f"{told}{short(model.base)}; none unknown, none dropped", markup=False)
+        console.out().print(_matched(model), markup=False)
     if made_of := _made_of(model):
         console.out().print(made_of, markup=False)
 
@@ -226,6 +225,14 @@ def _accepted(model: model_pb2.Model) -> str:
     if not model.HasField("licence_acceptance"):
         return ""
     return f"by {model.licence_acceptance.by}, {console.when(model.licence_acceptance.time)}"
+
+
+def _matched(model: model_pb2.Model) -> str:
+    """Of an adapter that was taken in, how many keys its file had, and on how many layers of the base."""
+    known = model.params.fields
+    text = f" and {known['text_modules'].number_value:.0f} of its text encoders" if "text_modules" in known else ""
+    layers = f"{known['modules'].number_value:.0f} layers of {short(model.base)}{text}"
+    return f"all {known['keys'].number_value:.0f} keys of the file matched, on {layers}; none unknown, none dropped"
 
 
 def _made_of(model: model_pb2.Model) -> str:

@@ -19,7 +19,7 @@ from marsam.cli import console, exits
 from marsam.cli.generate import _adapters, _save
 from marsam.cli.home import Home
 from marsam.cli.main import app
-from marsam.cli.models import _accepted
+from marsam.cli.models import _accepted, _matched
 from marsam.cli.plain import plain
 from marsam.cli.plans import print_answer
 from marsam.cli.session import pairs
@@ -300,3 +300,11 @@ def test_a_home_that_cannot_be_locked_or_written_is_a_stated_error(tmp_path: Pat
     (tmp_path / "endpoints.tmp").mkdir()
     with pytest.raises(Exhausted):
         home.write_endpoints({})
+
+
+def test_the_keys_of_an_adapter_are_counted_on_all_that_it_changes() -> None:
+    model = model_pb2.Model(base="projects/p/models/base")
+    model.params.update({"keys": 8, "modules": 3})
+    assert _matched(model) == "all 8 keys of the file matched, on 3 layers of base; none unknown, none dropped"
+    model.params.update({"text_modules": 1})
+    assert "on 3 layers of base and 1 of its text encoders; none" in _matched(model)
