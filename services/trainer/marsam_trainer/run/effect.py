@@ -74,7 +74,7 @@ def check_picture(drawing: Drawing, modules: Iterable[Any]) -> str:
         raise Invalid(
             "the adapter changes no pixel of a picture",
             reason=codes.TRAINED_NOTHING_REASON,
-            remedy="raise learning_rate, steps or alpha",
+            remedy="raise learning_rate, steps or alpha, or lower ema_decay",
         )
     return ""
 

@@ -45,6 +45,7 @@ def estimate(work: Work, source: Path, facts: BaseFacts, *, lanes: int) -> Estim
         found = expected(work.spec, source, facts, (work.version, work.regularisation), device=work.device, lanes=lanes)
     except Exception as error:
         _log.warning("run.not_planned", message=str(error))
+        work.reporter.event("log", level="warning", message=f"what the run needs is not known: {error}")
         return Estimate()
     needs, has = int(found["total_bytes"]), int(found["available_bytes"])
     largest = max(found["memory"], key=lambda term: int(term["bytes"]))
