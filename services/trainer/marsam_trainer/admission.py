@@ -19,7 +19,7 @@ from marsam.store.content import read_blob
 from marsam_trainer import base_terms, defaults, pictures, resuming, spread, versions
 from marsam_trainer.explain import Explained, explained
 from marsam_trainer.ground import Room, anywhere
-from marsam_trainer.orders import Fault, Order, as_error, faults_of, range_faults
+from marsam_trainer.orders import Fault, Order, as_error, average_warnings, faults_of, range_faults
 from marsam_trainer.reservations import Reservations
 from marsam_trainer.runs import Runs
 from marsam_trainer.versions import digest_fault, within
@@ -103,7 +103,7 @@ class Admission:
             spec = versions.regularised(spec, order, apart)
             if idle := versions.idle(spec):
                 return Admitted(spec=None, faults=idle, model=model, warnings=warnings)
-        warnings += pictures.warnings(spec, facts, version, apart)
+        warnings += (*average_warnings(spec), *pictures.warnings(spec, facts, version, apart))
         spec = replace(spec, accepted=accepted)
         told = explained(order, spec, defaults.defaults(order, facts, version))
         return Admitted(spec=spec, faults=[], model=model, warnings=warnings, settings=told)

@@ -5,10 +5,13 @@ from dataclasses import dataclass, field
 from math import exp, log
 from typing import Any
 
-from marsam.catalog.runs import Preview
+from marsam.catalog.runs import Preview, RunSpec
 from marsam.core.errors import Invalid, MarsamError, Violation
 from marsam.core.records import canonical, to_plain
 from marsam_trainer.knobs import KNOBS
+
+_START_LEFT = 0.05
+"""How much of the start a moving average may still be at the end without a word."""
 
 _LATER = frozenset(
     {
@@ -146,3 +149,18 @@ def range_faults(order: Order) -> list[Fault]:
 
 def _below(path: str, otherwise: str) -> str:
     return path if path.startswith("method_params.") else otherwise
+
+
+def average_warnings(spec: RunSpec) -> tuple[Fault, ...]:
+    """That a run is too short for its moving average, which then still is the start in part: decay^steps of it."""
+    left = (spec.ema_decay or 0.0) ** spec.steps
+    if left <= _START_LEFT:
+        return ()
+    return (
+        Fault(
+            field="ema_decay",
+            reason="AVERAGE_SLOW",
+            message=f"after {spec.steps} steps a moving average of {spec.ema_decay:g} still is the start by {left:.0%}",
+            remedy=f"use {_START_LEFT ** (1 / spec.steps):.2g} or less, take more steps, or leave it out",
+        ),
+    )

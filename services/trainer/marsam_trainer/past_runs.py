@@ -90,7 +90,9 @@ class PastRuns:
 
 def kind_of(spec: RunSpec, *, family: str, device: str) -> tuple[object, ...]:
     """What runs must share for one to tell of another."""
-    return family, spec.method, device.partition(":")[0], spec.precision, spec.gradient_checkpointing
+    tuned = tuple(bool(spec.method_params.get(name)) for name in ("dora", "text_encoders", "image_decoder"))
+    held = (spec.precision, spec.gradient_checkpointing, spec.optimiser, spec.sharding)
+    return family, spec.method, device.partition(":")[0], *held, *tuned
 
 
 def sample_of(spec: RunSpec, told: Mapping[str, Any]) -> _Sample | None:

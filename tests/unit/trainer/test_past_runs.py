@@ -54,7 +54,13 @@ def test_a_run_tells_of_its_kind_alone() -> None:
         kind_of(SPEC, family="sd1", device="cpu"),
         *(
             kind_of(replace(SPEC, **change), family="sd1", device="cuda:0")
-            for change in ({"method": "full"}, {"precision": "bf16"}, {"gradient_checkpointing": True})
+            for change in (
+                {"method": "full"},
+                {"precision": "bf16"},
+                {"gradient_checkpointing": True},
+                {"optimiser": "adamw_8bit"},
+                {"method_params": {"dora": True}},
+            )
         ),
     ]
     assert found.kind not in others

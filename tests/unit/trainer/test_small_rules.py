@@ -7,7 +7,7 @@ from marsam_trainer import spread
 from marsam_trainer.environment import check_room_here, child_environment, visible_gpus
 from marsam_trainer.hub import parse_ref, select
 from marsam_trainer.listing import parse_filter
-from marsam_trainer.orders import Order, default_steps
+from marsam_trainer.orders import Order, average_warnings, default_steps
 from marsam_trainer.settings import TrainerSettings
 
 from marsam.catalog.runs import RunSpec
@@ -83,6 +83,15 @@ def test_strange_refs_are_refused(ref: str) -> None:
         parse_ref(ref)
     assert caught.value.reason == "REF_MALFORMED"
     assert parse_ref("hub:stabilityai/sdxl-1.0") == "stabilityai/sdxl-1.0"
+
+
+@pytest.mark.parametrize(("decay", "steps", "said"), [(None, 10, False), (0.99, 500, False), (0.999, 500, True)])
+def test_an_average_that_is_too_slow_for_its_run_is_told(decay: float | None, steps: int, said: bool) -> None:
+    found = average_warnings(spec(ema_decay=decay, steps=steps))
+    assert [fault.reason for fault in found] == ["AVERAGE_SLOW"] * said
+    for fault in found:
+        assert "still is the start by 61%" in fault.message
+        assert average_warnings(spec(ema_decay=float(fault.remedy.split()[1]), steps=steps)) == ()
 
 
 def test_runs_inherit_no_setting_of_the_service() -> None:
