@@ -149,13 +149,15 @@ def test_pictures_are_shifted_before_they_are_scaled(bases: dict[str, Path]) -> 
     family = registry.family("flux")
     parts = family.load(bases["flux"], parts=frozenset({Part.IMAGE}))
     pipeline = _pipeline(bases["flux"])
+    # As ours is: where a weight trains, torch folds a product another way, and that rounds otherwise.
+    pipeline.vae.requires_grad_(False)
     pixels = torch.rand(2, 3, 32, 48) * 2 - 1
     with torch.no_grad():
         mean = pipeline.vae.encode(pixels).latent_dist.mean
         latents = (mean - 0.1159) * 0.3611
         back = pipeline.vae.decode(latents / 0.3611 + 0.1159).sample
-    torch.testing.assert_close(family.encode_image(parts, pixels), latents, atol=1e-6, rtol=0)
-    torch.testing.assert_close(family.decode(parts, latents), back.clamp(-1, 1), atol=1e-6, rtol=0)
+        torch.testing.assert_close(family.encode_image(parts, pixels), latents, atol=1e-6, rtol=0)
+        torch.testing.assert_close(family.decode(parts, latents), back.clamp(-1, 1), atol=1e-6, rtol=0)
 
 
 def test_dev_shifts_by_the_size_of_the_picture_and_schnell_not_at_all(bases: dict[str, Path], schnell: Path) -> None:
