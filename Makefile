@@ -12,7 +12,7 @@ CLUSTER_SUITES := tests/contract/launch/test_launcher_behaviour.py tests/contrac
 # Pods of several nodes find each other by a headless Service.
 CLUSTER_SUITES += $(if $(MARSAM_TEST_SERVICE),tests/contract/launch/test_ranks_behaviour.py)
 
-.PHONY: help setup setup-dev demo demo-full test test-fast test-cluster has-kubeconfig test-gpu bench-gpu soak lint bench protos dashboards images-check clean
+.PHONY: help setup setup-dev demo demo-full test test-fast half-integration half-others test-cluster has-kubeconfig test-gpu bench-gpu soak lint bench protos dashboards images-check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -55,10 +55,17 @@ demo-full: setup ## raw and balanced sets, all three methods, side by side
 test: setup-dev .tools/.stamp ## everything CI runs
 	@$(BIN)/python scripts/system_packages.py
 	$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest -m 'not soak and not gpu'
+	$(HALVES) MARK='not soak and not gpu'
 
 test-fast: setup-dev .tools/.stamp ## the tests that answer within three minutes
-	$(BIN)/python -m pytest -m 'not slow and not soak and not gpu'
+	$(HALVES) MARK='not slow and not soak and not gpu'
+
+# Side by side: most tests keep one core busy, and a machine has two.
+HALVES = $(MAKE) --no-print-directory -j2 half-integration half-others
+half-integration:
+	$(BIN)/python -m pytest -p no:cacheprovider -m "$(MARK)" tests/integration
+half-others:
+	$(BIN)/python -m pytest -p no:cacheprovider -m "$(MARK)" tests --ignore=tests/integration
 
 test-cluster: has-kubeconfig setup-dev ## the launcher's contract against the real cluster of KUBECONFIG
 	MARSAM_TEST_CLUSTER=1 $(BIN)/python -m pytest -q $(CLUSTER_SUITES)
