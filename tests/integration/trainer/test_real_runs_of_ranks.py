@@ -33,8 +33,8 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shelf:
 
 async def begun(service: Service, shelf: Shelf, name: str, **how: Any) -> Any:
     spec = trainer_pb2.RunSpec(
-        base=shelf.base.name, dataset_version=shelf.version.name, method="lora", steps=20, batch_size=2, resolution=32,
-        checkpoint_every=5, learning_rate=1e-2, seed=7, output_model_id=name, processes=2, **how,
+        base=shelf.base.name, dataset_version=shelf.version.name, method="lora", steps=400, batch_size=2, resolution=32,
+        checkpoint_every=40, learning_rate=1e-3, seed=7, output_model_id=name, processes=2, **how,
     )  # fmt: skip
     spec.method_params.update({"rank": 2, "alpha": 4})
     request = trainer_pb2.CreateRunRequest(parent=PARENT, spec=spec, request_id=name)
@@ -69,7 +69,7 @@ async def test_processes_and_nodes_train_the_same_model(shelf: Shelf, tmp_path: 
     async with Service(tmp_path, run_command="", stop_grace_s=60) as service:
         run = await begun(service, shelf, "here")
         async with asyncio.timeout(120):
-            while (await service.get(run.name)).progress.step < 6:
+            while (await service.get(run.name)).progress.step < 60:
                 await asyncio.sleep(0.1)
         pids = ranks_of(run)
         assert sorted(pids) == [0, 1]
@@ -88,7 +88,7 @@ async def test_processes_and_nodes_train_the_same_model(shelf: Shelf, tmp_path: 
         async with jobs:
             run = await begun(jobs, shelf, "there")
             async with asyncio.timeout(120):
-                while (await jobs.get(run.name)).progress.step < 6:
+                while (await jobs.get(run.name)).progress.step < 60:
                     await asyncio.sleep(0.1)
             assert sorted(pod["spec"]["nodeName"] for pod in jobs.pods(run.name)) == ["gpu-1", "gpu-2"]
             lost = next(pod for pod in jobs.pods(run.name) if pod["spec"]["nodeName"] == "gpu-2")
