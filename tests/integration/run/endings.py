@@ -1,8 +1,12 @@
 """How a run program ends, how far it has come, and what its weights are."""
 
+import asyncio
 import hashlib
+import signal
 import subprocess
 import time
+from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load
 
@@ -36,6 +40,21 @@ def came_past(shelf: Shelf, job_id: str, attempt: int, step: int, process: subpr
         assert time.monotonic() < deadline
         time.sleep(0.005)
     return True
+
+
+def calm_and_killed(shelf: Shelf, cache: Path, **changes: Any) -> tuple[Model, Model]:
+    """What two runs of one order publish: one left alone, and one killed past step 9 and begun again."""
+    calm, killed = asyncio.run(shelf.order(**changes)), asyncio.run(shelf.order(**changes))
+    assert ended(shelf.start(calm, 1, cache)) == 0
+    first = shelf.start(killed, 1, cache)
+    try:
+        assert came_past(shelf, killed, 1, 9, first)
+    finally:
+        first.kill()
+    assert ended(first) == -signal.SIGKILL
+    asyncio.run(shelf.begin(killed))
+    assert ended(shelf.start(killed, 2, cache)) == 0
+    return asyncio.run(shelf.model(calm)), asyncio.run(shelf.model(killed))
 
 
 def last_state(shelf: Shelf, job_id: str) -> tuple[int, str, bytes]:

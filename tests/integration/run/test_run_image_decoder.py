@@ -3,7 +3,6 @@
 import asyncio
 import io
 import json
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from marsam.diffusion import registry
 from marsam.diffusion.lanes.net import Lanes
 from marsam.store.cache import Cache
 from marsam.store.content import read_blob
-from tests.integration.run.endings import came_past, ended, tensors
+from tests.integration.run.endings import calm_and_killed, tensors
 from tests.integration.run.store import PROJECT, Shelf
 from tests.integration.run.test_run_program import Program
 
@@ -73,16 +72,6 @@ def _apart(one: bytes, other: bytes) -> int:
 
 def test_killed_and_resumed_is_bit_for_bit_the_uninterrupted_run(shelf: Shelf, cache: Path) -> None:
     changes = {**DECODER, "steps": 40, "checkpoint_every": 3, "ema_decay": 0.9}
-    calm, killed = asyncio.run(shelf.order(**changes)), asyncio.run(shelf.order(**changes))
-    assert ended(shelf.start(calm, 1, cache)) == 0
-    first = shelf.start(killed, 1, cache)
-    try:
-        assert came_past(shelf, killed, 1, 9, first)
-    finally:
-        first.kill()
-    assert ended(first) == -signal.SIGKILL
-    asyncio.run(shelf.begin(killed))
-    assert ended(shelf.start(killed, 2, cache)) == 0
-    one, two = asyncio.run(shelf.model(calm)), asyncio.run(shelf.model(killed))
+    one, two = calm_and_killed(shelf, cache, **changes)
     assert asyncio.run(tensors(shelf.blobs, one)) == asyncio.run(tensors(shelf.blobs, two))
     assert [sample.digest for sample in one.samples] == [sample.digest for sample in two.samples]

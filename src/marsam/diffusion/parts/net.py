@@ -1,6 +1,7 @@
 """Loading the parts of a base from a diffusers folder: what every family does alike."""
 
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,14 +32,14 @@ class Classes:
         return {name: cls for name, cls in self.text.items() if not _is_tokenizer(cls)}
 
 
-class Assembled:
+class Assembled(ABC):
     """What every family does alike once it has named the classes of its base's parts: see `Family`."""
 
     facts: FamilyFacts
 
+    @abstractmethod
     def classes(self, source: Path) -> Classes:
         """The classes of the base in the folder `source`, of which only JSON files are looked at."""
-        raise NotImplementedError
 
     def load(
         self,
