@@ -163,13 +163,9 @@ class Admission:
 
 
 def _method(order: Order, *, family: str | None) -> tuple[Mapping[str, Any], list[Fault]]:
-    """The method's parameters, complete; those of an unknown base are left unchecked, its own fault being enough."""
+    """The method's parameters, complete. Where the base is unknown, what its family decides is left unchecked."""
     try:
-        facts = registry.method(order.method).facts
-        if family is None:
-            unknown = set(order.method_params) - {setting.name for setting in facts.settings}
-            family = registry.families()[0] if unknown else None
-        return (registry.method_params(order.method, order.method_params, family=family) if family else {}), []
+        return registry.method_params(order.method, order.method_params, family=family), []
     except Invalid as error:
         return {}, faults_of(error, field=error.field or "method")
 

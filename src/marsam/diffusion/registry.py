@@ -6,7 +6,7 @@ imports no torch.
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -85,18 +85,19 @@ def objective(name: str) -> Objective:
     return cast(Objective, _module("objective", "objectives", name).OBJECTIVE)
 
 
-def method_params(name: str, given: Mapping[str, Any], *, family: str) -> dict[str, Any]:
+def method_params(name: str, given: Mapping[str, Any], *, family: str | None) -> dict[str, Any]:
     """All parameters of a method: `given` checked, the rest at their defaults, `targets` resolved to a preset of the
-    family.
+    family. Where no family is known, what depends on it is left unchecked.
 
     Raises one `Invalid` with a violation per fault.
     """
-    settings = {setting.name: setting for setting in method(name).facts.settings}
-    facts = family_facts(family)
+    facts = method(name).facts
+    settings = {setting.name: setting for setting in facts.settings}
+    of_family = family_facts(family) if family is not None else None
     faults = [
-        Violation(
+        Invalid(
+            f"{name} has no parameter {key!r}; {did_you_mean(key, sorted(settings))}",
             field=f"method_params.{key}",
-            message=f"{name} has no parameter {key!r}; {did_you_mean(key, sorted(settings))}",
             reason="UNKNOWN_PARAMETER",
         )
         for key in given
@@ -104,18 +105,34 @@ def method_params(name: str, given: Mapping[str, Any], *, family: str) -> dict[s
     ]
     values: dict[str, Any] = {}
     for key, setting in settings.items():
-        if key == "targets":
-            choices = tuple(facts.targets)
-            setting = Setting(name=key, type=str, default=facts.default_targets, choices=choices, help=setting.help)
+        if key == "targets" and of_family is not None:
+            choices = tuple(of_family.targets)
+            setting = Setting(name=key, type=str, default=of_family.default_targets, choices=choices, help=setting.help)
         value = given.get(key)
         try:
             values[key] = setting.default if value is None or value == "" else _checked(setting, value)
         except Invalid as error:
-            faults.extend(error.violations)
+            faults.append(error)
+    if of_family is not None:
+        try:
+            tuned.check(values, facts, of_family)
+        except Invalid as error:
+            faults.append(error)
     if faults:
-        raise Invalid(faults[0].message, reason=faults[0].reason, field=faults[0].field, violations=faults)
-    tuned.check(values, method(name).facts, facts)
+        raise _joined(faults)
     return values
+
+
+def _joined(faults: Sequence[Invalid]) -> Invalid:
+    """One error for all of them: a violation has no remedy of its own, so that it ends the message."""
+    if len(faults) == 1:
+        return faults[0]
+    violations = [
+        Violation(field=violation.field, message=str(fault), reason=violation.reason)
+        for fault in faults
+        for violation in fault.violations
+    ]
+    return Invalid(faults[0].message, reason=faults[0].reason, field=faults[0].field, violations=violations)
 
 
 def _is(value: Any, wanted: type) -> bool:

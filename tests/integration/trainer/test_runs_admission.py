@@ -91,7 +91,7 @@ async def test_every_fault_is_said_at_once_in_order(shared: Service) -> None:
         "base": "projects/default/models/tinny",
         "dataset_version": "projects/default/datasets/hayy/versions/v2",
         "method": "lora",
-        "method_params": {"rnak": float("nan")},
+        "method_params": {"rnak": float("nan"), "rank": 0, "targets": "of another family, perhaps"},
         "steps": 0,
         "batch_size": 0,
         "learning_rate": float("nan"),
@@ -106,9 +106,9 @@ async def test_every_fault_is_said_at_once_in_order(shared: Service) -> None:
     found = await validate(shared, **fields)
     told = {fault.field: fault for fault in found.faults}
     assert list(told) == [
-        "spec.base", "spec.dataset_version", "spec.method_params.rnak", "spec.steps", "spec.batch_size",
-        "spec.learning_rate", "spec.seed", "spec.caption_dropout", "spec.ema_decay", "spec.optimiser",
-        "spec.accumulate", "spec.processes", "spec.sharding",
+        "spec.base", "spec.dataset_version", "spec.method_params.rnak", "spec.method_params.rank", "spec.steps",
+        "spec.batch_size", "spec.learning_rate", "spec.seed", "spec.caption_dropout", "spec.ema_decay",
+        "spec.optimiser", "spec.accumulate", "spec.processes", "spec.sharding",
     ]  # fmt: skip
     assert told["spec.base"].reason == "MODEL_NOT_FOUND"
     assert "'tiny'" in told["spec.base"].remedy
@@ -121,6 +121,16 @@ async def test_every_fault_is_said_at_once_in_order(shared: Service) -> None:
     error = error_of(caught.value)
     assert isinstance(error, Invalid)
     assert [violation.field for violation in error.violations] == list(told)
+
+
+async def test_faults_of_parameters_are_told_with_those_of_the_order(shared: Service) -> None:
+    fields: dict[str, Any] = {"resolution": 60, "steps": 0, "method_params": {"text_encoders": "yes"}}
+    found = await validate(shared, **fields)
+    assert [(fault.field, fault.reason) for fault in found.faults] == [
+        ("spec.method_params.text_encoders", "PARAMETER_TYPE"),
+        ("spec.steps", "STEPS_OUT_OF_RANGE"),
+        ("spec.resolution", "RESOLUTION_UNSUPPORTED"),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,29 @@ def test_every_fault_of_parameters_is_told_at_once() -> None:
         "method_params.rank_stabilised": "PARAMETER_TYPE",
     }
     assert "rank" in caught.value.violations[0].message
+    assert caught.value.violations[3].message.endswith("(did you mean 'all'?)")
+
+
+def test_what_a_family_forbids_is_told_with_the_other_faults_of_parameters() -> None:
+    given = {"text_encoders": True, "image_decoder": "yes", "rank": 4}
+    with pytest.raises(Invalid) as caught:
+        registry.method_params("full", given, family="z_image")
+    assert {fault.field: fault.reason for fault in caught.value.violations} == {
+        "method_params.rank": "UNKNOWN_PARAMETER",
+        "method_params.image_decoder": "PARAMETER_TYPE",
+        "method_params.text_encoders": "PARAMETER_UNSUITED",
+    }
+    assert "method lora" in caught.value.violations[2].message
+
+
+def test_parameters_are_checked_as_far_as_they_can_be_where_no_family_is_known() -> None:
+    given = {"targets": "every-layer", "rank": 0, "text_encoders": True}
+    with pytest.raises(Invalid) as caught:
+        registry.method_params("lora", given, family=None)
+    assert [(fault.field, fault.reason) for fault in caught.value.violations] == [
+        ("method_params.rank", "PARAMETER_RANGE")
+    ]
+    assert registry.method_params("full", {"text_encoders": True}, family=None)["text_encoders"] is True
 
 
 @pytest.mark.parametrize(("width", "height", "fits"), [(64, 64, True), (96, 64, True), (63, 64, False), (0, 64, False)])
