@@ -111,7 +111,8 @@ def import_(
     licence: Annotated[str, typer.Option(help="SPDX expression; what the folder states when left out.")] = "",
     accept_licence: Annotated[str, typer.Option(help="Id of a licence that restricts, which you accept.")] = "",
     like: Annotated[
-        str, typer.Option(help="Has what a base in one file lacks: a model, a diffusers folder, or hub:org/name.")
+        str,
+        typer.Option(help="Has what a base in one file lacks: a model, a diffusers folder (./NAME), or hub:org/name."),
     ] = "",
     distilled: Annotated[
         bool, typer.Option("--distilled", help="Say that the base was made to draw in few steps.")
@@ -120,7 +121,8 @@ def import_(
 ) -> None:
     """Import a base, an adapter or a judge. What a file is, is decided by its content."""
 
-    rest = Path(like) if like and not like.startswith("hub:") and Path(like).is_dir() else like
+    named = bool(like) and "/" not in like and not like.startswith(("hub:", "@"))
+    a_folder = named and Path(like).is_dir()
 
     async def work(marsam: AsyncMarsam) -> Any:
         if source.startswith("hub:"):
@@ -129,6 +131,7 @@ def import_(
                 source, name, kind=kind, base=base, family=family, licence=licence, accept_licence=accept_licence,
                 like=like, distilled=distilled,
             )  # fmt: skip
+        rest = await _rest(marsam, like) if a_folder else like
         with Bar("sending", quiet=as_json) as bar:
 
             def sent(transfer: Transfer) -> None:
@@ -215,6 +218,20 @@ async def _get(marsam: AsyncMarsam, name: str) -> model_pb2.Model:
         return [model.name for model in await marsam.models.list()]
 
     return await known(marsam.models.get(name), kind="model", name=name, others=others)
+
+
+async def _rest(marsam: AsyncMarsam, like: str) -> str | Path:
+    """The folder that `--like` names, which may be a model's name too. Raises Invalid (LIKE_AMBIGUOUS) where it is."""
+    try:
+        model = await marsam.models.get(like)
+    except (Missing, Invalid):  # none of that name, or nothing that a model could be called
+        return Path(like)
+    raise Invalid(
+        f"{like} is a model of the registry, and a folder here",
+        field="like",
+        reason="LIKE_AMBIGUOUS",
+        remedy=f"say ./{like} for the folder, {model.name} for the model",
+    )
 
 
 def _size(model: model_pb2.Model) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import time
 from dataclasses import replace
@@ -162,6 +163,22 @@ def test_a_base_in_one_file_takes_the_rest_from_a_folder_or_from_a_model(base: s
     assert "'base'" in refused.error["remedy"]
     refused = marsam("models", "import", "hub:a/b", "no", "--like", "./base", "--json", folder=folder)
     assert (refused.code, refused.error["reason"]) == (3, "LIKE_LOCAL")
+
+
+def test_a_name_of_a_model_and_of_a_folder_is_refused_with_both_spellings(base: str, folder: Path) -> None:
+    from tests.contract.families import originals
+
+    there = folder / "ambiguous"
+    there.mkdir()
+    shutil.copytree(folder / "base", there / "tiny")
+    originals.write(folder / "base", "sd1", there / "mine.safetensors")
+    words = ("models", "import", "mine.safetensors")
+    refused = marsam(*words, "either", "--like", "tiny", "--json", folder=there)
+    assert (refused.code, refused.error["reason"]) == (3, "LIKE_AMBIGUOUS")
+    assert refused.error["remedy"] == f"say ./tiny for the folder, {base} for the model"
+    for name, like, taken in (("of-folder", "./tiny", "a folder sent beside it"), ("of-model", base, base)):
+        said = ok(marsam(*words, name, "--like", like, "--licence", "mit", "--json", folder=there))
+        assert said.json["params"]["like"] == taken
 
 
 def test_a_pickle_is_refused_with_the_way_out(house: Any, folder: Path) -> None:
