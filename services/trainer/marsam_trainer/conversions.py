@@ -1,10 +1,12 @@
 """Checkpoints in one file, turned into parts of a base by the run program: this one knows no tensors."""
 
-from collections.abc import Mapping
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, NoReturn
 
 from marsam.catalog.files import FileRef
-from marsam.core.errors import Corrupt, Exhausted, Invalid, Unavailable
+from marsam.core.errors import Corrupt, Deadline, Exhausted, Invalid, Unavailable
 from marsam_trainer.conversion import Conversion
 from marsam_trainer.ground import Ground
 from marsam_trainer.plan_jobs import ask_elsewhere
@@ -16,11 +18,12 @@ _COMMAND = "convert"
 
 
 class Converter:
-    """Asks for conversions, one process or Job each."""
+    """Asks for conversions, one process or Job each; the others wait in the order they came, until their callers go."""
 
     def __init__(self, settings: TrainerSettings, ground: Ground) -> None:
         self._settings = settings
         self._ground = ground
+        self._turn = asyncio.Semaphore(settings.max_concurrent_conversions)
 
     @property
     def elsewhere(self) -> bool:
@@ -34,7 +37,29 @@ class Converter:
 
     async def convert(self, order: Conversion) -> tuple[FileRef, ...]:
         """The parts, stored. Raises Invalid and Corrupt as the program says, Exhausted (OUT_OF_MEMORY), Unavailable
-        (CONVERT_FAILED), Deadline (CONVERT_SLOW)."""
+        (CONVERT_FAILED), Deadline (CONVERT_SLOW, CONVERT_QUEUE)."""
+        async with self._its_turn():
+            return await self._convert(order)
+
+    @contextlib.asynccontextmanager
+    async def _its_turn(self) -> AsyncIterator[None]:
+        """Wait for those that came before, as long as one conversion may take."""
+        limit_s = self._settings.convert_timeout_s
+        try:
+            async with asyncio.timeout(limit_s):
+                await self._turn.acquire()
+        except TimeoutError as error:
+            raise Deadline(
+                f"other files were converted for {limit_s:g} s, and this one's turn did not come",
+                reason="CONVERT_QUEUE",
+                remedy="send it again later, or raise max_concurrent_conversions in the trainer's settings",
+            ) from error
+        try:
+            yield
+        finally:
+            self._turn.release()
+
+    async def _convert(self, order: Conversion) -> tuple[FileRef, ...]:
         limit_s = self._settings.convert_timeout_s
         how = ""
         if self._ground.elsewhere:

@@ -71,7 +71,10 @@ class TrainerSettings(ServerSettings):
     """Seconds a memory plan, and a look at how captions are read, may take."""
 
     convert_timeout_s: float = 2 * 3600.0
-    """Seconds that turning a checkpoint in one file into a base may take."""
+    """Seconds that turning a checkpoint in one file into a base may take, and as many that it may wait for others."""
+
+    max_concurrent_conversions: int = 1
+    """Checkpoints in one file that are turned into bases at once; the rest waits."""
 
     memory_limit: float = 1.05
     """Share of its machine's memory that a run may be expected to need; above it the run is refused. Higher to insist.
@@ -98,7 +101,8 @@ class TrainerSettings(ServerSettings):
             raise unknown_name("launcher", self.launcher, _LAUNCHERS, field="launcher")
         if self.launcher == "kubernetes":
             self.cluster_file()
-        for name in ("max_concurrent_runs", "max_attempts", "max_import_bytes", "cache_bytes"):
+        at_least_one = ("max_concurrent_runs", "max_attempts", "max_concurrent_conversions", "max_import_bytes")
+        for name in (*at_least_one, "cache_bytes"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise Invalid(f"{name} must be ≥ 1, got {getattr(self, name)}", field=name)
         above_zero = ("run_start_s", "run_silence_s", "poll_s", "plan_timeout_s", "convert_timeout_s", "hub_timeout_s")
