@@ -11,8 +11,10 @@ from marsam.rpc.server import Assembly, Lifecycle, Registration
 from marsam.store.cache import Cache
 from marsam.store.metered import MeteredBlobs
 from marsam.store.open import open_store, prove
-from marsam.telemetry import Meter, metrics
+from marsam.telemetry import Meter
+from marsam_generator.bases import Bases
 from marsam_generator.engine.admission import Admission
+from marsam_generator.engines.local import LocalEngine
 from marsam_generator.evaluation.hosting import Hosting, caller_tls, hosted
 from marsam_generator.hardware import choose
 from marsam_generator.heap import trimmed
@@ -20,6 +22,7 @@ from marsam_generator.models import Library
 from marsam_generator.service import SERVICE, GeneratorServicer
 from marsam_generator.settings import GeneratorSettings
 from marsam_generator.studio import Studio
+from marsam_generator.trees import Trees
 
 
 @asynccontextmanager
@@ -32,20 +35,21 @@ async def assemble(settings: GeneratorSettings, meter: Meter, lifecycle: Lifecyc
     blobs = MeteredBlobs(await asyncio.to_thread(open_store, settings.store), meter)
     await prove(blobs)
     admission = Admission(limit=settings.queue_pictures)
-    meter.follow(metrics.QUEUE_WORK, lambda: admission.seconds_of_work, queue="pictures")
+    trees = Trees(blobs, await asyncio.to_thread(Cache, settings.cache, budget=settings.cache_bytes))
     library = Library(
         blobs=blobs,
-        cache=await asyncio.to_thread(Cache, settings.cache, budget=settings.cache_bytes),
+        trees=trees,
         hardware=hardware,
         tick_rows=settings.tick_rows,
         budget=settings.memory_mib * 2**20 or hardware.total_memory // 2,
         admission=admission,
         meter=meter,
     )
+    engine = LocalEngine(library=library, admission=admission, meter=meter)
     studio = Studio(
         blobs=blobs,
-        library=library,
-        admission=admission,
+        engine=engine,
+        bases=Bases(trees),
         meter=meter,
         clock=clock,
         max_steps=settings.max_steps,
@@ -72,4 +76,5 @@ async def assemble(settings: GeneratorSettings, meter: Meter, lifecycle: Lifecyc
         ):
             yield Assembly(registrations=[registration, evaluation])
     finally:
-        await library.close()
+        await engine.close()
+        await trees.close()

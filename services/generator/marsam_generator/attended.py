@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import TypeVar
 
 from marsam.core.errors import Cancelled, Deadline
@@ -18,12 +18,16 @@ class _End:
 
 
 async def attended(
-    source: AsyncGenerator[T, None], cancelled: asyncio.Event, *, begin_by: float | None = None
+    source: AsyncGenerator[T, None],
+    cancelled: asyncio.Event,
+    *,
+    begin_by: float | None = None,
+    begins: Callable[[T], bool] = lambda _: True,
 ) -> AsyncGenerator[T | None, None]:
     """What `source` yields; None after every `SILENCE_S` without anything.
 
-    Raises `Cancelled` when the event is set, `Deadline` when nothing came by the monotonic time `begin_by`: at once,
-    whatever the source is waiting for. From its first event on the source minds its own deadline.
+    Raises `Cancelled` when the event is set, `Deadline` when nothing that `begins` came by the monotonic time
+    `begin_by`: at once, whatever the source is waiting for. From then on the source minds its own deadline.
     """
     stop = asyncio.create_task(cancelled.wait(), name="studio.cancelled")
     coming: asyncio.Task[T | _End] | None = None
@@ -40,10 +44,11 @@ async def attended(
                     raise Deadline("the deadline passed before the first step")
                 yield None
                 continue
-            begin_by = None
             event, coming = coming.result(), None
             if isinstance(event, _End):
                 return
+            if begins(event):
+                begin_by = None
             yield event
     finally:
         stop.cancel()

@@ -13,9 +13,8 @@ from marsam.catalog.repository import load_model
 from marsam.core.errors import Missing, Precondition
 from marsam.diffusion import registry
 from marsam.diffusion.adapter import net as adapter_net
-from marsam.diffusion.spec import ALL_PARTS, BaseFacts, Components, Part
+from marsam.diffusion.spec import ALL_PARTS, Components, Part
 from marsam.store.blobs import Blobs
-from marsam.store.cache import Cache
 from marsam.telemetry import Log, Meter, metrics
 from marsam_generator.engine.admission import Admission
 from marsam_generator.engine.engine import BASE, Engine
@@ -47,7 +46,7 @@ class Library:
         self,
         *,
         blobs: Blobs,
-        cache: Cache,
+        trees: Trees,
         hardware: Hardware,
         tick_rows: int,
         budget: int,
@@ -56,7 +55,7 @@ class Library:
     ) -> None:
         self.hardware = hardware
         self._blobs = blobs
-        self._trees = Trees(blobs, cache)
+        self._trees = trees
         self._loads = Loads()
         self._tick_rows = tick_rows
         self._budget = budget
@@ -64,20 +63,10 @@ class Library:
         self._meter = meter
         # Keys nest: an engine "base", in it a denoiser "base full" and an adapter "base denoiser adapter", all digests.
         self._residents: dict[str, Resident] = {}
-        self._facts: dict[str, BaseFacts] = {}
         for kind in _KINDS:
             meter.begin(metrics.MODEL_DROPS, kind=kind)
             for result in ("hit", "miss"):
                 meter.begin(metrics.MODEL_REQUESTS, kind=kind, result=result)
-
-    async def facts(self, model: Model) -> BaseFacts:
-        """What a base (or a fully tuned model) says of itself, from its JSON files alone."""
-        if model.digest not in self._facts:
-            wanted = set(registry.family_facts(model.family).config_files)
-            files = [file for file in model.files if file.path in wanted]
-            async with self._trees.laid_out(model, files) as folder:
-                self._facts[model.digest] = await asyncio.to_thread(registry.read_base_folder, model.family, folder)
-        return self._facts[model.digest]
 
     @asynccontextmanager
     async def lease(self, model: Model, adapters: Sequence[Model]) -> AsyncIterator[Lease]:
@@ -96,6 +85,11 @@ class Library:
                 load = self._loader(adapter, engine, denoiser)
                 await stack.enter_async_context(self._pinned(_adapter_key(root, denoiser, adapter), load, *within))
             yield Lease(engine=engine, denoiser=denoiser, adapters=[adapter.digest for adapter in adapters])
+
+    def pin(self, model: Model) -> None:
+        """Keep a model that is in memory there until it is evicted by name."""
+        for one in self._residents.values():
+            one.kept = one.kept or one.model.digest == model.digest
 
     def residents(self) -> list[Resident]:
         """What is in memory."""
@@ -121,7 +115,6 @@ class Library:
     async def close(self) -> None:
         """Take everything out of memory; what is being drawn fails with `Unavailable`."""
         await self._loads.close()
-        await self._trees.close()
         for key in [key for key in self._residents if " " not in key]:
             await self._drop(key)
 
@@ -160,7 +153,7 @@ class Library:
     async def _trim(self) -> None:
         """Drop what was unused for longest until the budget holds; what is pinned stays, however large."""
         while self._held_bytes() > self._budget:
-            free = [(self._residents[key].used_at, key) for key in self._residents if not self._is_held(key)]
+            free = [(self._residents[key].used_at, key) for key in self._residents if not self._stays(key)]
             if not free:
                 return
             await self._drop(min(free)[1])
@@ -177,6 +170,9 @@ class Library:
 
     def _is_held(self, key: str) -> bool:
         return any(one.pins for one in self._nest(key))
+
+    def _stays(self, key: str) -> bool:
+        return any(one.pins or one.kept for one in self._nest(key))
 
     async def _drop(self, key: str) -> None:
         resident = self._residents[key]

@@ -13,7 +13,7 @@ from marsam.diffusion import registry
 from marsam.diffusion.sampling import Picture, for_base, own_scheduler, schedulers
 from marsam.diffusion.spec import BaseFacts
 from marsam.store.blobs import Blobs
-from marsam_generator.models import Library
+from marsam_generator.bases import Bases
 
 MAX_COUNT = 16
 LARGEST_SEED = 2**53 - 1
@@ -32,11 +32,6 @@ class Wanted:
     pictures: Sequence[Picture]
     warnings: Sequence[str]
 
-    @property
-    def row_steps(self) -> int:
-        """Rows that the pictures put through the denoiser."""
-        return sum(picture.steps * (2 if picture.guided else 1) for picture in self.pictures)
-
     def with_seed_of(self, name: str) -> "Wanted":
         """The same with the seed that the generation's name implies: whoever draws it again draws the same."""
         resolved = generator_pb2.GenerateRequest()
@@ -45,8 +40,11 @@ class Wanted:
         return replace(self, resolved=resolved, pictures=_pictures(resolved, self.facts))
 
 
-async def check(request: generator_pb2.GenerateRequest, *, blobs: Blobs, library: Library, max_steps: int) -> Wanted:
-    """Resolve a request. One without a seed has seed 0 until it has a name: see `Wanted.with_seed_of`.
+async def check(
+    request: generator_pb2.GenerateRequest, *, blobs: Blobs, bases: Bases, precision: str, max_steps: int
+) -> Wanted:
+    """Resolve a request for an engine that computes in `precision`. One without a seed has seed 0 until it has a name:
+    see `Wanted.with_seed_of`.
 
     Raises `Invalid` with every fault at once, `Missing` for a model that is not there, `Precondition` for one that
     does not fit.
@@ -59,10 +57,19 @@ async def check(request: generator_pb2.GenerateRequest, *, blobs: Blobs, library
             field="init_image" if not request.mask_image else "mask_image",
             remedy="leave init_image, mask_image and strength out",
         )
+    for field, asked in (
+        ("format", request.format), ("quality", request.HasField("quality")), ("preview", request.HasField("preview")),
+        ("reproducibility", request.reproducibility), ("priority", request.priority), ("tenant", request.tenant),
+        ("detach", request.detach),
+    ):  # fmt: skip
+        if asked:
+            raise Unsupported(
+                f"{field} is not built yet", reason="FIELD_UNSUPPORTED", field=field, remedy="leave it out"
+            )
     model = await resolve_model(blobs, request.model)
     if model.kind not in ("base", "full"):
         raise _not_drawable(model)
-    facts = await library.facts(model)
+    facts = await bases.facts(model)
     adapters = []
     for place, use in enumerate(request.adapters):
         adapters.append((await _adapter(blobs, use.model, model, field=f"adapters[{place}].model"), use.weight))
@@ -78,7 +85,7 @@ async def check(request: generator_pb2.GenerateRequest, *, blobs: Blobs, library
         facts=facts,
         adapters=adapters,
         pictures=_pictures(resolved, facts),
-        warnings=[text for adapter, _ in adapters for text in _warnings(adapter, library)],
+        warnings=[text for adapter, _ in adapters for text in _warnings(adapter, precision)],
     )
 
 
@@ -204,13 +211,13 @@ def _not_drawable(model: Model) -> Invalid:
     )
 
 
-def _warnings(adapter: Model, library: Library) -> list[str]:
+def _warnings(adapter: Model, precision: str) -> list[str]:
     recipe = adapter.lineage.quantisation
     if not recipe:
         return []
     return [
         f"{adapter.name} was trained on the base held as {recipe} and is applied to the base in "
-        f"{library.hardware.precision}: it fits errors that are not there, so pictures may differ from its previews"
+        f"{precision}: it fits errors that are not there, so pictures may differ from its previews"
     ]
 
 

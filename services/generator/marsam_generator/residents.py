@@ -13,13 +13,17 @@ from marsam_generator.engine.engine import Engine
 
 @dataclass(eq=False, kw_only=True)
 class Resident:
-    """One model in memory, `size` in bytes; of an adapter its own tensors, of which the bank's stack may hold more."""
+    """One model in memory, `size` in bytes; of an adapter its own tensors, of which the bank's stack may hold more.
+
+    `pins` counts who draws with it, `kept` is the wish that it stays.
+    """
 
     model: Model
     size: int
     engine: Engine
     drop: Callable[[], Awaitable[None]]
     pins: int = 0
+    kept: bool = False
     uses: int = 0
     used_at: float = field(default_factory=time.monotonic)
 

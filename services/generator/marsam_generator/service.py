@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 import grpc.aio
 
@@ -17,9 +17,9 @@ from marsam.diffusion.sampling import SCHEDULERS
 from marsam.rpc.server.paging import page
 from marsam.store.blobs import Blobs
 from marsam_generator import wire
+from marsam_generator.engines.contract import Residence
 from marsam_generator.records import list_names, load_record
 from marsam_generator.requests import MAX_COUNT
-from marsam_generator.residents import Resident
 from marsam_generator.studio import Studio
 
 SERVICE = "marsam.api.generator.v1.GeneratorService"
@@ -92,7 +92,8 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
         project = parse(request.parent, "project", field="parent").project
         models = [model for model in await list_models(self._blobs, project) if model.kind in ("adapter", "full")]
         asked = page(size=request.page_size, token=request.page_token, question=("ListAdapters", request.parent))
-        states, token = asked.of(models, self._state, ids=[model.name for model in models])
+        residents = await self._studio.engine.residents()
+        states, token = asked.of(models, lambda model: _state(model, residents), ids=[model.name for model in models])
         return generator_pb2.ListAdaptersResponse(adapters=states, next_page_token=token)
 
     async def LoadAdapter(
@@ -101,30 +102,30 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
         model = await resolve_model(self._blobs, request.model)
         if model.kind == "judge":
             raise Invalid(f"{model.name} is a judge, which draws nothing", field="model", reason="MODEL_KIND")
-        if model.kind == "adapter" and model.base is not None:
-            lease = self._studio.library.lease(await load_model(self._blobs, model.base), [model])
-        else:
-            lease = self._studio.library.lease(model, [])
-        async with lease:
-            return generator_pb2.LoadAdapterResponse(adapter=self._state(model))
+        adapter = model.kind == "adapter" and model.base is not None
+        base = await load_model(self._blobs, str(model.base)) if adapter else None
+        await self._studio.engine.load(model, base, pin=request.pin)
+        return generator_pb2.LoadAdapterResponse(adapter=_state(model, await self._studio.engine.residents()))
 
     async def EvictAdapter(
         self, request: generator_pb2.EvictAdapterRequest, context: grpc.aio.ServicerContext
     ) -> generator_pb2.EvictAdapterResponse:
-        await self._studio.library.evict(await resolve_model(self._blobs, request.model))
+        await self._studio.engine.evict(await resolve_model(self._blobs, request.model))
         return generator_pb2.EvictAdapterResponse()
 
     async def ListCapabilities(
         self, request: generator_pb2.ListCapabilitiesRequest, context: grpc.aio.ServicerContext
     ) -> generator_pb2.ListCapabilitiesResponse:
-        hardware = self._studio.library.hardware
+        found = await self._studio.engine.describe()
         return generator_pb2.ListCapabilitiesResponse(
             schedulers=SCHEDULERS,
             families=registry.families(),
             max_steps=self._studio.max_steps,
             max_count=MAX_COUNT,
-            device=hardware.device,
-            fingerprint=hardware.fingerprint,
+            device=found.device,
+            fingerprint=found.fingerprint,
+            engine=found.engine,
+            precision=found.precision,
         )
 
     async def UploadImage(
@@ -135,12 +136,14 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
             reason="INIT_IMAGE_UNSUPPORTED",
         )
 
-    def _state(self, model: Model) -> generator_pb2.AdapterState:
-        found: list[Resident] = [one for one in self._studio.library.residents() if one.model.digest == model.digest]
-        return generator_pb2.AdapterState(
-            model=model.name,
-            base=model.base or "",
-            resident=bool(found),
-            size_bytes=sum(one.size for one in found) or model.size,
-            uses=sum(one.uses for one in found),
-        )
+
+def _state(model: Model, residents: Mapping[str, Residence]) -> generator_pb2.AdapterState:
+    found = residents.get(model.digest)
+    return generator_pb2.AdapterState(
+        model=model.name,
+        base=model.base or "",
+        resident=found is not None,
+        size_bytes=found.size if found else model.size,
+        uses=found.uses if found else 0,
+        pinned=found is not None and found.pinned,
+    )

@@ -20,13 +20,13 @@ from marsam.store.content import put_blob, stream_blob
 from marsam.telemetry import Meter, Span, metrics
 from marsam_generator import pictures, wire
 from marsam_generator.attended import attended
-from marsam_generator.engine.admission import Admission, Place
-from marsam_generator.engine.engine import Denoising, Drawing, Drawn, Progress
-from marsam_generator.models import Library
+from marsam_generator.bases import Bases
+from marsam_generator.engine.engine import Denoising, Drawn, Progress
+from marsam_generator.engine.work import Terms
+from marsam_generator.engines.contract import Admitted, Commission, DrawingEngine
 from marsam_generator.records import load_record, save
 from marsam_generator.requests import Wanted, check
 
-_QUEUE = "pictures"
 _SCOPE = "Generate"
 
 
@@ -44,12 +44,12 @@ class Studio:
     """Draws for callers and keeps what it drew. Belongs to one event loop."""
 
     def __init__(
-        self, *, blobs: Blobs, library: Library, admission: Admission, meter: Meter, clock: Clock, max_steps: int
+        self, *, blobs: Blobs, engine: DrawingEngine, bases: Bases, meter: Meter, clock: Clock, max_steps: int
     ) -> None:
-        self.library = library
+        self.engine = engine
         self.max_steps = max_steps
         self._blobs = blobs
-        self._admission = admission
+        self._bases = bases
         self._meter = meter
         self._clock = clock
         self._live: dict[str, Live] = {}
@@ -72,18 +72,17 @@ class Studio:
             async for message in self._repeat(made):
                 yield message
             return
-        wanted = await check(request, blobs=self._blobs, library=self.library, max_steps=self.max_steps)
+        precision = (await self.engine.describe()).precision
+        wanted = await check(
+            request, blobs=self._blobs, bases=self._bases, precision=precision, max_steps=self.max_steps
+        )
         name = await self._name(request, wanted)
         wanted = wanted if request.HasField("seed") else wanted.with_seed_of(name)
         outcome = "failed"
         try:
-            with (
-                self._admission.enter(pictures=len(wanted.pictures), row_steps=wanted.row_steps) as place,
-                self._registered(name, wanted) as live,
-            ):
-                self._report_depth()
+            with self._registered(name, wanted) as live:
                 # Closed here and now when the caller leaves, so that the place is free only when the device is.
-                drawing = self._draw(live, place, began=began, deadline=deadline)
+                drawing = self._draw(live, began=began, deadline=deadline)
                 async with contextlib.aclosing(drawing) as messages:
                     async for message in messages:
                         yield message
@@ -98,33 +97,50 @@ class Studio:
             outcome = "cancelled"
             raise
         finally:
-            self._report_depth()
             base = wanted.model.base or wanted.model.name
             self._meter.observe(metrics.GENERATION_SECONDS, time.monotonic() - began, base=base, outcome=outcome)
 
     async def _draw(
-        self, live: Live, place: Place, *, began: float, deadline: float | None
+        self, live: Live, *, began: float, deadline: float | None
     ) -> AsyncGenerator[generator_pb2.GenerateResponse, None]:
         wanted = live.wanted
         steps = sum(picture.steps for picture in wanted.pictures)
         progress = generator_pb2.StepProgress(step=0, steps=steps)
         request_json = wire.request_json(wanted.resolved)
-        yield generator_pb2.GenerateResponse(
-            accepted=generator_pb2.Accepted(
-                name=live.name, resolved=wanted.resolved, queue_position=place.ahead, warnings=wanted.warnings
-            )
-        )
-        yield generator_pb2.GenerateResponse(progress=progress)
+        fingerprint = ""
         drawn: list[DrawnPicture] = []
         decode_seconds, denoising = 0.0, Denoising(first=began, last=began)
-        source = self._events(live, deadline)
-        async with contextlib.aclosing(attended(source, live.cancelled, begin_by=deadline)) as events:
+        source = self.engine.draw(
+            Commission(
+                id=live.name,
+                model=wanted.model,
+                adapters=wanted.adapters,
+                pictures=wanted.pictures,
+                terms=Terms(deadline=deadline),
+            )
+        )
+        minded = attended(
+            source, live.cancelled, begin_by=deadline, begins=lambda event: not isinstance(event, Admitted)
+        )
+        async with contextlib.aclosing(minded) as events:
             async for event in events:
                 match event:
+                    case Admitted():
+                        fingerprint = event.fingerprint
+                        yield generator_pb2.GenerateResponse(
+                            accepted=generator_pb2.Accepted(
+                                name=live.name,
+                                resolved=wanted.resolved,
+                                queue_position=event.ahead,
+                                warnings=wanted.warnings,
+                                wait_seconds=event.wait_seconds,
+                                work_seconds=event.work_seconds,
+                                fingerprint=fingerprint,
+                            )
+                        )
+                        yield generator_pb2.GenerateResponse(progress=progress)
                     case Progress():
-                        self._began(place, began)
-                        place.row_steps = wanted.row_steps * (1 - event.done / event.of)
-                        progress = generator_pb2.StepProgress(step=event.done, steps=event.of)
+                        progress = generator_pb2.StepProgress(step=event.done, steps=event.of, rows=event.rows)
                         yield generator_pb2.GenerateResponse(progress=progress)
                     case Drawn():
                         decode_seconds += event.decode_seconds
@@ -151,26 +167,11 @@ class Studio:
                 decode=decode_seconds,
                 total=time.monotonic() - began,
             ),
-            fingerprint=self.library.hardware.fingerprint,
+            fingerprint=fingerprint,
             create_time=live.create_time,
         )
         await save(self._blobs, record)
         yield generator_pb2.GenerateResponse(done=wire.done(record))
-
-    async def _events(self, live: Live, deadline: float | None) -> AsyncGenerator[Progress | Drawn | Denoising, None]:
-        """What comes of a drawing, once its models are in memory; they stay there until this generator is closed."""
-        wanted = live.wanted
-        async with self.library.lease(wanted.model, [adapter for adapter, _ in wanted.adapters]) as lease:
-            drawing = Drawing(
-                id=live.name,
-                pictures=wanted.pictures,
-                denoiser=lease.denoiser,
-                adapters=dict(zip(lease.adapters, (weight for _, weight in wanted.adapters), strict=True)),
-                deadline=deadline,
-            )
-            async with contextlib.aclosing(lease.engine.draw(drawing)) as events:
-                async for event in events:
-                    yield event
 
     async def _made(self, request: generator_pb2.GenerateRequest) -> GenerationRecord | None:
         """What the request's id stands for, if that was finished. Asked first: its models may be gone by now."""
@@ -215,15 +216,6 @@ class Studio:
             yield self._live[name]
         finally:
             del self._live[name]
-
-    def _began(self, place: Place, began: float) -> None:
-        if not place.begun:
-            place.begun = True
-            self._meter.observe(metrics.QUEUE_WAIT, time.monotonic() - began, queue=_QUEUE)
-            self._report_depth()
-
-    def _report_depth(self) -> None:
-        self._meter.set(metrics.QUEUE_DEPTH, self._admission.waiting, queue=_QUEUE)
 
     async def _keep(self, wanted: Wanted, event: Drawn, request_json: str) -> tuple[DrawnPicture, bytes]:
         picture = wanted.pictures[event.index]

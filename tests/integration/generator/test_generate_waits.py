@@ -8,10 +8,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from marsam_generator.bases import Bases
 from marsam_generator.engine.admission import Admission
+from marsam_generator.engines.local import LocalEngine
 from marsam_generator.hardware import choose
 from marsam_generator.models import Library
 from marsam_generator.studio import Studio
+from marsam_generator.trees import Trees
 
 from marsam.catalog.repository import load_model
 from marsam.core.clock import SystemClock
@@ -47,9 +50,10 @@ class House:
         self.blobs = SlowBlobs(Path(store))
         self.admission = Admission(limit=64)
         meter = Meter(service="generator", version="0")
+        trees = Trees(self.blobs, Cache(cache))
         self.library = Library(
             blobs=self.blobs,
-            cache=Cache(cache),
+            trees=trees,
             hardware=choose("cpu", "fp32", 1),
             tick_rows=4,
             budget=budget,
@@ -58,8 +62,8 @@ class House:
         )
         self.studio = Studio(
             blobs=self.blobs,
-            library=self.library,
-            admission=self.admission,
+            engine=LocalEngine(library=self.library, admission=self.admission, meter=meter),
+            bases=Bases(trees),
             meter=meter,
             clock=SystemClock(),
             max_steps=50,

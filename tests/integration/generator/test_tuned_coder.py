@@ -10,6 +10,7 @@ from marsam_generator.engine.admission import Admission
 from marsam_generator.engine.engine import Drawing, Drawn
 from marsam_generator.hardware import choose
 from marsam_generator.models import Library
+from marsam_generator.trees import Trees
 from safetensors.torch import load_file, save_file
 
 from marsam.catalog.models import Model
@@ -50,8 +51,8 @@ async def test_it_is_decoded_by_its_own(tmp_path: Path) -> None:
     root = await publish(blobs, "base", "base", base)
     tuned = await publish(blobs, "full", "full", other, base=root)
     library = Library(
-        blobs=blobs, cache=Cache(tmp_path / "cache"), hardware=choose("cpu", "fp32", 1), tick_rows=4, budget=1 << 30,
-        admission=Admission(limit=64), meter=Meter(service="generator", version="0"),
+        blobs=blobs, trees=Trees(blobs, Cache(tmp_path / "cache")), hardware=choose("cpu", "fp32", 1), tick_rows=4,
+        budget=1 << 30, admission=Admission(limit=64), meter=Meter(service="generator", version="0"),
     )  # fmt: skip
     try:
         before = await _draw(library, root)

@@ -14,6 +14,7 @@ from marsam_generator.engine.engine import Drawing, Drawn
 from marsam_generator.engine.reader import Reader
 from marsam_generator.hardware import choose
 from marsam_generator.models import Library
+from marsam_generator.trees import Trees
 
 from marsam.catalog.models import Model
 from marsam.core.errors import Exhausted
@@ -74,7 +75,7 @@ async def tuned(tmp_path: Path) -> Tuned:
     meter = Meter(service="generator", version="0")
     return Tuned(
         library=Library(
-            blobs=blobs, cache=Cache(tmp_path / "cache"), hardware=choose("cpu", "fp32", 1), tick_rows=4,
+            blobs=blobs, trees=Trees(blobs, Cache(tmp_path / "cache")), hardware=choose("cpu", "fp32", 1), tick_rows=4,
             budget=1 << 30, admission=Admission(limit=64), meter=meter,
         ),
         base=root,

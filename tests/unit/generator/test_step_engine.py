@@ -13,7 +13,7 @@ from diffusers import StableDiffusionPipeline
 from marsam_generator.engine.engine import BASE, Denoising, Drawing, Drawn, Engine, Progress
 from marsam_generator.engine.loop import Tick
 from marsam_generator.engine.width import Widths, knee, measure
-from marsam_generator.engine.work import Denoised, Event, Order
+from marsam_generator.engine.work import Denoised, Event, Order, Terms
 
 from marsam.core.errors import Cancelled, Deadline, Internal, MarsamError
 from marsam.core.ids import new_ulid
@@ -186,19 +186,19 @@ async def test_a_deadline_is_met_between_steps(bench: Bench) -> None:
     await bench.draw(picture())  # the width is measured before
     began = time.monotonic()
     with pytest.raises(Deadline) as caught:
-        await bench.draw(picture(0, steps=1000), deadline=began + 0.2)
+        await bench.draw(picture(0, steps=1000), terms=Terms(deadline=began + 0.2))
     assert time.monotonic() - began < 2.0
     assert "of 1000 steps" in caught.value.message
     await bench.idle()
 
 
 async def test_an_id_that_failed_may_be_drawn_again(bench: Bench) -> None:
-    drawing = Drawing(id=new_ulid(), pictures=[picture()], deadline=time.monotonic() - 1.0)
+    drawing = Drawing(id=new_ulid(), pictures=[picture()], terms=Terms(deadline=time.monotonic() - 1.0))
     with pytest.raises(Deadline):
         async for _ in bench.engine.draw(drawing):
             pass
     # The caller's parting cancel is of the order that failed, and must not meet this one.
-    again = [event async for event in bench.engine.draw(replace(drawing, deadline=None))]
+    again = [event async for event in bench.engine.draw(replace(drawing, terms=Terms()))]
     assert isinstance(again[-1], Denoising)
 
 

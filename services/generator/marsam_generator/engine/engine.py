@@ -21,7 +21,7 @@ from marsam_generator.engine.lanes import Lanes
 from marsam_generator.engine.loop import Denoiser, StepLoop, Tick
 from marsam_generator.engine.reader import Reader
 from marsam_generator.engine.width import Widths
-from marsam_generator.engine.work import Denoised, Event, Failed, Order, Stepped
+from marsam_generator.engine.work import Denoised, Event, Failed, Order, Stepped, Terms
 
 BASE = "base"
 """The name of the base's own denoiser among an engine's denoisers."""
@@ -29,21 +29,22 @@ BASE = "base"
 
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
-    """Pictures that one caller wants. `deadline` is a monotonic time; `adapters` are keys of the denoiser's bank."""
+    """Pictures that one caller wants; `adapters` are keys of the denoiser's bank."""
 
     id: str
     pictures: Sequence[Picture]
     denoiser: str = BASE
     adapters: Mapping[str, float] = field(default_factory=dict)
-    deadline: float | None = None
+    terms: Terms = field(default_factory=Terms)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Steps done over all pictures, of all."""
+    """Steps done over all pictures, of all; `rows` shared the forward of the last."""
 
     done: int
     of: int
+    rows: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +170,7 @@ class Engine:
             conditional=conditional,
             unconditional=unconditional,
             adapters=drawing.adapters,
-            deadline=drawing.deadline,
+            terms=drawing.terms,
             sink=lambda event: _pass_on(caller, events, event),
         )
         decoding: set[asyncio.Task[None]] = set()
@@ -189,7 +190,7 @@ class Engine:
                 match await events.get():
                     case Stepped() as step:
                         first, last = first or step.began, time.monotonic()
-                        yield Progress(done=step.done, of=step.of)
+                        yield Progress(done=step.done, of=step.of, rows=step.rows)
                     case Denoised() as clean:
                         task = asyncio.create_task(decode(clean), name="engine.decode")
                         decoding.add(task)

@@ -155,7 +155,8 @@ class StepLoop:
             self._admit(order)
         now = time.monotonic()
         for live in list(self._live.values()):
-            if live.order.deadline is not None and now >= live.order.deadline:
+            deadline = live.order.terms.deadline
+            if deadline is not None and now >= deadline:
                 self._end(live, Deadline(f"the deadline passed after {live.steps} of {live.order.steps} steps"))
         return not closing
 

@@ -41,11 +41,22 @@ Event = Stepped | Denoised | Failed
 
 
 @dataclass(frozen=True, kw_only=True)
+class Terms:
+    """How an order is served. `deadline` is a monotonic time; among the orders of one `tenant` the higher `priority`
+    goes first; `exact` asks for the same bits under any load."""
+
+    tenant: str = ""
+    priority: int = 0
+    exact: bool = False
+    deadline: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Order:
     """Pictures of one request. `sink` is called on the loop's thread and must return at once.
 
-    `denoiser` names one of the loop's denoisers, `adapters` are keys of its bank with their weights, `deadline` is a
-    monotonic time. `conditional` holds one row per picture or one for all, `unconditional` the same where guided.
+    `denoiser` names one of the loop's denoisers, `adapters` are keys of its bank with their weights. `conditional`
+    holds one row per picture or one for all, `unconditional` the same where guided.
     """
 
     id: str
@@ -55,7 +66,7 @@ class Order:
     unconditional: Conditioning | None
     sink: Callable[[Event], None]
     adapters: Mapping[str, float] = field(default_factory=dict)
-    deadline: float | None = None
+    terms: Terms = field(default_factory=Terms)
 
     def __post_init__(self) -> None:
         if not self.pictures:
