@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 from marsam_trainer.run import codes
+from safetensors.torch import load
 
 from marsam.catalog.runs import Preview
+from marsam.core.errors import Missing
 from marsam.core.records import dump
 from marsam.store.content import read_blob
-from tests.integration.run.endings import card, tensors
+from tests.integration.run.endings import card, last_state, tensors
 from tests.integration.run.store import PROJECT, Shelf, make
 
 Program = Callable[[list[str]], int]
@@ -150,9 +152,21 @@ def test_losses_that_stay_nan_end_the_run_and_keep_the_good_checkpoint(
 ) -> None:
     job_id = asyncio.run(shelf.order(learning_rate=1e30, warmup_steps=0, steps=50, checkpoint_every=1, method="full"))
     assert program(shelf.arguments(job_id, 1, cache)) == codes.NOT_FINITE
-    assert _failure(shelf, job_id)["reason"] == codes.NOT_FINITE_REASON
-    kept = [int(mark.parent.name) for mark in shelf.attempt_folder(job_id, 1).glob("checkpoints/*/manifest.json")]
-    assert kept == [1]
+    failure = _failure(shelf, job_id)
+    assert failure["reason"] == codes.NOT_FINITE_REASON
+    assert failure["message"].endswith("the last checkpoint of finite numbers is that of step 1 of attempt 1")
+    step, _, state = last_state(shelf, job_id)
+    assert (step, all(value.isfinite().all() for value in load(state).values())) == (1, True)
+
+
+def test_weights_that_the_last_step_spoilt_are_not_published(shelf: Shelf, cache: Path, program: Program) -> None:
+    job_id = asyncio.run(shelf.order(learning_rate=1e39, steps=1))
+    assert program(shelf.arguments(job_id, 1, cache)) == codes.NOT_FINITE
+    failure = _failure(shelf, job_id)
+    assert failure["message"].startswith("step 1 left numbers that are not finite in param/")
+    assert failure["message"].endswith("no checkpoint was kept before")
+    with pytest.raises(Missing):
+        asyncio.run(shelf.model(job_id))
 
 
 def test_a_picture_that_cannot_be_read_is_named(

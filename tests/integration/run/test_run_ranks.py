@@ -143,3 +143,15 @@ def test_in_parts_a_killed_run_ends_in_the_same_bits(shelf: Shelf, cache: Path) 
     assert any(f"resumed at step {mark.step - 2} of attempt 1" in message for message in resumed)
     one, two = asyncio.run(shelf.model(calm)), asyncio.run(shelf.model(killed))
     assert asyncio.run(tensors(shelf.blobs, one)) == asyncio.run(tensors(shelf.blobs, two))
+
+
+@pytest.mark.parametrize("held", [WHOLE, {**PARTS, "optimiser": "adamw"}], ids=["whole", "in parts"])
+def test_weights_that_are_no_numbers_end_both_without_a_checkpoint(
+    shelf: Shelf, cache: Path, held: dict[str, Any]
+) -> None:
+    job_id = asyncio.run(shelf.order(**held, processes=2, learning_rate=1e39, steps=1))
+    assert _all_ended(ranks.start(shelf, job_id, 1, cache)) == [codes.NOT_FINITE, codes.NOT_FINITE]
+    message = _failure(shelf, job_id, 1)["message"]
+    assert message.startswith("step 1 left numbers that are not finite in param/")
+    assert message.endswith("no checkpoint was kept before")
+    assert not list(shelf.attempt_folder(job_id, 1).glob("checkpoints/*"))

@@ -1,6 +1,7 @@
 """Checkpoints beside the steps: what they hold, and what becomes of a run whose store is slow or fails."""
 
 import asyncio
+import math
 import threading
 from collections.abc import Coroutine, Iterator
 from dataclasses import replace
@@ -14,11 +15,12 @@ from marsam_trainer.run.bridge import Bridge
 from marsam_trainer.run.drawing import Drawing
 from marsam_trainer.run.feed import Batch
 from marsam_trainer.run.loop import Loop
+from marsam_trainer.run.position import Plan
 from marsam_trainer.run.ranks import World
 from marsam_trainer.run.reporter import Silent
 from marsam_trainer.run.saving import Saver
 from marsam_trainer.run.stepping import NOT_FINITE_LIMIT, take_steps
-from marsam_trainer.run.work import Work
+from marsam_trainer.run.work import Stopped, Work
 from safetensors.torch import load_file
 
 from marsam.catalog.checkpoints import MARK, STATE
@@ -42,12 +44,14 @@ class Gated(FolderBlobs):
         super().__init__(root)
         self.gate = threading.Event()
         self.away = False
+        self.taken = 0
 
     async def put(self, key: str, data: Any, **more: Any) -> Stat:
         if key.endswith(STATE):
             await asyncio.to_thread(self.gate.wait, 60.0)
             if self.away:
                 raise Unavailable("the store is away")
+            self.taken += 1
         return await super().put(key, data, **more)
 
 
@@ -180,3 +184,60 @@ def test_no_rank_ends_a_run_without_numbers_before_the_checkpoint_under_way_is_w
     assert caught.value.reason == codes.NOT_FINITE_REASON
     assert loop.position.step == 1 + NOT_FINITE_LIMIT
     assert world.met[-1] == [1]
+
+
+class Leaping(Plan):
+    """A plan whose third step goes beyond all numbers."""
+
+    def rate(self, step: int) -> float:
+        return 1e39 if step == 2 else super().rate(step)
+
+
+@pytest.mark.parametrize("steps", [9, 3], ids=["on the way", "at the end"])
+def test_weights_that_are_no_numbers_are_neither_kept_nor_published(
+    work: Work, loop: Loop, blobs: Gated, tmp_path: Path, steps: int
+) -> None:
+    """The loss of the step that spoils them is finite: it is told before the update."""
+    blobs.gate.set()
+    loop.plan = Leaping(**{**vars(loop.plan), "steps": steps})
+    work = replace(work, spec=replace(work.spec, steps=steps))
+    with pytest.raises(Precondition) as caught, Saver(work, tmp_path) as saver:
+        take_steps(work, loop, effect.Start(loop.trained), cast(Drawing, None), None, saver)
+    assert math.isfinite(loop.position.losses[2])
+    assert caught.value.reason == codes.NOT_FINITE_REASON
+    assert caught.value.message.startswith("step 3 left numbers that are not finite in param/")
+    assert caught.value.message.endswith("the last checkpoint of finite numbers is that of step 2 of attempt 1")
+    assert _kept(work, blobs) == [1, 2]
+    found = asyncio.run(checkpoint.newest(work.place, 2, tmp_path))
+    assert found is not None and found[0].step == 2
+    assert all(value.isfinite().all() for value in load_file(found[1]).values())
+
+
+@pytest.mark.parametrize("where", ["average", "optimiser/exp_avg_sq", "best"])
+def test_nothing_of_a_checkpoint_is_other_than_numbers(
+    work: Work, base_folder: Path, blobs: Gated, tmp_path: Path, where: str
+) -> None:
+    blobs.gate.set()
+    loop = rigs.loop(rigs.load(base_folder, "sd1", "lora"), steps=9, ema_decay=0.9, keep_best=True)
+    loop.step()
+    loop.position.losses[0] = math.nan  # a step that was not learnt from is no fault
+    loop.validate([loop.feed.batch(0)], stopping=lambda: False)
+    with Saver(work, tmp_path) as saver:
+        saver.save(loop)
+    odd = next(name for name in loop.state() if name.startswith(f"{where}/"))
+    loop.state()[odd].view(-1)[-1] = math.inf
+    with pytest.raises(Precondition) as caught, Saver(work, tmp_path) as saver:
+        loop.step()
+        saver.save(loop)
+    assert (odd in caught.value.message, _kept(work, blobs)) == (True, [1])
+
+
+def test_a_stop_waits_for_the_checkpoint_of_its_step_and_writes_no_second(
+    work: Work, loop: Loop, blobs: Gated, tmp_path: Path
+) -> None:
+    work = replace(work, stopping=lambda: loop.position.step == 2)
+    opening = threading.Timer(3 * CALL_S, blobs.gate.set)
+    with pytest.raises(Stopped), Saver(work, tmp_path) as saver:
+        opening.start()
+        take_steps(work, loop, effect.Start(loop.trained), cast(Drawing, None), None, saver)
+    assert (_kept(work, blobs), blobs.taken) == ([1, 2], 2)

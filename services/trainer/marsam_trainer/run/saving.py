@@ -19,16 +19,20 @@ from marsam.core.records import canonical
 from marsam.telemetry import metrics
 from marsam_trainer.run import checkpoint, compatible, publish
 from marsam_trainer.run.bridge import FILES_S
+from marsam_trainer.run.finite import not_finite, spoilt
 from marsam_trainer.run.loop import Loop
 from marsam_trainer.run.ranks import checksums
 from marsam_trainer.run.work import Work
 
 
 class Saver:
-    """Saves one checkpoint at a time. A context manager: what is under way when it ends is finished first."""
+    """Saves one checkpoint at a time, and none that holds numbers that are not finite. A context manager: what is under
+    way when it ends is finished first."""
 
-    def __init__(self, work: Work, scratch: Path) -> None:
+    def __init__(self, work: Work, scratch: Path, *, kept: Checkpoint | None = None) -> None:
+        """`kept` is the checkpoint that the attempt goes on from."""
         self._work = work
+        self._kept = kept
         self._path = scratch / "checkpoint.safetensors"
         self._writer = ThreadPoolExecutor(1, "checkpoint")
         self._under_way: Future[None] | None = None
@@ -52,8 +56,17 @@ class Saver:
             return {}
         return {"checkpoint_pause_seconds": self._longest_pause, "checkpoint_bytes": float(self._size)}
 
+    @property
+    def kept(self) -> str:
+        """What a new attempt would go on from, in words; what is under way does not count yet."""
+        if self._kept is None:
+            return "no checkpoint was kept before"
+        where = f"step {self._kept.step} of attempt {self._kept.attempt}"
+        return f"the last checkpoint of finite numbers is that of {where}"
+
     def save(self, loop: Loop) -> None:
-        """Begin to save where the loop is. Waits for the checkpoint before, and raises what became of it."""
+        """Begin to save where the loop is. Waits for the checkpoint before, and raises what became of it: that it holds
+        numbers that are not finite is a `Precondition` (LOSS_NOT_FINITE)."""
         began = time.monotonic()
         self._work.reporter.phase("checkpoint")
         self.wait()
@@ -81,8 +94,17 @@ class Saver:
         if under_way is not None:
             under_way.result()
 
+    def check_numbers(self, loop: Loop) -> None:
+        """Raise `Precondition` (LOSS_NOT_FINITE) where any rank's state holds numbers that are not finite. All ranks
+        must ask, when no checkpoint is under way."""
+        odd = dict.fromkeys(name for rank in loop.world.gathered(not_finite(loop.state())) for name in rank)
+        if odd:
+            raise spoilt(list(odd), loop.position.step, loop.world.told(self.kept))
+
     def _write(self, state: Mapping[str, torch.Tensor], mark: Checkpoint) -> None:
         began = time.monotonic()
+        if odd := not_finite(state):
+            raise spoilt(odd, mark.step, self.kept)
         digest, size = checkpoint.write_state(state, self._path)
         mark = replace(mark, state_digest=digest, state_size=size)
         self._work.bridge.call(checkpoint.save(self._work.place, mark, self._path), timeout_s=FILES_S)
@@ -92,6 +114,7 @@ class Saver:
         """Store this rank's part of the state; the first makes the checkpoint count when all are there."""
         began, work = time.monotonic(), self._work
         world = work.world
+        self.check_numbers(loop)
         digest, size = checkpoint.write_state(loop.state(), self._path)
         work.bridge.call(
             checkpoint.save_part(
@@ -125,6 +148,7 @@ class Saver:
 
     def _told(self, mark: Checkpoint, began: float) -> None:
         self._path.unlink()
+        self._kept = mark
         self._size, meter = mark.state_size, self._work.meter
         meter.inc(metrics.CHECKPOINTS)
         meter.set(metrics.CHECKPOINT_SECONDS, time.monotonic() - began)

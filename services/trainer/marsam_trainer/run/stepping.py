@@ -13,6 +13,7 @@ from marsam.telemetry import metrics
 from marsam.telemetry.logs import Log
 from marsam_trainer.run import codes, compatible, effect, publish
 from marsam_trainer.run.drawing import Drawing, show
+from marsam_trainer.run.finite import REMEDY
 from marsam_trainer.run.loop import Loop
 from marsam_trainer.run.ranks import agreed
 from marsam_trainer.run.saving import Saver, tell_kept
@@ -45,8 +46,8 @@ def resume(work: Work, loop: Loop, mark: Checkpoint, state: Path) -> None:
 def take_steps(
     work: Work, loop: Loop, start: effect.Start, drawing: Drawing, held_out: HeldOut | None, saver: Saver
 ) -> float:
-    """Take every step that is left, and return the seconds that steps took. Raises `Stopped`, or when losses stay
-    NaN."""
+    """Take every step that is left, and return the seconds that steps took. Raises `Stopped`, or `Precondition`
+    (LOSS_NOT_FINITE) when losses stay NaN, or when what the steps left is no numbers: neither is kept or published."""
     spec, spent, saved = work.spec, 0.0, loop.position.step
     work.meter.set(metrics.CHECKPOINT_EVERY, spec.checkpoint_every)
     work.meter.begin(metrics.CHECKPOINTS)
@@ -76,9 +77,10 @@ def take_steps(
         if loop.position.unlearnt() >= NOT_FINITE_LIMIT:
             _finish(work, saver)
             raise Precondition(
-                f"{NOT_FINITE_LIMIT} steps in a row, up to step {done}, gave no finite loss",
+                f"{NOT_FINITE_LIMIT} steps in a row, up to step {done}, gave no finite loss; "
+                + work.world.told(saver.kept),
                 reason=codes.NOT_FINITE_REASON,
-                remedy="lower the learning rate, or train in fp32; the last good checkpoint was kept",
+                remedy=REMEDY,
             )
         if done == effect.EARLY:
             start.check(loop)
@@ -92,6 +94,8 @@ def take_steps(
         if spec.preview and done % spec.preview.every == 0 and not loop.done:
             with loop.averaged():
                 show(work, drawing, done)
+    _finish(work, saver)
+    saver.check_numbers(loop)
     return spent
 
 

@@ -150,7 +150,7 @@ def _train(work: Work, scratch: Path, lanes: Lanes, found: tuple[Checkpoint, Pat
         world=work.world if holding.sharded else ALONE,
     )
     held_out = _held_out(work, parts, aside) if aside is not None else None
-    with Saver(work, scratch) as saver:
+    with Saver(work, scratch, kept=found[0] if found else None) as saver:
         seconds = take_steps(work, loop, start, drawing, held_out, saver)
     work.reporter.phase("publishing")
     ending = Ending(
