@@ -68,14 +68,16 @@ def test_everything_said_arrives_once_and_in_order(bridge: Bridge, jobs: JobStor
                 seconds=0.5,
                 spent={"data": 0.1, "forward": 0.4},
                 learning_rate=1e-3,
+                aside=20.0,
             )
             reporter.event("checkpoint", step=step)
+        reporter.between(2.0)
     events, _ = bridge.call(read_events(jobs, job_id, 1))
     assert [event["step"] for event in events if event["kind"] == "checkpoint"] == [1, 2, 3]
     last = events[-1]
     assert (last["kind"], last["phase"], last["step"], last["steps"]) == ("progress", "training", 3, 10)
     assert last["images_per_second"] == pytest.approx(8.0)
-    assert last["eta_seconds"] == pytest.approx(3.5)
+    assert last["eta_seconds"] == pytest.approx(5.5)
     beat = bridge.call(read_heartbeat(jobs, job_id, 1))
     assert beat is not None
     assert beat.payload["step"] == 3
@@ -85,8 +87,8 @@ def test_everything_said_arrives_once_and_in_order(bridge: Bridge, jobs: JobStor
 
 def test_a_loss_that_is_no_number_does_not_spoil_the_curve(bridge: Bridge, jobs: JobStore, job_id: str) -> None:
     with _reporter(bridge, jobs, job_id) as reporter:
-        reporter.step(1, loss=2.0, norm=1.0, images=1, seconds=0.1, spent={}, learning_rate=1.0)
-        reporter.step(2, loss=float("nan"), norm=1.0, images=1, seconds=0.1, spent={}, learning_rate=1.0)
+        reporter.step(1, loss=2.0, norm=1.0, images=1, seconds=0.1, spent={}, learning_rate=1.0, aside=0.0)
+        reporter.step(2, loss=float("nan"), norm=1.0, images=1, seconds=0.1, spent={}, learning_rate=1.0, aside=0.0)
     events, _ = bridge.call(read_events(jobs, job_id, 1))
     assert events[-1]["loss"] == 2.0
 

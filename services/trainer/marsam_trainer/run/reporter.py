@@ -45,6 +45,8 @@ class Silent:
 
     def step(self, step: int, **numbers: Any) -> None: ...
 
+    def between(self, aside: float) -> None: ...
+
     def event(self, kind: str, **fields: Any) -> None: ...
 
     def expect(self, peak: int) -> None: ...
@@ -87,6 +89,7 @@ class Reporter:
         self._own_steps = 0
         self._expected = 0
         self._own_seconds = 0.0
+        self._of_steps: float | None = None
         self._image_rate = meter.rate(metrics.TRAINING_IMAGES_PER_SECOND, family=family, method=method)
         self._step_rate = meter.rate(metrics.TRAINING_STEPS_PER_SECOND, family=family, method=method)
         meter.set(metrics.RUN_ATTEMPT, attempt)
@@ -123,8 +126,10 @@ class Reporter:
         seconds: float,
         spent: Mapping[str, float],
         learning_rate: float,
+        aside: float,
     ) -> None:
-        """Report one step: `step` are done, this one took `seconds` for `images` pictures, `spent` says on what."""
+        """Report one step: `step` are done, this one took `seconds` for `images` pictures, `spent` says on what.
+        `aside` are the seconds still to come between steps."""
         self._own_steps += 1
         self._own_seconds += seconds
         family, method = self._family, self._method
@@ -146,6 +151,7 @@ class Reporter:
             self._meter.inc(metrics.TRAINING_NOT_FINITE)
         # From this attempt's own steps: those of an attempt before say nothing about this machine.
         pace = self._own_seconds / self._own_steps
+        self._of_steps = pace * (self._steps - step)
         with self._lock:
             self._spend()
             self._progress.update(
@@ -153,11 +159,17 @@ class Reporter:
                 step=step,
                 loss=self._smooth,
                 images_per_second=images / pace,
-                eta_seconds=pace * (self._steps - step),
+                eta_seconds=self._of_steps + aside,
                 learning_rate=learning_rate,
                 done=step,
                 of=self._steps,
             )
+
+    def between(self, aside: float) -> None:
+        """Report that something between steps was done, and that `aside` seconds of such are still to come."""
+        if self._of_steps is not None:
+            with self._lock:
+                self._progress["eta_seconds"] = self._of_steps + aside
 
     def expect(self, peak: int) -> None:
         """Say how many bytes the run is expected to need; what it takes is compared with that from here on."""

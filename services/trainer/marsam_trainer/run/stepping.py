@@ -1,7 +1,9 @@
 """The steps of an attempt: from its last checkpoint to its last step, with checkpoints and previews on the way."""
 
+import contextlib
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -12,6 +14,7 @@ from marsam.core.errors import Precondition
 from marsam.telemetry import metrics
 from marsam.telemetry.logs import Log
 from marsam_trainer.run import codes, compatible, effect, publish
+from marsam_trainer.run.asides import Aside, Asides
 from marsam_trainer.run.drawing import Drawing, show
 from marsam_trainer.run.finite import REMEDY
 from marsam_trainer.run.loop import Loop
@@ -49,11 +52,12 @@ def take_steps(
     """Take every step that is left, and return the seconds that steps took. Raises `Stopped`, or `Precondition`
     (LOSS_NOT_FINITE) when losses stay NaN, or when what the steps left is no numbers: neither is kept or published."""
     spec, spent, saved = work.spec, 0.0, loop.position.step
+    asides = Asides(spec)
     work.meter.set(metrics.CHECKPOINT_EVERY, spec.checkpoint_every)
     work.meter.begin(metrics.CHECKPOINTS)
     tell_kept(work, saved)
     # A checkpoint is saved before its step is validated: who goes on from one asks what was not answered.
-    if not _validate(work, loop, held_out):
+    if not _validate(work, loop, held_out, asides):
         _stop(work, loop, saver, saved)
     while not loop.done:
         if work.world.any(work.stopping()):
@@ -73,6 +77,7 @@ def take_steps(
             seconds=seconds,
             spent=loop.spent,
             learning_rate=loop.plan.rate(done - 1),
+            aside=asides.left(done),
         )
         if loop.position.unlearnt() >= NOT_FINITE_LIMIT:
             _finish(work, saver)
@@ -86,13 +91,14 @@ def take_steps(
             start.check(loop)
         # While losses are not finite there is nothing worth keeping: the checkpoint before is the good one.
         if done % spec.checkpoint_every == 0 and not loop.done and math.isfinite(loss):
-            saver.save(loop)
+            with _measured(work, asides, "checkpoint", done):
+                saver.save(loop)
             saved = done
         # After the last step too: what was best is not known before that is answered.
-        if not _validate(work, loop, held_out):
+        if not _validate(work, loop, held_out, asides):
             _stop(work, loop, saver, saved)
         if spec.preview and done % spec.preview.every == 0 and not loop.done:
-            with loop.averaged():
+            with _measured(work, asides, "preview", done), loop.averaged():
                 show(work, drawing, done)
     _finish(work, saver)
     saver.check_numbers(loop)
@@ -113,14 +119,24 @@ def _stop(work: Work, loop: Loop, saver: Saver, saved: int) -> NoReturn:
     raise Stopped
 
 
-def _validate(work: Work, loop: Loop, held_out: HeldOut | None) -> bool:
+@contextlib.contextmanager
+def _measured(work: Work, asides: Asides, what: Aside, step: int) -> Iterator[None]:
+    """Note how long something between steps took, and tell what is still to come."""
+    began = time.monotonic()
+    yield
+    asides.took(what, step, time.monotonic() - began)
+    work.reporter.between(asides.left(step))
+
+
+def _validate(work: Work, loop: Loop, held_out: HeldOut | None, asides: Asides) -> bool:
     """Ask for the loss on what is held out, where that is due: before the first step, with every checkpoint, at the
     end. False when a stop broke it off."""
     step, noted = loop.position.step, loop.position.validation
     due = step % work.spec.checkpoint_every == 0 or loop.done
     if held_out is None or not due or (noted and noted[-1][0] == step):
         return True
-    loss = loop.validate(held_out, stopping=agreed(work.world, work.stopping))
+    with _measured(work, asides, "validation", step):
+        loss = loop.validate(held_out, stopping=agreed(work.world, work.stopping))
     if loss is None:
         return False
     beside = f", {noted[0][1]:.4f} before the first" if step and noted and noted[0][0] == 0 else ""
