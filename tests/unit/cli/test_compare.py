@@ -63,6 +63,19 @@ def test_curves_lie_over_one_another_on_one_scale() -> None:
     assert re.findall(r'class="bold (r\d)" d="([^"]+)"', validation.drawn) == [("r0", "M100.00 50.00 L100.00 50.00")]
 
 
+def test_a_curve_of_few_points_is_averaged_over_the_same_steps_as_one_of_many() -> None:
+    """A run tells its loss once a second; a model holds every step's."""
+    many = replace(trial(0), losses=[(step, 2.0 if step > 200 else 4.0) for step in range(1, 401)], validation=[])
+    few = replace(many, losses=[point for point in many.losses if point[0] % 10 == 0])
+    (training,) = plots([many, few])
+    curves = {
+        number: dict(pair.split() for pair in places[1:].split(" L"))
+        for number, places in re.findall(r'class="bold r(\d)" d="([^"]+)"', training.drawn)
+    }
+    assert curves["1"].items() <= curves["0"].items()
+    assert 4 < float(curves["1"]["55.00"]) < 96  # on its way down for 20 of 400 steps, as 10 is what it goes back over
+
+
 def test_runs_that_told_nothing_so_far() -> None:
     blank = [replace(trial(n), losses=[], validation=[], samples=[], measures={}, state="pending") for n in (0, 1)]
     page = render(blank)

@@ -2,15 +2,21 @@
 going on."""
 
 import asyncio
+import json
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from marsam_trainer.run import codes
+from marsam_trainer.run import codes, publish
 from marsam_trainer.run.bridge import Bridge
 from marsam_trainer.run.reporter import Reporter
 
+from marsam.api.common.v1 import common_pb2
+from marsam.api.model.v1 import model_pb2
+from marsam.api.trainer.v1 import trainer_pb2
+from marsam.cli.compare.gather import gather
 from marsam.core.clock import SystemClock
 from marsam.core.errors import Deadline, Precondition, Unavailable
 from marsam.core.ids import new_ulid
@@ -33,14 +39,15 @@ def jobs(tmp_path: Path) -> JobStore:
     return JobStore(FolderBlobs(tmp_path / "store"), "hayy", "runs", SystemClock())
 
 
+async def _begun(jobs: JobStore) -> str:
+    made, _ = await jobs.create(request=new_ulid().encode(), request_id="", spec_for=lambda _: b"{}")
+    await jobs.append(made, await jobs.head(made), State.STARTING)
+    return made
+
+
 @pytest.fixture
 def job_id(jobs: JobStore, bridge: Bridge) -> str:
-    async def make() -> str:
-        made, _ = await jobs.create(request=new_ulid().encode(), request_id="", spec_for=lambda _: b"{}")
-        await jobs.append(made, await jobs.head(made), State.STARTING)
-        return made
-
-    return bridge.call(make())
+    return bridge.call(_begun(jobs))
 
 
 def _reporter(bridge: Bridge, jobs: JobStore, job_id: str, meter: Meter | None = None) -> Reporter:
@@ -91,6 +98,46 @@ def test_a_loss_that_is_no_number_does_not_spoil_the_curve(bridge: Bridge, jobs:
         reporter.step(2, loss=float("nan"), norm=1.0, images=1, seconds=0.1, spent={}, learning_rate=1.0, aside=0.0)
     events, _ = bridge.call(read_events(jobs, job_id, 1))
     assert events[-1]["loss"] == 2.0
+
+
+LOSSES = [0.5 + 0.4 * math.sin(7.0 * step) for step in range(30)]
+
+
+def _told(bridge: Bridge, jobs: JobStore, losses: Sequence[float], before: Sequence[float] = ()) -> float:
+    """The loss that a run tells after steps that lost so much, `before` them those of another attempt."""
+    job_id = bridge.call(_begun(jobs))
+    with _reporter(bridge, jobs, job_id) as reporter:
+        reporter.went_before(before)
+        for step, loss in enumerate(losses, len(before) + 1):
+            reporter.step(step, loss=loss, norm=1.0, images=1, seconds=0.1, spent={}, learning_rate=1.0, aside=0.0)
+    return float(bridge.call(read_events(jobs, job_id, 1))[0][-1]["loss"])
+
+
+class Shown:
+    """As much of the SDK as a comparison asks of a run that published a curve."""
+
+    def __init__(self, losses: Sequence[float]) -> None:
+        self.models = self
+        self._curve = json.dumps({"loss": publish.curve(losses)}).encode()
+
+    async def get(self, name: str) -> model_pb2.Model:
+        return model_pb2.Model(name=name, samples=[common_pb2.FileRef(path=publish.CURVE, digest="curve")])
+
+    async def read_artifact(self, name: str, digest: str) -> bytes:
+        return self._curve if digest == "curve" else b"[]"
+
+
+def test_losses_of_published_models_are_averaged_as_a_run_tells_them(bridge: Bridge, jobs: JobStore) -> None:
+    run = trainer_pb2.Run(name="projects/p/runs/r", model="projects/p/models/m", state=common_pb2.JOB_STATE_SUCCEEDED)
+    shown = asyncio.run(gather(Shown(LOSSES), run))  # type: ignore[arg-type]
+    assert [step for step, _ in shown.losses] == list(range(1, 31))
+    told = [_told(bridge, jobs, LOSSES[:count]) for count in (1, 2, 11, 30)]
+    assert [shown.losses[count - 1][1] for count in (1, 2, 11, 30)] == pytest.approx(told)
+
+
+def test_the_loss_that_is_told_goes_on_from_the_attempt_before(bridge: Bridge, jobs: JobStore) -> None:
+    spoilt = [*LOSSES[:8], math.nan, *LOSSES[8:]]
+    assert _told(bridge, jobs, spoilt[12:], spoilt[:12]) == _told(bridge, jobs, spoilt)
 
 
 def test_an_answer_that_was_lost_makes_no_second_copy(bridge: Bridge, jobs: JobStore, job_id: str) -> None:

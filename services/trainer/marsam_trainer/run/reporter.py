@@ -4,10 +4,11 @@ scrape."""
 import math
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
+from marsam.core.averages import MovingAverage
 from marsam.core.clock import format_time
 from marsam.core.errors import MarsamError, Precondition
 from marsam.jobs.progress import append_events, heartbeat
@@ -25,7 +26,6 @@ SILENCE_S = 120.0
 LAST_TRIES = 5
 """How often the last words of a run are tried."""
 
-SMOOTH = 0.9
 _log = Log(__name__)
 
 
@@ -46,6 +46,8 @@ class Silent:
     def step(self, step: int, **numbers: Any) -> None: ...
 
     def between(self, aside: float) -> None: ...
+
+    def went_before(self, losses: Sequence[float]) -> None: ...
 
     def event(self, kind: str, **fields: Any) -> None: ...
 
@@ -84,6 +86,7 @@ class Reporter:
         self._ended = threading.Event()
         self._failure: MarsamError | None = None
         self._thread = threading.Thread(target=self._work, name="run.reporter", daemon=True)
+        self._average = MovingAverage()
         self._smooth: float | None = None
         self._counted = time.monotonic()
         self._own_steps = 0
@@ -144,7 +147,7 @@ class Reporter:
         self._meter.set(metrics.TRAINING_PROGRESS, step / self._steps)
         self._meter.set(metrics.TRAINING_LEARNING_RATE, learning_rate)
         if math.isfinite(loss):
-            self._smooth = loss if self._smooth is None else SMOOTH * self._smooth + (1 - SMOOTH) * loss
+            self._smooth = self._average.add(step, loss)
             self._meter.set(metrics.TRAINING_LOSS, loss, family=family, method=method)
             self._meter.set(metrics.TRAINING_GRADIENT_NORM, norm)
         else:
@@ -164,6 +167,12 @@ class Reporter:
                 done=step,
                 of=self._steps,
             )
+
+    def went_before(self, losses: Sequence[float]) -> None:
+        """Say what the steps of the attempts before lost, in their order: the loss that is told goes on from there."""
+        for step, loss in enumerate(losses, 1):
+            if math.isfinite(loss):
+                self._average.add(step, loss)
 
     def between(self, aside: float) -> None:
         """Report that something between steps was done, and that `aside` seconds of such are still to come."""

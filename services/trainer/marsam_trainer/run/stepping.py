@@ -34,6 +34,7 @@ def resume(work: Work, loop: Loop, mark: Checkpoint, state: Path) -> None:
     compatible.check(mark, work.spec)
     loop.restore(load_file(state), mark.step)
     state.unlink()
+    work.reporter.went_before(loop.position.losses)
     _log.info("run.resumed", step=mark.step, attempt=mark.attempt)
     work.reporter.event("log", level="info", message=f"resumed at step {mark.step} of attempt {mark.attempt}")
     for remark in compatible.remarks(

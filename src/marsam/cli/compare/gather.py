@@ -10,6 +10,7 @@ from typing import Any
 from marsam.api.trainer.v1 import trainer_pb2
 from marsam.cli.plain import plain
 from marsam.client import AsyncMarsam, is_final, short, state_name
+from marsam.core.averages import MovingAverage
 from marsam.core.errors import MarsamError, Missing
 
 SILENCE_S, PATIENCE_S = 3.0, 60.0
@@ -33,7 +34,8 @@ class Sample:
 
 @dataclass(kw_only=True)
 class Trial:
-    """One run, ready to be set beside others. Settings are texts by dotted name; points are (step, loss)."""
+    """One run, ready to be set beside others. Settings are texts by dotted name; points are (step, loss). `losses` are
+    averaged over the steps as a run tells them while it works, those of published models too."""
 
     name: str
     title: str
@@ -104,7 +106,8 @@ async def _from_model(marsam: AsyncMarsam, run: trainer_pb2.Run, trial: Trial) -
         return json.loads(await marsam.models.read_artifact(model.name, files[path].digest)) if path in files else None
 
     curve = await read(CURVE) or {}
-    trial.losses = _points(curve.get("loss"))
+    average = MovingAverage()
+    trial.losses = [(step, average.add(step, loss)) for step, loss in _points(curve.get("loss"))]
     trial.validation = _points(curve.get("validation"))
     shown = await read(SHOWN)
     if shown is None:  # published before that was kept
@@ -116,7 +119,7 @@ async def _from_model(marsam: AsyncMarsam, run: trainer_pb2.Run, trial: Trial) -
 
 
 async def _from_words(marsam: AsyncMarsam, run: trainer_pb2.Run, trial: Trial) -> None:
-    """What the run told: its smoothed loss once a second, and the newest preview."""
+    """What the run told: its averaged loss once a second, and the newest preview."""
     words = marsam.runs.watch(run.name)
     newest: trainer_pb2.Preview | None = None
     losses: dict[int, float] = {}
@@ -136,7 +139,10 @@ async def _from_words(marsam: AsyncMarsam, run: trainer_pb2.Run, trial: Trial) -
         elif event.HasField("preview"):
             newest = event.preview
     trial.losses = sorted(losses.items())
-    told = {"steps": progress.step, "final_loss": progress.loss, "images_per_second": progress.images_per_second,
+    # Over the last tenth, as a model's own is.
+    late = [loss for step, loss in trial.losses if step > 0.9 * trial.losses[-1][0]]
+    told = {"steps": progress.step, "final_loss": sum(late) / max(1, len(late)),
+            "images_per_second": progress.images_per_second,
             "peak_memory_bytes": progress.memory_peak_bytes}  # fmt: skip
     trial.measures.update({name: float(value) for name, value in told.items() if value})
     if newest is not None:

@@ -1,12 +1,17 @@
 """Losses of several runs over one another, as inline SVG."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
 from marsam.cli.compare.gather import Trial
-from marsam.pages.curves import smooth, thin_out
+from marsam.core.averages import MovingAverage
+from marsam.pages.curves import thin_out
+
+WINDOW = 40
+"""A curve's bold line goes back over about this part of the longest run's steps."""
 
 Points = Sequence[tuple[int, float]]
 
@@ -26,7 +31,8 @@ class Plot:
 def plots(trials: Sequence[Trial]) -> list[Plot]:
     """Training losses and validation losses, each where any run has them."""
     training = _plot(
-        "Training loss", "Every point thin, their moving average bold.",
+        "Training loss", "Thin: averaged over about ten steps, as a run tells it while it works, and so for published "
+        "models too. Bold: the moving average of that over a fortieth of the longest run's steps.",
         [thin_out(trial.losses) for trial in trials], average=True,
     )  # fmt: skip
     validation = _plot(
@@ -37,8 +43,9 @@ def plots(trials: Sequence[Trial]) -> list[Plot]:
 
 
 def _plot(title: str, says: str, curves: Sequence[Points], *, average: bool) -> Plot | None:
+    last = max((points[-1][0] for points in curves if points), default=0)
     lines = [[loss for _, loss in points] for points in curves]
-    averaged = [smooth(losses) if average else losses for losses in lines]
+    averaged = [_followed(points, last) for points in curves] if average else lines
     seen = [loss for losses in averaged for loss in losses]
     if not seen:
         return None
@@ -46,7 +53,6 @@ def _plot(title: str, says: str, curves: Sequence[Points], *, average: bool) -> 
     low, high = min(seen), max(seen)
     margin = 0.08 * (high - low) or 0.1 * abs(high) or 1.0
     low, high = low - margin, high + margin
-    last = max(points[-1][0] for points in curves if points)
 
     def path(points: Points, losses: Sequence[float]) -> str:
         places = [
@@ -70,3 +76,9 @@ def _plot(title: str, says: str, curves: Sequence[Points], *, average: bool) -> 
         f"<title>{label}</title>{''.join(drawn)}</svg>"
     )
     return Plot(title=title, says=says, drawn=svg, low=f"{low:.4g}", high=f"{high:.4g}", last_step=last)
+
+
+def _followed(points: Points, steps: int) -> list[float]:
+    """The moving average of a curve over the same steps for all, however many points it has."""
+    average = MovingAverage(math.exp(-WINDOW / max(1, steps)))
+    return [average.add(step, loss) for step, loss in points]
