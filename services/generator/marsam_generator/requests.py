@@ -10,7 +10,8 @@ from marsam.core.errors import Invalid, MarsamError, Precondition, Unsupported, 
 from marsam.core.ids import sha256_hex
 from marsam.core.names import parse
 from marsam.diffusion import registry
-from marsam.diffusion.sampling import Picture, for_base, own_scheduler, schedulers
+from marsam.diffusion.sampling import Picture, for_base
+from marsam.diffusion.schedulers import own_scheduler, schedulers
 from marsam.diffusion.spec import BaseFacts
 from marsam.store.blobs import Blobs
 from marsam_generator.bases import Bases

@@ -13,7 +13,7 @@ from marsam.catalog.repository import list_models, load_model
 from marsam.core.errors import Invalid, Missing, Unsupported
 from marsam.core.names import parse
 from marsam.diffusion import registry
-from marsam.diffusion.sampling import SCHEDULERS
+from marsam.diffusion.schedulers import SCHEDULERS
 from marsam.rpc.server.paging import page
 from marsam.store.blobs import Blobs
 from marsam_generator import wire

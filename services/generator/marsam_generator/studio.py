@@ -104,7 +104,7 @@ class Studio:
         self, live: Live, *, began: float, deadline: float | None
     ) -> AsyncGenerator[generator_pb2.GenerateResponse, None]:
         wanted = live.wanted
-        steps = sum(picture.steps for picture in wanted.pictures)
+        steps = sum(picture.taken for picture in wanted.pictures)
         progress = generator_pb2.StepProgress(step=0, steps=steps)
         request_json = wire.request_json(wanted.resolved)
         fingerprint = ""

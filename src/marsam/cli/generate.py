@@ -30,7 +30,7 @@ def generate(
     count: Annotated[int, typer.Option("--count", "-n", help="Pictures; seeds count up.")] = 1,
     steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
     guidance: Annotated[float | None, typer.Option(help="How closely to follow the prompt.")] = None,
-    scheduler: Annotated[str, typer.Option(help="ddim, euler, …")] = "",
+    scheduler: Annotated[str, typer.Option(help="ddim, dpm++, euler, euler_a, …")] = "",
     width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
     height: Annotated[int | None, typer.Option(help="Pixels.")] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures.")] = Path(),

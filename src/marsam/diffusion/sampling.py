@@ -5,49 +5,24 @@ a forward. Noise is drawn on the CPU from the picture's own seed: the same seed 
 in any batch.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
-from diffusers import (
-    DDIMScheduler,
-    DPMSolverMultistepScheduler,
-    EulerDiscreteScheduler,
-    FlowMatchEulerDiscreteScheduler,
-)
 
 from marsam.core.errors import Cancelled, Invalid, Precondition, unknown_name
 from marsam.diffusion.guidance import as_long_as, guide
+from marsam.diffusion.schedulers import SCHEDULERS, make_scheduler
 from marsam.diffusion.spec import BaseFacts, Components, Conditioning, Family
-
-_TABLES: Mapping[str, Any] = {"ddim": DDIMScheduler, "euler": EulerDiscreteScheduler}
-_FLOWS: Mapping[str, Any] = {"dpm++": DPMSolverMultistepScheduler, "euler": FlowMatchEulerDiscreteScheduler}
-SCHEDULERS = tuple(sorted({*_TABLES, *_FLOWS}))
-"""Every scheduler there is; a base takes those of its objective (`schedulers`)."""
-
-
-def schedulers(facts: BaseFacts) -> tuple[str, ...]:
-    """The schedulers that a base can be drawn with, its own first."""
-    return tuple(sorted(_classes(facts), key=lambda name: (name != own_scheduler(facts), name)))
-
-
-def own_scheduler(facts: BaseFacts) -> str:
-    """The scheduler that the base's own configuration names, or the nearest that there is."""
-    named = str(facts.scheduler.get("_class_name"))
-    found = [name for name, cls in _classes(facts).items() if cls.__name__ == named]
-    return found[0] if found else ("ddim" if facts.flow is None else "euler")
-
-
-def _classes(facts: BaseFacts) -> Mapping[str, Any]:
-    return _TABLES if facts.flow is None else _FLOWS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Picture:
     """What to draw. Sides in pixels; `guidance` 1 means without; `seed` in [0, 2^63); `scheduler` '' is the base's own.
 
-    `embedded` is the guidance that a base with embedded guidance is told; None for others.
+    `embedded` is the guidance that a base with embedded guidance is told; None for others. `strength` in (0, 1] is the
+    share of the steps that is taken of a picture that starts from another (`Ground`): the last ones.
     """
 
     prompt: str
@@ -60,6 +35,7 @@ class Picture:
     guidance_rescale: float = 0.0
     scheduler: str = ""
     embedded: float | None = None
+    strength: float = 1.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.steps <= 1000:
@@ -80,6 +56,12 @@ class Picture:
             raise Invalid(
                 "guidance_rescale must be between 0 and 1", field="guidance_rescale", reason="GUIDANCE_OUT_OF_RANGE"
             )
+        if not 0.0 < self.strength <= 1.0:
+            raise Invalid(
+                f"strength must be above 0 and at most 1, got {self.strength:g}",
+                field="strength",
+                reason="STRENGTH_OUT_OF_RANGE",
+            )
         if self.scheduler and self.scheduler not in SCHEDULERS:
             raise unknown_name("scheduler", self.scheduler, SCHEDULERS, field="scheduler")
 
@@ -87,6 +69,21 @@ class Picture:
     def guided(self) -> bool:
         """Whether a step needs the unconditional prediction too."""
         return self.guidance != 1.0
+
+    @property
+    def taken(self) -> int:
+        """The steps that are really taken, at least one."""
+        # What 20 · 0.35 is beyond 7 in floating point is no step.
+        return max(1, math.ceil(self.steps * self.strength - 1e-9))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ground:
+    """What a picture starts from: the latent `clean` (1, C, h, w), fp32, on the CPU. Where `mask` (1, 1, h, w) is 1 it
+    is drawn anew and where it is 0 it stays; without one it is drawn anew everywhere."""
+
+    clean: torch.Tensor
+    mask: torch.Tensor | None = None
 
 
 def for_base(picture: Picture, facts: BaseFacts) -> Picture:
@@ -96,55 +93,49 @@ def for_base(picture: Picture, facts: BaseFacts) -> Picture:
     return replace(picture, guidance=1.0, embedded=picture.guidance)
 
 
-def make_scheduler(facts: BaseFacts, name: str, steps: int, *, width: int, height: int) -> Any:
-    """A fresh diffusers scheduler set to `steps`, configured by the base itself (prediction type, zero terminal SNR,
-    spacing, shift for a picture of this size in pixels)."""
-    classes = _classes(facts)
-    name = name or own_scheduler(facts)
-    if name not in classes:
-        raise unknown_name("scheduler", name, schedulers(facts), field="scheduler")
-    config = dict(facts.scheduler)
-    if facts.flow is None:
-        scheduler = classes[name].from_config(config)
-        scheduler.set_timesteps(steps)
-        return scheduler
-    tokens = facts.tokens(width, height)
-    if name == "dpm++":
-        own = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
-        scheduler = classes[name].from_config({**config, **own, "flow_shift": facts.flow.factor(tokens, steps)})
-        scheduler.set_timesteps(steps)
-        return scheduler
-    # A base whose own scheduler is of another class calls its shift otherwise.
-    scheduler = classes[name].from_config({**config, "shift": facts.flow.shift})
-    sigmas = [1.0 - k / steps for k in range(steps)] if facts.flow.even else None
-    scheduler.set_timesteps(steps, sigmas=sigmas, mu=facts.flow.mu(tokens, steps) if facts.flow.mu else None)
-    return scheduler
-
-
 def initial_noise(shape: Sequence[int], seed: int) -> torch.Tensor:
     """Standard normal noise (1, *shape), fp32, on the CPU, from a generator of its own."""
-    return torch.randn((1, *shape), generator=torch.Generator("cpu").manual_seed(seed), dtype=torch.float32)
+    return _normal(shape, torch.Generator("cpu").manual_seed(seed))
+
+
+def _normal(shape: Sequence[int], generator: torch.Generator) -> torch.Tensor:
+    return torch.randn((1, *shape), generator=generator, dtype=torch.float32)
 
 
 class Walk:
-    """One picture on its way from noise to a clean latent (1, C, h, w). Not shared between threads."""
+    """One picture on its way from noise to a clean latent (1, C, h, w). Not shared between threads.
 
-    def __init__(self, facts: BaseFacts, picture: Picture) -> None:
+    With a `ground` it begins as late in the schedule as the picture's strength says, from that with its own noise on
+    it; at strength 1 from the noise alone. What a mask keeps is laid on again after every step, at that step's noise.
+    Steps that add noise of their own draw it from the picture's generator, after its first noise.
+    """
+
+    def __init__(self, facts: BaseFacts, picture: Picture, ground: Ground | None = None) -> None:
+        if ground is None and picture.strength != 1.0:
+            raise Invalid(
+                "strength is for pictures that start from another", field="strength", reason="STRENGTH_WITHOUT_START"
+            )
         self.picture = picture
-        self.index = 0
+        self.index = picture.steps - picture.taken
+        self._ground = ground
         self._train_steps = facts.train_steps
         self._flow = facts.flow is not None
         self._keep_length = facts.patch if facts.guidance_keeps_length else 0
         self._scheduler = make_scheduler(
             facts, picture.scheduler, picture.steps, width=picture.width, height=picture.height
         )
-        if self._flow:
+        if hasattr(self._scheduler, "set_begin_index"):
             # Times may repeat where they are whole numbers; looked up, the first would be taken for the second.
-            self._scheduler.set_begin_index(0)
+            self._scheduler.set_begin_index(self.index)
         self._timesteps: list[float] = [float(step) for step in self._scheduler.timesteps]
-        noise = initial_noise(facts.latent_shape(picture.width, picture.height), picture.seed)
-        # A flow begins from the noise itself, and takes its latents as they are.
-        self.latent: torch.Tensor = noise if self._flow else noise * float(self._scheduler.init_noise_sigma)
+        self._generator = torch.Generator("cpu").manual_seed(picture.seed)
+        self._noise = _normal(facts.latent_shape(picture.width, picture.height), self._generator)
+        self.latent: torch.Tensor
+        if ground is not None and self.index:
+            self.latent = self._noised(ground.clean)
+        else:
+            # A flow begins from the noise itself, and takes its latents as they are.
+            self.latent = self._noise if self._flow else self._noise * float(self._scheduler.init_noise_sigma)
 
     @property
     def done(self) -> bool:
@@ -173,8 +164,22 @@ class Walk:
             if self._keep_length:
                 prediction = as_long_as(conditional, prediction, self._keep_length)
         step = self._scheduler.timesteps[self.index]
-        self.latent = self._scheduler.step(prediction, step, self.latent, return_dict=False)[0]
+        self.latent = self._scheduler.step(prediction, step, self.latent, generator=self._generator, return_dict=False)[
+            0
+        ]
         self.index += 1
+        if self._ground is not None and self._ground.mask is not None:
+            kept = self._ground.clean if self.done else self._noised(self._ground.clean)
+            self.latent = torch.where(self._ground.mask > 0.5, self.latent, kept)
+
+    def _noised(self, clean: torch.Tensor) -> torch.Tensor:
+        """`clean` as far in noise as the coming step begins, scaled as the scheduler holds its latents."""
+        step = self._scheduler.timesteps[self.index : self.index + 1]
+        if hasattr(self._scheduler, "scale_noise"):
+            noised: torch.Tensor = self._scheduler.scale_noise(clean, step, self._noise)
+        else:
+            noised = self._scheduler.add_noise(clean, self._noise, step)
+        return noised
 
 
 def join(conditionings: Sequence[Conditioning]) -> Conditioning:
@@ -248,11 +253,13 @@ def sample(
     *,
     batch: int = 8,
     texts: Conditioning | None = None,
+    ground: Ground | None = None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> torch.Tensor:
     """Draw N pictures of one size, at most `batch` at once: (N, 3, H, W) float32 in [-1, 1] on the CPU.
 
     `texts` holds the conditionings of all prompts, then of all negatives (2N rows); when None they are encoded here.
+    All of them start from `ground`, if there is one.
     `cancelled` is asked before every forward; raises `Cancelled`. Leaves the denoiser's mode and every global generator
     alone.
     """
@@ -263,7 +270,7 @@ def sample(
     done = []
     for start in range(0, len(pictures), batch):
         chunk = range(start, min(start + batch, len(pictures)))
-        walks = [Walk(parts.facts, pictures[row]) for row in chunk]
+        walks = [Walk(parts.facts, pictures[row], ground) for row in chunk]
         drawn = [pictures[row] for row in chunk]
         conditioning = told(texts.rows([*chunk, *(len(pictures) + row for row in chunk)]), [*drawn, *drawn])
         while any(not walk.done for walk in walks):

@@ -1,18 +1,32 @@
-"""Parity of sd1 with diffusers' own pipeline, for both objectives and both schedulers; and with PEFT's own loader."""
+"""Parity of sd1 with diffusers' own pipeline, for both objectives and all schedulers; and with PEFT's own loader."""
 
 from pathlib import Path
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, EulerDiscreteScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from peft import PeftModel
 
 from marsam.core.errors import Corrupt, Invalid
 from marsam.diffusion import registry, schedule
-from marsam.diffusion.sampling import Picture, initial_noise, sample
+from marsam.diffusion.sampling import Picture, sample
 from marsam.diffusion.spec import Conditioning, Part
 from tests.contract.families import rig as rigs
 from tests.contract.families.bases import build_sd1
+
+THEIRS = {
+    "ddim": DDIMScheduler,
+    "dpm++": DPMSolverMultistepScheduler,
+    "euler": EulerDiscreteScheduler,
+    "euler_a": EulerAncestralDiscreteScheduler,
+}
 
 
 @pytest.fixture(params=["v", "epsilon"])
@@ -20,17 +34,15 @@ def base(request: pytest.FixtureRequest, bases: dict[str, Path], epsilon_base: P
     return bases["sd1"] if request.param == "v" else epsilon_base
 
 
-@pytest.mark.parametrize("scheduler", ["ddim", "euler"])
+@pytest.mark.parametrize("scheduler", ["ddim", "dpm++", "euler", "euler_a"])
 def test_a_drawing_is_the_pipelines(base: Path, scheduler: str) -> None:
     family = registry.family("sd1")
     parts = family.load(base)
     pipeline = StableDiffusionPipeline.from_pretrained(base, local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
-    if scheduler == "euler":
-        pipeline.scheduler = EulerDiscreteScheduler.from_config(pipeline.scheduler.config)
+    pipeline.scheduler = THEIRS[scheduler].from_config(pipeline.scheduler.config)
     picture = Picture(prompt="a red kite", negative="grey", seed=9, width=32, height=32, steps=5, scheduler=scheduler)
-    shape = parts.facts.latent_shape(32, 32)
-    # The first scheduler step divides by its own scale, and the pipeline multiplies what it is given with it.
+    # The first noise and that of every step that adds some come from this one generator, as ours.
     theirs = pipeline(
         "a red kite",
         negative_prompt="grey",
@@ -38,7 +50,7 @@ def test_a_drawing_is_the_pipelines(base: Path, scheduler: str) -> None:
         guidance_scale=picture.guidance,
         height=32,
         width=32,
-        latents=initial_noise(shape, 9),
+        generator=torch.Generator("cpu").manual_seed(9),
         output_type="pt",
     ).images
     ours = sample(family, parts, [picture])

@@ -9,6 +9,7 @@ import pytest
 import torch
 from diffusers import (
     DDIMScheduler,
+    DPMSolverMultistepScheduler,
     StableDiffusionXLImg2ImgPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
@@ -51,7 +52,9 @@ def _pipeline(folder: Path, cls: Any = StableDiffusionXLPipeline) -> Any:
         ("plain", "euler", "grey"),
         ("plain", "euler", ""),
         ("plain", "ddim", "grey"),
+        ("plain", "dpm++", "grey"),
         ("v", "euler", "grey"),
+        ("v", "dpm++", "grey"),
         ("words", "euler", ""),
         ("numbers", "euler", "grey"),
     ],
@@ -68,8 +71,9 @@ def test_a_drawing_is_the_pipelines(
     family = registry.family("sdxl")
     parts = family.load(worlds[world])
     pipeline = _pipeline(worlds[world])
-    if scheduler == "ddim":
-        pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+    others = {"ddim": DDIMScheduler, "dpm++": DPMSolverMultistepScheduler}
+    if scheduler in others:
+        pipeline.scheduler = others[scheduler].from_config(pipeline.scheduler.config)
     width, height = 48, 32
     picture = Picture(
         prompt=LONG, negative=negative, seed=9, width=width, height=height, steps=steps, scheduler=scheduler

@@ -26,7 +26,7 @@ class LocalEngine:
     async def draw(self, commission: Commission) -> AsyncGenerator[Said, None]:
         """See `DrawingEngine.draw`."""
         began = time.monotonic()
-        row_steps = sum(picture.steps * (2 if picture.guided else 1) for picture in commission.pictures)
+        row_steps = sum(picture.taken * (2 if picture.guided else 1) for picture in commission.pictures)
         try:
             with self._admission.enter(pictures=len(commission.pictures), row_steps=row_steps) as place:
                 self._report_depth()
