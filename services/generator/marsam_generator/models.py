@@ -18,7 +18,7 @@ from marsam.store.blobs import Blobs
 from marsam.telemetry import Log, Meter, metrics
 from marsam_generator.engine.admission import Admission
 from marsam_generator.engine.engine import BASE, Engine
-from marsam_generator.engine.loop import Tick
+from marsam_generator.engine.stepper import Tick
 from marsam_generator.engine.width import Widths
 from marsam_generator.hardware import Hardware
 from marsam_generator.loads import Loads

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 from marsam_generator.engine.engine import Drawing, Drawn, Engine
-from marsam_generator.engine.loop import Tick
 from marsam_generator.engine.reader import TOKENS, Reader
+from marsam_generator.engine.stepper import Tick
 from marsam_generator.engine.width import Widths
 
 from marsam.core.errors import Invalid

@@ -11,7 +11,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from marsam_generator.engine.engine import BASE, Denoising, Drawing, Drawn, Engine, Progress
-from marsam_generator.engine.loop import Tick
+from marsam_generator.engine.stepper import Tick
 from marsam_generator.engine.width import Widths, knee, measure
 from marsam_generator.engine.work import Denoised, Event, Order, Terms
 
@@ -70,7 +70,7 @@ class Bench:
     async def idle(self) -> None:
         """Wait until no picture is in the loop."""
         async with asyncio.timeout(20):
-            while self.engine._loop._live:
+            while self.engine._loop.busy:
                 await asyncio.sleep(0.005)
 
 

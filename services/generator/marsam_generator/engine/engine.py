@@ -17,9 +17,11 @@ from marsam.diffusion.adapter.net import Adapter
 from marsam.diffusion.sampling import Picture
 from marsam.diffusion.spec import Components, Family
 from marsam_generator.engine.bank import AdapterBank, PreparedAdapter
+from marsam_generator.engine.forwards import Denoiser
 from marsam_generator.engine.lanes import Lanes
-from marsam_generator.engine.loop import Denoiser, StepLoop, Tick
+from marsam_generator.engine.loop import StepLoop
 from marsam_generator.engine.reader import Reader
+from marsam_generator.engine.stepper import Tick
 from marsam_generator.engine.width import Widths
 from marsam_generator.engine.work import Denoised, Event, Failed, Order, Stepped, Terms
 

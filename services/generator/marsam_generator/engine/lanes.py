@@ -41,13 +41,21 @@ class Lanes:
                 self.count, thread_name_prefix="marsam-lane", initializer=torch.set_num_threads, initargs=(1,)
             )
 
-    def run(self, rows: Sequence[Row], forward: Forward) -> list[torch.Tensor | Exception]:
-        """Put every row through `forward`; per row its prediction (1, C, h, w), or the exception that it alone
-        causes.
+    def run(
+        self,
+        rows: Sequence[Row],
+        forward: Forward,
+        *,
+        most: int | None = None,
+        failed: Callable[[int, Exception], None] = lambda rows, error: None,
+    ) -> list[torch.Tensor | Exception]:
+        """Put every row through `forward`, at most `most` at once; per row its prediction (1, C, h, w), or the
+        exception that it alone causes. `failed` is told of every batch that raised, on the lane's thread.
         """
-        if self._pool is None or len(rows) == 1:
-            return _isolated(rows, forward)
-        waiting = [self._pool.submit(_isolated, part, forward) for part in self._parts(rows)]
+        parts = self._parts(rows, most)
+        if self._pool is None or (len(parts) == 1 and most is None):
+            return [result for part in parts for result in _isolated(part, forward, failed)]
+        waiting = [self._pool.submit(_isolated, part, forward, failed) for part in parts]
         return [result for future in waiting for result in future.result()]
 
     def cost(self, rows: Sequence[Row], forward: Forward, *, clock: Callable[[], float]) -> float:
@@ -58,12 +66,12 @@ class Lanes:
         """
         if self._pool is None or len(rows) == 1:
             return _cost(rows, forward, clock)
-        waiting = [self._pool.submit(_cost, part, forward, clock) for part in self._parts(rows)]
+        waiting = [self._pool.submit(_cost, part, forward, clock) for part in self._parts(rows, None)]
         return max(future.result() for future in waiting)
 
-    def _parts(self, rows: Sequence[Row]) -> list[Sequence[Row]]:
-        lanes = min(self.count, len(rows))
-        cuts = [len(rows) * lane // lanes for lane in range(lanes + 1)]
+    def _parts(self, rows: Sequence[Row], most: int | None) -> list[Sequence[Row]]:
+        parts = min(self.count, len(rows)) if most is None else -(-len(rows) // most)
+        cuts = [len(rows) * part // parts for part in range(parts + 1)]
         return [rows[start:stop] for start, stop in itertools.pairwise(cuts)]
 
     def close(self) -> None:
@@ -72,15 +80,19 @@ class Lanes:
             self._pool.shutdown(wait=True)
 
 
-def _isolated(rows: Sequence[Row], forward: Forward) -> list[torch.Tensor | Exception]:
+def _isolated(
+    rows: Sequence[Row], forward: Forward, failed: Callable[[int, Exception], None]
+) -> list[torch.Tensor | Exception]:
     """Run a batch; when it fails, run its halves, so that only the guilty rows (or none, if memory was short) fail."""
     try:
         return list(forward(rows).split(1))
     except Exception as error:
+        failed(len(rows), error)
         if len(rows) == 1:
             return [error]
-        middle = len(rows) // 2
-        return _isolated(rows[:middle], forward) + _isolated(rows[middle:], forward)
+    # Only here, where the exception is gone and with it the frames that held what the batch had computed.
+    middle = len(rows) // 2
+    return _isolated(rows[:middle], forward, failed) + _isolated(rows[middle:], forward, failed)
 
 
 def _cost(rows: Sequence[Row], forward: Forward, clock: Callable[[], float]) -> float:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from marsam.diffusion.sampling import Walk
 from marsam.diffusion.spec import Conditioning
@@ -11,32 +12,41 @@ from marsam_generator.engine.work import Event, Order
 
 _log = Log(__name__)
 
-PATIENCE = 1.0
-"""Steps by which a picture's remaining work counts as less for every tick that it waited: the short go first, the
-long still go.
-"""
+
+class Group(NamedTuple):
+    """What must agree between pictures that share a tick: denoiser, latent shape, shape of the text's states, and
+    whether their bits may depend on who else is there."""
+
+    denoiser: str
+    latent: tuple[int, ...]
+    text: tuple[tuple[str, tuple[int, ...]], ...]
+    exact: bool
 
 
 @dataclass(eq=False)
 class Slot:
-    """One picture in the loop."""
+    """One picture in the loop. `served` is the count of its group's ticks when it was last in one, or came."""
 
     live: "Live"
     index: int
     walk: Walk
     cond: Conditioning
     uncond: Conditioning | None
-    waited: int = 0
+    served: int = 0
+    group: Group = field(init=False)
+    rows: int = field(init=False)
+    """Rows that it puts into a tick: guidance needs the unconditional prediction too."""
+
+    def __post_init__(self) -> None:
+        text = tuple((name, tuple(value.shape[1:])) for name, value in self.cond.tensors.items())
+        order = self.live.order
+        self.group = Group(order.denoiser, tuple(self.walk.latent.shape[1:]), text, order.terms.exact)
+        self.rows = 2 if self.walk.picture.guided else 1
 
     @property
-    def rows(self) -> int:
-        """Rows that it puts into a tick: guidance needs the unconditional prediction too."""
-        return 2 if self.walk.picture.guided else 1
-
-    @property
-    def urgency(self) -> float:
-        """Who goes first in a tick: the smaller."""
-        return self.walk.picture.steps - self.walk.index - PATIENCE * self.waited
+    def left(self) -> int:
+        """Steps still to be done."""
+        return self.walk.picture.steps - self.walk.index
 
 
 @dataclass(eq=False)
@@ -64,12 +74,6 @@ def rows_of(slot: Slot) -> Iterator[Row]:
     yield Row(noisy=noisy, t=t, cond=slot.cond, adapters=adapters)
     if slot.uncond is not None:
         yield Row(noisy=noisy, t=t, cond=slot.uncond, adapters=adapters)
-
-
-def group_of(slot: Slot) -> tuple[object, ...]:
-    """What must agree between pictures that share a tick: denoiser, latent shape, shape of the text's states."""
-    text = tuple((name, tuple(value.shape[1:])) for name, value in slot.cond.tensors.items())
-    return (slot.live.order.denoiser, tuple(slot.walk.latent.shape[1:]), text)
 
 
 def row_of(cond: Conditioning, index: int) -> Conditioning:

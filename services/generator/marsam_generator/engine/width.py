@@ -54,14 +54,20 @@ class Widths:
         self.curves: dict[object, Sequence[tuple[int, float]]] = {}
         self._lock = threading.Lock()
         self._known: dict[object, int] = {}
+        self._caps: dict[object, int] = {}
 
     def of(self, key: object, cost: Callable[[int], float]) -> int:
         """The width for `key`, measured with `cost(rows)` (seconds) when it is asked for the first time."""
         with self._lock:
-            known = self._known.get(key)
+            known, cap = self._known.get(key), self._caps.get(key, self.limit)
         if known is not None:
-            return known
-        curve = measure(cost, limit=self.limit)
+            return min(known, cap)
+        curve = measure(cost, limit=cap)
         with self._lock:
             self.curves[key] = curve
             return self._known.setdefault(key, knee(curve))
+
+    def lower(self, key: object, rows: int) -> None:
+        """From now on a tick of `key` has at most `rows` rows (at least one): more did not fit into the memory."""
+        with self._lock:
+            self._caps[key] = max(1, min(rows, self._caps.get(key, self.limit)))
