@@ -1,17 +1,17 @@
 """What an import needs of a hub: a whole model, or what a base in one file lacks."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from types import MappingProxyType
+from collections.abc import Callable, Sequence
 
 from marsam.core.errors import Unavailable
 from marsam.diffusion.onefile.facts import reference
 from marsam.store.content import digest_file
 from marsam_trainer import hub, licences
+from marsam_trainer.completing import Fetched
 from marsam_trainer.import_orders import ImportOrder
 from marsam_trainer.importing import Importer
-from marsam_trainer.onefile import Fetched, read, replaced, the_one
+from marsam_trainer.onefile import read, replaced, the_one
+from marsam_trainer.onefile_card import stated
 from marsam_trainer.settings import TrainerSettings
 from marsam_trainer.uploads import Received
 
@@ -25,7 +25,12 @@ class Fetcher:
 
     async def model(self, order: ImportOrder, *, by: str) -> tuple[list[Received], str]:
         """The files of `order.ref`, and what they are called. Raises as `hub.fetch` and `Importer.check_licence`."""
-        snapshot = await self._snapshot(order, order.ref, by=by)
+        snapshot = await self._snapshot(
+            order,
+            order.ref,
+            licence=lambda found: licences.of_folder(order.licence, found, field="header.licence"),
+            by=by,
+        )
         return await asyncio.to_thread(_hashed, snapshot), f"{order.ref}@{snapshot.revision}"
 
     async def rest(self, order: ImportOrder, received: Sequence[Received], *, by: str) -> Fetched | None:
@@ -38,6 +43,8 @@ class Fetcher:
         if one is None or (order.like and not order.like.startswith("hub:")):
             return None
         header, held = await asyncio.to_thread(read, one.file, name=one.path, family=order.family)
+        about = {entry.path: entry.file for entry in received if licences.is_about(entry.path)}
+        own = await asyncio.to_thread(stated, order, header, one.path, about)
         told = reference(held, header.tensors)
         ref = order.like or (f"hub:{told}" if told else "")
         if not ref:
@@ -46,9 +53,9 @@ class Fetcher:
             snapshot = await self._snapshot(
                 order,
                 ref,
-                by=by,
                 wanted=lambda path: not replaced(path, held),
-                one={entry.path: entry.file for entry in received if licences.is_about(entry.path)},
+                licence=lambda found: licences.of_made(own, found, field="header.licence"),
+                by=by,
             )
         except Unavailable as error:
             if order.like:
@@ -66,10 +73,11 @@ class Fetcher:
         order: ImportOrder,
         ref: str,
         *,
+        licence: Callable[[licences.Stated | None], str],
         by: str,
         wanted: Callable[[str], bool] = lambda path: True,
-        one: Mapping[str, Path] = MappingProxyType({}),
     ) -> hub.Snapshot:
+        """The files of a hub, once the `licence` of what is made with what they state is accepted."""
         settings = self._settings
 
         async def fetch(*, about: bool) -> hub.Snapshot:
@@ -83,7 +91,8 @@ class Fetcher:
             )
 
         few = await fetch(about=True)
-        await self._importer.check_licence(order, {path: few.folder / path for path in few.paths}, by=by, one=one)
+        found = await asyncio.to_thread(licences.stated, {path: few.folder / path for path in few.paths})
+        await self._importer.check_licence(order, licence(found), by=by)
         return await fetch(about=False)
 
 

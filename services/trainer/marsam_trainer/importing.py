@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from marsam.catalog.acceptance import Acceptance
@@ -21,9 +20,10 @@ from marsam.store.blobs import Blobs
 from marsam.store.content import put_blob
 from marsam.telemetry import Log
 from marsam_trainer import layouts, licences
+from marsam_trainer.completing import Fetched
 from marsam_trainer.import_orders import ImportOrder
 from marsam_trainer.layouts import INDEX, Base, Folder, Found
-from marsam_trainer.onefile import Fetched, OneFiles, the_one
+from marsam_trainer.onefile import OneFiles, the_one
 from marsam_trainer.reservations import Reservations
 from marsam_trainer.stored_headers import denoiser_tensors, encoder_tensors
 from marsam_trainer.uploads import Received
@@ -149,17 +149,11 @@ class Importer:
         _LOG.info("model.imported", model=model.name, kind=model.kind, family=model.family, bytes=model.size)
         return model
 
-    async def check_licence(
-        self, order: ImportOrder, files: Mapping[str, Path], *, by: str, one: Mapping[str, Path] = MappingProxyType({})
-    ) -> None:
-        """Raise what `take` would raise of the licence, where a folder's few files about it are there before the rest.
-        Where that folder is to complete a base in `one` file, what came with that says its licence first.
+    async def check_licence(self, order: ImportOrder, licence: str, *, by: str) -> None:
+        """Raise what `take` would raise of the licence, where that is known before the rest.
 
-        Raises Invalid (LICENCE_CONTRADICTED, LICENCE_OTHER, LICENCE_NOT_ACCEPTED).
+        Raises Invalid (LICENCE_OTHER, LICENCE_NOT_ACCEPTED).
         """
-        own = await asyncio.to_thread(_licence, order, one, None)
-        found = await asyncio.to_thread(licences.stated, files)
-        licence = licences.of_folder(own, found, field="header.licence")
         if licence:
             made_of = order.base or (order.like if order.like.startswith("projects/") else "")
             base = await resolve(self._blobs, made_of) if made_of else None

@@ -13,6 +13,7 @@ import yaml
 
 from marsam.catalog.acceptance import Acceptance
 from marsam.core.errors import Invalid
+from marsam_trainer.markdown import plain
 
 FREE = frozenset({
     "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "isc", "unlicense", "0bsd", "cc0-1.0", "cc-by-3.0",
@@ -26,9 +27,20 @@ RESTRICTED = (
     (r"community|^gemma|^llama", "it binds use by terms of its own, such as a revenue limit or a use policy"),
     (r"rail", "it forbids some uses, and binds what is derived to the same rules"),
     (r"^deepfloyd-if", "it forbids commercial use"),
+    (r"^unknown(-and-|$)", "nobody has said what it allows"),
 )
 """Fragments of ids, and what they mean: `flux-1-dev-non-commercial-license`, `cc-by-nc-4.0`, `qwen-research`,
 `stabilityai-ai-community`, `creativeml-openrail-m`, `openrail++`, …"""
+
+_KNOWN_ELSEWHERE = frozenset({
+    "openrail", "openrail++", "creativeml-openrail-m", "bigscience-openrail-m", "cc-by-nc-4.0", "cc-by-nc-sa-4.0",
+    "cc-by-nc-nd-4.0", "gemma", "unknown",
+})  # fmt: skip
+"""Ids that a model hub knows, beside the free ones; any other is its `other` with a name."""
+
+UNSTATED = "unknown"
+"""What is recorded of a checkpoint in one file whose licence nobody states: like one that restricts it is to be
+accepted, because what has the rest of the base says nothing of it."""
 
 # First words of licence files, without white space and case, where a folder has no model card; most special first.
 _TEXTS = (
@@ -94,15 +106,43 @@ def restriction(licence: str) -> str:
 def stated(files: Mapping[str, Path], index: Mapping[str, Any] | None = None) -> Stated | None:
     """The licence that a folder states, in its model card, its index or a licence file; None when nowhere. Blocking."""
     card = files.get(_CARD)
-    if card is not None and (licence := _of_card(_read(card))):
+    if card is not None and (licence := _of_card(read_text(card))):
         return Stated(licence=licence, file=_CARD)
     if index is not None and isinstance(said := index.get("license"), str) and said:
         return Stated(licence=said[:_ID_CHARACTERS], file="model_index.json")
     for path in sorted(path for path in files if _FILE.fullmatch(path)):
-        text = "".join(_read(files[path])[:_TEXT_SEEN].split()).casefold().replace(",", "")
-        known = next((licence for words, licence in _TEXTS if words in text), f"other ({path})")
+        known = _of_text(read_text(files[path])[:_TEXT_SEEN]) or f"other ({path})"
         return Stated(licence=known[:_ID_CHARACTERS], file=path)
     return None
+
+
+def of_metadata(metadata: Mapping[str, str], *, file: str) -> Stated | None:
+    """The licence that a safetensors file states in its header (`modelspec.license` of Stability's ModelSpec)."""
+    said = metadata.get("modelspec.license", "").strip()
+    if not said or same(said, UNSTATED):
+        return None
+    return Stated(licence=_of_text(said) or said[:_ID_CHARACTERS], file=file)
+
+
+def front(licence: str) -> dict[str, str]:
+    """The licence as the front matter of a model card has it."""
+    known = next((one for one in FREE | _KNOWN_ELSEWHERE if same(one, licence)), None)
+    return {"license": known} if known else {"license": "other", "license_name": plain(licence)}
+
+
+def of_made(own: Stated | None, rest: Stated | None, *, field: str) -> str:
+    """The licence of a base that is made of a file and of the rest of another: the file's `own`, `UNSTATED` where
+    nobody says one. A restriction of the rest stays.
+
+    Raises Invalid (LICENCE_CONTRADICTED) when its own is freer than a rest that restricts.
+    """
+    if own is not None:
+        return of_folder(own.licence, rest, field=field)
+    if rest is None or terms(rest.licence) is not Terms.RESTRICTED:
+        return UNSTATED
+    if _normal(rest.licence).startswith(UNSTATED):
+        return rest.licence
+    return f"{UNSTATED} AND {rest.licence}"[:_ID_CHARACTERS]
 
 
 def of_folder(given: str, found: Stated | None, *, field: str) -> str:
@@ -142,31 +182,44 @@ def accepted(
     if known is not None and known.by == by and same(known.licence, licence):
         return known
     if terms(licence) is Terms.RESTRICTED:
+        first = "read it"
+        if _normal(licence).startswith(UNSTATED):
+            first = "import it with the licence that its author gave it (--licence), or find out what that allows"
         raise Invalid(
             f"the licence {licence} restricts ({restriction(licence)}) and must be accepted",
             field=field,
             reason="LICENCE_NOT_ACCEPTED",
-            remedy=f"read it, then say accept_licence: {licence} (on the command line: --accept-licence '{licence}')",
+            remedy=f"{first}, then say accept_licence: {licence} (on the command line: --accept-licence '{licence}')",
         )
     return None
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
     """A text as it is; a mark of byte order is none of it."""
     return path.read_text(encoding="utf-8-sig", errors="replace")
 
 
-def _of_card(text: str) -> str:
-    """The licence of a model card's front matter: its name where the hub knows no id for it."""
+def _of_text(text: str) -> str:
+    """The id of a licence by the title of its text; '' where none is known here."""
+    text = "".join(text.split()).casefold().replace(",", "")
+    return next((licence for words, licence in _TEXTS if words in text), "")
+
+
+def divided(text: str) -> tuple[dict[str, Any], str]:
+    """A model card's front matter, empty where there is none that can be read, and what comes after it."""
     match = _FRONT.match(text)
     if match is None:
-        return ""
+        return {}, text
     try:
         front = yaml.safe_load(match[1])
     except (yaml.YAMLError, ValueError, RecursionError):  # such as a date that is none
-        return ""
-    if not isinstance(front, dict):
-        return ""
+        front = None
+    return (front if isinstance(front, dict) else {}), text[match.end() :]
+
+
+def _of_card(text: str) -> str:
+    """The licence of a model card's front matter: its name where the hub knows no id for it."""
+    front, _ = divided(text)
     licence = front.get("license")
     licence = licence[0] if isinstance(licence, list) and licence else licence
     name = front.get("license_name")

@@ -1,7 +1,5 @@
-"""Bases that come as one .safetensors file: what it holds, what it lacks, and the base that both make.
-
-What a file lacks comes from a base that the caller names (`like`): one of the registry, or files that arrive beside it,
-from the caller's folder or from a hub. What the file holds wins.
+"""Bases that come as one .safetensors file: what it holds, and the base that it makes with what it lacks (see
+`completing`). What the file holds wins.
 """
 
 import asyncio
@@ -12,7 +10,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from marsam.catalog.acceptance import Acceptance
-from marsam.catalog.aliases import resolve
 from marsam.catalog.files import FileRef
 from marsam.core.errors import Invalid
 from marsam.diffusion.onefile.facts import VELOCITY, ZERO_TERMINAL, Held, recognise
@@ -20,10 +17,12 @@ from marsam.store.blobs import Blobs
 from marsam.store.cache import Cache
 from marsam.store.content import digest_file, put_blob
 from marsam_trainer import layouts, licences
+from marsam_trainer.completing import Completing, Fetched, sent
 from marsam_trainer.conversion import Conversion
 from marsam_trainer.conversions import Converter
 from marsam_trainer.import_orders import BESIDE, ImportOrder
 from marsam_trainer.layouts import INDEX, Folder, Found
+from marsam_trainer.onefile_card import CARD, MadeOf, stated, write
 from marsam_trainer.uploads import Received
 from marsam_trainer.weights import MEDIA_TYPES, Content, Header, inspect, read_header
 
@@ -33,14 +32,6 @@ _DTYPES = frozenset({"F64", "F32", "F16", "BF16", "I64", "I32", "BOOL"})
 """What tensors of a checkpoint may be made of; the whole numbers are positions, which no part keeps."""
 
 _SCHEDULER = "scheduler/scheduler_config.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fetched:
-    """Files of a base that a hub has, and what they are called: `hub:org/name@commit`."""
-
-    name: str
-    files: Sequence[Received]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,19 +46,6 @@ class Prepared:
     kept: Mapping[str, FileRef]
     here: Mapping[str, Path]
     conversion: Conversion
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Rest:
-    """What a base needs beside the one file: `here` are those of its files that lie on this machine, its JSON at
-    least; those in `stored` are in the store already."""
-
-    name: str
-    licence: licences.Stated | None
-    accepted: Acceptance | None
-    files: Mapping[str, FileRef]
-    here: Mapping[str, Path]
-    stored: bool
 
 
 def the_one(received: Sequence[Received]) -> Received | None:
@@ -107,7 +85,7 @@ class OneFiles:
 
     def __init__(self, blobs: Blobs, cache: Cache, converter: Converter) -> None:
         self._blobs = blobs
-        self._cache = cache
+        self._completing = Completing(blobs, cache)
         self._converter = converter
 
     async def prepare(
@@ -115,19 +93,29 @@ class OneFiles:
     ) -> Prepared:
         """Check everything but the tensors themselves; nothing is stored yet. Raises `Invalid`."""
         header, held = await asyncio.to_thread(read, one.file, name=one.path, family=order.family)
-        rest = await self._rest(order, received, held, fetched, scratch)
-        about = await asyncio.to_thread(_sent, [e for e in received if licences.is_about(e.path)], one.path)
+        rest = await self._completing.rest(order, received, held, fetched, scratch)
+        about = await asyncio.to_thread(sent, [e for e in received if licences.is_about(e.path)], one.path)
+        own = await asyncio.to_thread(stated, order, header, one.path, about.here)
+        licence = licences.of_made(own, rest.licence, field="header.licence")
+        made_of = MadeOf(file=one, held=held, own=own, licence=licence, rest=rest)
+        card = await asyncio.to_thread(write, made_of, about.here.get(CARD), scratch)
+        rest, about = rest.set_apart(), about.with_file(CARD, card)
         kept = {path: file for path, file in {**rest.files, **about.files}.items() if not replaced(path, held)}
         here = {path: file for path, file in {**rest.here, **about.here}.items() if path in kept}
         changed = await asyncio.to_thread(_velocity, header, here, scratch)
         if changed is not None:
             kept[_SCHEDULER], here[_SCHEDULER] = changed
         found = await asyncio.to_thread(_whole, kept, here, held)
-        licence = _licence(order, about, rest)
         fresh = {*about.here, *([_SCHEDULER] if changed is not None else ())}
-        params = {"one_file": one.digest, "converted": ", ".join(held.parts), "left_out": held.left_out}
+        params = {
+            "one_file": one.digest,
+            "converted": ", ".join(held.parts),
+            "left_out": held.left_out,
+            "like": rest.name,
+            "like_digest": rest.digest,
+        }
         return Prepared(
-            found=Found(family=found.family, params={**found.params, **params, "like": rest.name}),
+            found=Found(family=found.family, params={**found.params, **params}),
             licence=licence,
             accepted=rest.accepted,
             source=f"{one.path} ({one.digest}), the rest from {rest.name}",
@@ -152,80 +140,6 @@ class OneFiles:
             await put_blob(self._blobs, order.project, Path(order.local), expected=order.file.digest)
             order = replace(order, local="")
         return [*prepared.kept.values(), *await self._converter.convert(order)]
-
-    async def _rest(
-        self, order: ImportOrder, received: Sequence[Received], held: Held, fetched: Fetched | None, scratch: Path
-    ) -> _Rest:
-        if order.like != BESIDE and any(entry.path.startswith(_BESIDE) for entry in received):
-            raise Invalid(
-                f"files were sent in {_BESIDE}, and the rest of the base is to come from elsewhere",
-                field="header.like",
-                reason="LIKE_UNUSED",
-                remedy=f"say like: {BESIDE}",
-            )
-        if fetched is not None:
-            return await asyncio.to_thread(_sent, fetched.files, fetched.name)
-        if order.like == BESIDE:
-            files = [
-                replace(entry, path=entry.path.removeprefix(_BESIDE))
-                for entry in received
-                if entry.path.startswith(_BESIDE)
-            ]
-            return await asyncio.to_thread(_sent, files, "a folder sent beside it")
-        if order.like:
-            return await self._registered(order, held, scratch)
-        raise Invalid(
-            f"a file holds no configuration and no tokenizer, and which ones of {held.family} this one needs cannot "
-            "be told from it",
-            field="header.like",
-            reason="LIKE_REQUIRED",
-            remedy="name a base that has them (--like): one of the registry, a diffusers folder, or hub:org/name",
-        )
-
-    async def _registered(self, order: ImportOrder, held: Held, scratch: Path) -> _Rest:
-        model = await resolve(self._blobs, order.like)
-        faults = {
-            "LIKE_KIND": model.kind not in ("base", "full") and f"is of kind {model.kind}, not a base",
-            "OTHER_PROJECT": model.project != order.project and "is in another project",
-            "FAMILY_MISMATCH": model.family != held.family
-            and f"is of family {model.family}, and the file holds a {held.family}",
-        }
-        for reason, fault in faults.items():
-            if fault:
-                raise Invalid(f"{order.like} {fault}", field="header.like", reason=reason)
-        texts = [file for file in model.files if file.path.endswith(".json")]
-        folder = await self._cache.lay_out(self._blobs, order.project, texts, scratch / "like")
-        return _Rest(
-            name=model.name,
-            licence=licences.Stated(licence=model.licence, file=model.name) if model.licence else None,
-            accepted=model.accepted,
-            files={file.path: file for file in model.files},
-            here={file.path: folder / file.path for file in texts},
-            stored=True,
-        )
-
-
-def _sent(received: Sequence[Received], name: str) -> _Rest:
-    """The rest of a base, from files that lie here. Blocking. Raises as `inspect`."""
-    here = {entry.path: entry.file for entry in received}
-    files = {
-        entry.path: FileRef(
-            path=entry.path,
-            digest=entry.digest,
-            size=entry.size,
-            media_type=MEDIA_TYPES[inspect(entry.file, name=entry.path)],
-        )
-        for entry in received
-    }
-    index = json.loads(here[INDEX].read_text(encoding="utf-8")) if INDEX in here else None
-    return _Rest(
-        name=name,
-        licence=licences.stated(here, index if isinstance(index, dict) else None),
-        accepted=None,
-        files=files,
-        here=here,
-        stored=False,
-    )
 
 
 def _velocity(header: Header, here: Mapping[str, Path], scratch: Path) -> tuple[FileRef, Path] | None:
@@ -269,12 +183,3 @@ def _whole(kept: Mapping[str, FileRef], here: Mapping[str, Path], held: Held) ->
     made = {f"{part}/made.safetensors": Content.SAFETENSORS for part in held.parts}
     folder = Folder(files={path: here.get(path, Path()) for path in (*kept, *made)}, contents={**contents, **made})
     return layouts.whole(folder, family=held.family)
-
-
-def _licence(order: ImportOrder, about: _Rest, rest: _Rest) -> str:
-    """What the caller says of the licence, else what is said beside the file, else that of the rest.
-
-    Raises Invalid (LICENCE_CONTRADICTED) where one that is named is freer than another that is stated.
-    """
-    own = licences.of_folder(order.licence, about.licence, field="header.licence")
-    return licences.of_folder(own, rest.licence, field="header.licence")

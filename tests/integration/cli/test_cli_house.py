@@ -150,14 +150,26 @@ def test_a_base_in_one_file_takes_the_rest_from_a_folder_or_from_a_model(base: s
     from tests.contract.families import originals
 
     originals.write(folder / "base", "sd1", folder / "mine.safetensors")
-    said = ok(marsam("models", "import", "mine.safetensors", "mine", "--like", "base", "--distilled", folder=folder))
+    words = ("models", "import", "mine.safetensors")
+    refused = marsam(*words, "mine", "--like", "base", "--json", folder=folder)
+    assert (refused.code, refused.error["reason"]) == (3, "LICENCE_NOT_ACCEPTED")
+    assert "--licence" in refused.error["remedy"] and "--accept-licence 'unknown'" in refused.error["remedy"]
+    said = ok(marsam(*words, "mine", "--like", "base", "--distilled", "--accept-licence", "unknown", folder=folder))
     assert "unet, vae, text_encoder of one file, the rest of a folder sent beside it" in " ".join(said.out.split())
-    said = ok(marsam("models", "import", "mine.safetensors", "again", "--like", "tiny", "--json", folder=folder))
+    assert "licence unknown" in " ".join(said.out.split())
+    said = ok(marsam(*words, "again", "--like", "tiny", "--licence", "MIT", "--json", folder=folder))
     shown = ok(marsam("models", "show", "mine", "--json", folder=folder)).json
-    assert said.json["digest"] == shown["digest"]
-    assert (said.json["licence"], said.json["params"]["like"]) == ("Apache-2.0", base)
-    text = ok(marsam("models", "show", "mine", folder=folder)).out
+    ours, theirs = ({f["path"]: f["digest"] for f in one["files"]} for one in (said.json, shown))
+    assert {path for path in ours if ours[path] != theirs.get(path)} == {"README.md"}
+    assert (said.json["licence"], said.json["params"]["like"]) == ("MIT", base)
+    text = " ".join(ok(marsam("models", "show", "mine", folder=folder)).out.split())
     assert "for few steps" in text
+    assert "licence unknown" in text and "accepted by local" in text
+    ok(marsam("models", "export", "again", "made", folder=folder))
+    card = (folder / "made" / "README.md").read_text(encoding="utf-8")
+    assert card.startswith("---\nlicense: mit\n---\n")
+    for fact in (base, said.json["params"]["one_file"], said.json["params"]["like_digest"]):
+        assert fact.replace("_", "&#95;") in card or fact in card
     refused = marsam("models", "import", "mine.safetensors", "no", "--like", "bass/", "--json", folder=folder)
     assert (refused.code, refused.error["reason"]) == (3, "PATH_MISSING")
     assert "'base'" in refused.error["remedy"]

@@ -36,8 +36,16 @@ UNET = {"model.diffusion_model.input_blocks.0.0.weight": np.zeros((8, 4, 3, 3), 
 CLIP = {"cond_stage_model.transformer.text_model.final_layer_norm.bias": np.zeros(8, np.float16)}
 
 
-def one(tensors: Mapping[str, Any] = UNET) -> dict[str, bytes]:
-    return {"sd.safetensors": save_safetensors(dict(tensors))}
+def one(tensors: Mapping[str, Any] = UNET, *, says: str = "") -> dict[str, bytes]:
+    """A file, which may say its own licence."""
+    metadata = {"modelspec.license": says} if says else None
+    return {"sd.safetensors": save_safetensors(dict(tensors), metadata)}
+
+
+def text_of(service: Service, model: Any, path: str, project: str = "default") -> str:
+    """A stored text of a model."""
+    digest = next(file.digest for file in model.files if file.path == path)
+    return (service.store / keys.blob(project, digest)).read_text(encoding="utf-8")
 
 
 def files_of(folder: Path, prefix: str = "") -> dict[str, bytes]:
@@ -69,7 +77,12 @@ async def test_from_a_file_and_the_base_it_was_made_of_to_a_picture(tmp_path: Pa
         assert (base.family, base.licence) == ("sdxl", "Apache-2.0")
         assert base.params["converted"] == "unet, vae, text_encoder, text_encoder_2"
         assert (base.params["like"], base.params["left_out"]) == (shelf.base.name, 0)
-        assert {f.path for f in base.files} == {f.path for f in shelf.base.files}
+        assert {f.path for f in base.files} == {*(f.path for f in shelf.base.files), "README.md"}
+        assert base.params["like_digest"] == shelf.base.digest
+        card = text_of(service, base, "README.md", "hayy")
+        assert card.startswith("---\nlicense: apache-2.0\n---\n")
+        for said in (base.params["one_file"], shelf.base.digest, "whoever imported it", "text&#95;encoder&#95;2"):
+            assert said in card
         for path in (f.path for f in base.files if f.path.endswith(".safetensors")):
             ours, theirs = (tensors_of(service, m, path, tmp_path / "read", "hayy") for m in (base, shelf.base))
             ours, theirs = ({n.removeprefix("text_model."): v for n, v in t.items()} for t in (ours, theirs))
@@ -108,16 +121,17 @@ async def test_the_sdk_sends_a_folder_that_has_the_rest(tmp_path: Path) -> None:
     async with Service(tmp_path, run_command=REAL_RUN) as service:
         place = service.address
         async with AsyncMarsam(Endpoints(dataset=place, trainer=place, generator=place)) as marsam:
-            with pytest.raises(Invalid) as caught:
-                await marsam.models.import_folder(file, "sent", like=folder)
-            assert (caught.value.reason, caught.value.field) == ("LICENCE_NOT_ACCEPTED", "header.accept_licence")
-            base = await marsam.models.import_folder(
-                file, "sent", like=folder, accept_licence="openrail++", distilled=True
-            )
+            both = "unknown AND openrail++"
+            for given in ("", "openrail++", "unknown"):
+                with pytest.raises(Invalid) as caught:
+                    await marsam.models.import_folder(file, "sent", like=folder, accept_licence=given)
+                assert caught.value.reason == ("LICENCE_OTHER" if given else "LICENCE_NOT_ACCEPTED")
+                assert caught.value.field == "header.accept_licence"
+            base = await marsam.models.import_folder(file, "sent", like=folder, accept_licence=both, distilled=True)
             with pytest.raises(Invalid) as caught:
                 await marsam.models.import_folder(file, "other", like=tmp_path / "cache")
             assert caught.value.field == "like"
-        assert (base.licence, base.licence_acceptance.by) == ("openrail++", "local")
+        assert (base.licence, base.licence_acceptance.by) == (both, "local")
         assert base.params["objective"] == "v"
         assert base.params["left_out"] == 4
         assert base.params["distilled"]
@@ -126,8 +140,12 @@ async def test_the_sdk_sends_a_folder_that_has_the_rest(tmp_path: Path) -> None:
             (service.store / keys.blob("default", found["scheduler/scheduler_config.json"].digest)).read_bytes()
         )
         assert (scheduler["prediction_type"], scheduler["rescale_betas_zero_snr"]) == ("v_prediction", True)
-        assert "README.md" in found
-        spec = service.ordered(base=base.name)
+        card = text_of(service, base, "README.md")
+        assert card.startswith("---\nlicense: other\nlicense_name: unknown AND openrail++\n---\n")
+        assert "Nobody has said under which licence the file is." in card
+        assert "is under **openrail++**" in card
+        assert text_of(service, base, "like/README.md") == "---\nlicense: openrail++\n---\n"
+        spec = service.ordered(base=base.name, accept_licence=both)
         asked = trainer_pb2.ValidateRunRequest(parent=PARENT, spec=spec)
         faults = (await service.trainer.ValidateRun(asked, timeout=120)).faults
         assert "DISTILLED_BASE" in {fault.reason for fault in faults}
@@ -152,8 +170,11 @@ async def test_what_the_file_itself_tells_comes_from_the_hubs_cache(tmp_path: Pa
     sent = {"sd1.safetensors": file.read_bytes()}
     async with Service(tmp_path, hub_cache=tmp_path / "hub", run_command=REAL_RUN) as service:
         error = await refused(service, header("base"), sent)
-        assert error.reason == "LICENCE_NOT_ACCEPTED"
-        head = header("base", accept_licence="creativeml-openrail-m", request_id="r")
+        assert (error.reason, "unknown AND creativeml" in error.remedy) == ("LICENCE_NOT_ACCEPTED", True)
+        error = await refused(service, header("base", licence="mit"), sent)
+        assert error.reason == "LICENCE_CONTRADICTED"
+        theirs = "creativeml-openrail-m"
+        head = header("base", licence=theirs, accept_licence=theirs, request_id="r")
         base = await service.send(head, sent)
         assert base.params["like"] == f"hub:{SD1}@{REVISION}"
         assert base.licence == "creativeml-openrail-m"
@@ -194,13 +215,14 @@ async def test_a_file_is_converted_where_runs_are(tmp_path: Path) -> None:
         service.said |= {"command": [], "profiles": {"cpu": {"graceSeconds": 5, "env": {"OMP_NUM_THREADS": "1"}}}}
         async with service:
             beside = files_of(folder, "beside/")
-            base = await service.send(header("base", like="beside"), {file.name: file.read_bytes(), **beside})
-            assert {f.path for f in base.files} == set(files_of(folder))
+            head = header("base", like="beside", licence="mit")
+            base = await service.send(head, {file.name: file.read_bytes(), **beside})
+            assert {f.path for f in base.files} == {*files_of(folder), "README.md"}
             ours = tensors_of(service, base, "unet/diffusion_pytorch_model.safetensors", tmp_path / "read")
             theirs = originals.tensors_of(folder, "unet")
             assert ours.keys() == theirs.keys()
             assert all(bool((ours[name] == theirs[name]).all()) for name in theirs)
-            error = await refused(service, header("base", "n", like="beside"), {**one(), **beside})
+            error = await refused(service, header("base", "n", like="beside", licence="mit"), {**one(), **beside})
             assert error.reason == "ONE_FILE_MISMATCH"
             assert "unet" in error.message
             assert cluster.jobs == []
@@ -210,7 +232,15 @@ async def test_a_file_is_converted_where_runs_are(tmp_path: Path) -> None:
     ("fields", "files", "reason"),
     [
         ({}, one(), "LIKE_REQUIRED"),
-        ({"like": BASE}, one(), "CONVERT_FAILED"),  # the test program converts nothing
+        ({"like": BASE, "licence": "mit"}, one(), "CONVERT_FAILED"),  # the test program converts nothing
+        ({"like": BASE}, one(), "LICENCE_NOT_ACCEPTED"),
+        ({"like": BASE, "licence": "unknown"}, one(), "LICENCE_NOT_ACCEPTED"),
+        ({"like": BASE, "accept_licence": "unknown"}, one(), "CONVERT_FAILED"),
+        ({"like": BASE, "accept_licence": "Apache-2.0"}, one(), "LICENCE_OTHER"),
+        ({"like": BASE}, one(says="Apache-2.0"), "CONVERT_FAILED"),
+        ({"like": BASE}, one(says="cc-by-nc-4.0"), "LICENCE_NOT_ACCEPTED"),
+        ({"like": BASE, "licence": "mit"}, one(says="cc-by-nc-4.0"), "LICENCE_CONTRADICTED"),
+        ({"like": BASE, "licence": "cc-by-nc-4.0"}, one(says="mit"), "LICENCE_NOT_ACCEPTED"),
         ({}, one({**UNET, **CLIP}), "LIKE_UNREACHABLE"),
         ({"like": f"{PARENT}/models/judge"}, one(), "LIKE_KIND"),
         ({"like": f"{PARENT}/models/nobody"}, one(), "MODEL_NOT_FOUND"),

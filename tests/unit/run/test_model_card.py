@@ -12,7 +12,8 @@ import yaml
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 from marsam_trainer import licences
-from marsam_trainer.run.card import Shown, card, plain
+from marsam_trainer.markdown import plain
+from marsam_trainer.run.card import Shown, card
 
 from marsam.catalog.acceptance import Acceptance
 from marsam.catalog.datasets import Caption, DatasetVersion, Item, Rights
@@ -155,6 +156,7 @@ def test_nobodys_words_are_mark_up(prompt: str) -> None:
     [
         ("Apache-2.0", {"license": "apache-2.0"}),
         ("stabilityai-ai-community", {"license": "other", "license_name": "stabilityai-ai-community"}),
+        ("unknown", {"license": "unknown"}),
         ("", {}),
     ],
 )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from marsam_trainer import licences
-from marsam_trainer.licences import Terms
+from marsam_trainer.licences import Stated, Terms
 from marsam_trainer.orders import Order, content_of
 
 from marsam.catalog.acceptance import Acceptance
@@ -32,6 +32,9 @@ EARLIER = datetime(2025, 1, 2, tzinfo=UTC)
         ("gemma", Terms.RESTRICTED),
         ("the house's own", Terms.UNKNOWN),
         ("", Terms.UNKNOWN),
+        ("unknown", Terms.RESTRICTED),
+        ("unknown AND MIT", Terms.RESTRICTED),
+        ("an unknown one", Terms.UNKNOWN),
         ("MIT OR qwen-research", Terms.FREE),
         ("MIT AND qwen-research", Terms.RESTRICTED),
     ],
@@ -108,6 +111,41 @@ def test_a_restriction_that_the_folder_states_is_not_talked_away() -> None:
 
 def accepted(licence: str, *, given: str = "", known: Acceptance | None = None) -> Acceptance | None:
     return licences.accepted(licence, given=given, known=known, by="mona", at=lambda: NOW, field="f")
+
+
+@pytest.mark.parametrize(
+    ("said", "licence"),
+    [
+        ("CreativeML Open RAIL++-M License", "openrail++"),
+        ("Apache-2.0", "Apache-2.0"),
+        ("Apache License, Version 2.0", "apache-2.0"),
+        ("the author's own", "the author's own"),
+        ("  ", ""),
+        ("Unknown", ""),
+    ],
+)
+def test_a_file_states_its_licence_in_its_header(said: str, licence: str) -> None:
+    found = licences.of_metadata({"modelspec.license": said, "format": "pt"}, file="one.safetensors")
+    assert found == (Stated(licence=licence, file="one.safetensors") if licence else None)
+    assert licences.of_metadata({"format": "pt"}, file="one.safetensors") is None
+
+
+@pytest.mark.parametrize(
+    ("own", "rest", "licence"),
+    [
+        ("mit", "apache-2.0", "mit"),
+        ("mit", "", "mit"),
+        ("cc-by-nc-4.0", "openrail++", "cc-by-nc-4.0"),
+        ("", "apache-2.0", "unknown"),
+        ("", "", "unknown"),
+        ("", "openrail++", "unknown AND openrail++"),
+        ("", "unknown", "unknown"),
+        ("", "unknown AND openrail++", "unknown AND openrail++"),
+    ],
+)
+def test_what_has_the_rest_of_a_base_does_not_say_its_licence(own: str, rest: str, licence: str) -> None:
+    file, other = (Stated(licence=said, file="x") if said else None for said in (own, rest))
+    assert licences.of_made(file, other, field="licence") == licence
 
 
 def test_what_restricts_must_be_accepted_by_whoever_uses_it() -> None:

@@ -5,9 +5,7 @@ no machine. Captions, prompts and names are other people's words: they can neith
 code, nor be read as mark-up, nor turn the direction of what stands beside them.
 """
 
-import json
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,22 +19,14 @@ from marsam.catalog.runs import RunSpec
 from marsam.diffusion import dialects, registry
 from marsam.diffusion.spec import Kind
 from marsam_trainer import licences
+from marsam_trainer.markdown import literal, plain, table, words
 
 README = "README.md"
-
-_KNOWN_ELSEWHERE = frozenset({
-    "openrail", "openrail++", "creativeml-openrail-m", "bigscience-openrail-m", "cc-by-nc-4.0", "cc-by-nc-sa-4.0",
-    "cc-by-nc-nd-4.0", "gemma",
-})  # fmt: skip
-"""Ids that a model hub knows, beside the free ones; any other is its `other` with a name."""
 
 _PROGRAMS = {"peft": "PEFT", "kohya": "kohya's scripts", "comfyui": "ComfyUI"}
 
 _MEASURED = ("steps", "weights_step", "samples", "final_loss", "validation_loss_first", "validation_loss",
              "validation_loss_best", "validation_best_step", "trainable_parameters", "quantised_share")  # fmt: skip
-_TURNS = re.compile("[\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069\ufeff]")
-_PLAIN = re.compile(r"[0-9A-Za-z ,;?.'%+/()\u00a0-\U0010ffff-]")
-_LINKED = re.compile(r"(?i)(?<=www)\.")
 _TAG = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]+)*")
 
 
@@ -76,33 +66,15 @@ def card(
         f"# {words(spec.display_name or spec.output_model_id)}",
         _opening(spec, base, version, kind),
         _pictures(shown, languages),
-        "## Trained on\n\n" + _table(_data(spec, version, spoken)),
-        "## How\n\n" + _table(_how(spec, base, params, quantisation)),
-        "## What was measured\n\n" + _table(_measures(metrics)) + _LOSSES,
+        "## Trained on\n\n" + table(_data(spec, version, spoken)),
+        "## How\n\n" + table(_how(spec, base, params, quantisation)),
+        "## What was measured\n\n" + table(_measures(metrics)) + _LOSSES,
         "## Use\n\n" + _use(spec, base, kind, shown),
         "## Licence\n\n" + _licence(spec, base),
         _LIMITS,
-        "## Where it comes from\n\n" + _table(_lineage(spec, base, version, libraries, code_version)),
+        "## Where it comes from\n\n" + table(_lineage(spec, base, version, libraries, code_version)),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def plain(text: str) -> str:
-    """Other people's words on one line, without what is not printed and without marks that turn the direction."""
-    text = _TURNS.sub("", unicodedata.normalize("NFC", text))
-    text = "".join(" " if unicodedata.category(letter) in ("Cc", "Zl", "Zp", "Cs", "Cn") else letter for letter in text)
-    return " ".join(text.split())
-
-
-def words(text: str) -> str:
-    """Other people's words inside Markdown: whatever could be mark-up is written as a reference to the character."""
-    text = "".join(letter if _PLAIN.match(letter) else f"&#{ord(letter)};" for letter in plain(text))
-    return _LINKED.sub("&#46;", text)
-
-
-def literal(text: str) -> str:
-    """Other people's words as a literal of Python inside a block of code."""
-    return json.dumps(plain(text), ensure_ascii=False).replace("`", "\\u0060")
 
 
 def _front(
@@ -113,8 +85,7 @@ def _front(
         front |= {"base_model": there, "base_model_relation": "adapter" if kind is Kind.ADAPTER else "finetune"}
     front |= {"library_name": "diffusers", "pipeline_tag": "text-to-image"}
     if base.licence:
-        known = next((one for one in licences.FREE | _KNOWN_ELSEWHERE if licences.same(one, base.licence)), None)
-        front |= {"license": known} if known else {"license": "other", "license_name": plain(base.licence)}
+        front |= licences.front(base.licence)
     if tags := [language for language in languages if _TAG.fullmatch(language)]:
         front["language"] = tags
     front["tags"] = ["text-to-image", "diffusers", "marsam", base.family, spec.method]
@@ -237,7 +208,10 @@ def _told(spec: RunSpec, base: Model) -> bool:
 def _licence(spec: RunSpec, base: Model) -> str:
     if not base.licence:
         return "The base states no licence. What was trained on it is bound by whatever binds the base."
-    text = f"The base is under **{words(base.licence)}**, and what was trained on it is bound by that."
+    if licences.same(base.licence, licences.UNSTATED):
+        text = "Nobody has said under which licence the base is, and what was trained on it is bound by that one."
+    else:
+        text = f"The base is under **{words(base.licence)}**, and what was trained on it is bound by that."
     if restriction := licences.restriction(base.licence):
         text += f" Mind that {restriction}."
     if spec.accepted is not None:
@@ -265,11 +239,6 @@ def _lineage(
         ("Marsam", words(code_version)),
         ("with", ", ".join(words(f"{name} {number}") for name, number in sorted(libraries.items()))),
     ]
-
-
-def _table(rows: Sequence[tuple[str, str]]) -> str:
-    shown = [f"| {name} | {value} |" for name, value in rows if value]
-    return "\n".join(["| | |", "| --- | --- |", *shown])
 
 
 def _number(value: float) -> str:
