@@ -10,11 +10,15 @@ import pytest
 import torch
 from marsam_trainer.run import optimisers
 from marsam_trainer.run.footprint import footprint
+from marsam_trainer.run.shapes import tensors_of
 from marsam_trainer.run.stages import Amount, Footprint
+from marsam_trainer.run.tracing import trace
+from marsam_trainer.run.validation import HeldOut
 from peft.tuners.lora import LoraLayer
 
 from marsam.catalog.runs import Optimiser, Precision, RunSpec
-from marsam.diffusion import registry
+from marsam.diffusion import registry, schedule
+from marsam.diffusion.spec import Conditioning
 from marsam.diffusion.weights.net import bytes_at_rest
 from tests.contract.families import rig as rigs
 
@@ -154,6 +158,37 @@ def test_asking_what_is_held_out_is_a_stage(bases: dict[str, Path], method: str)
     # The trained values make room for their average, there and while pictures are drawn.
     assert asked.terms["weights put aside"] == preview.terms["weights put aside"] == 4 * found.trainable
     assert 0 < asked.terms["activations"] < train.terms["activations"] + train.terms["gradients"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("decoder", [False, True])
+@pytest.mark.parametrize("family", registry.families())
+def test_asking_what_is_held_out_takes_what_was_planned(bases: dict[str, Path], family: str, decoder: bool) -> None:
+    rig = rigs.load(bases[family], family, "full", params={"image_decoder": decoder})
+    spec = _spec("full", side=rig.side, precision="fp32", batch=8)
+    stage = next(
+        stage
+        for stage in _of(bases[family], family, "full", rig.params, spec, held_out=5).stages
+        if stage.name == "validate"
+    )
+    loop = rigs.loop(rig)
+    held_out = HeldOut(loop.feed.samples, schedule.by_cells(rig.parts.facts), seed=1, batch_size=8)
+    batch, conditioning = next(iter(held_out)), rig.parts.facts.conditioning.items()
+    # Captions as long as the base reads them.
+    batch = replace(batch, cond=Conditioning({name: torch.randn(8, *shape) for name, shape in conditioning}))
+    given = [batch.clean, batch.noise, *batch.cond.tensors.values()]
+    pictures = [batch.pixels] if batch.pixels is not None else []
+    assert stage.terms.get("pictures", 0) == sum(value.nbytes for value in pictures)
+    assert bool(pictures) is decoder
+    # Weights stand before, and so do tables of positions that are no buffers.
+    held = [*rig.denoiser.modules(), *rig.parts.image_coder.modules()]
+    tables = [value for part in held for value in vars(part).values() if isinstance(value, torch.Tensor)]
+    there = [*tensors_of(rig.denoiser), *tensors_of(rig.parts.image_coder), *tables, *given, *pictures]
+    # Every tensor that the loop makes on the way is weighed.
+    taken = trace(lambda: loop.validate([batch], stopping=lambda: False), there=there)
+    measured = taken.peak + sum(value.nbytes for value in given)
+    # A plan may take those tables for made on the way.
+    assert 0.98 * measured <= stage.terms["activations"] <= 1.02 * measured + sum(value.nbytes for value in tables)
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ from marsam_trainer.run.encoded import EncodedCache
 from marsam_trainer.run.ending import Ending
 from marsam_trainer.run.estimate import estimate
 from marsam_trainer.run.feed import Feed, TrainingSet
-from marsam_trainer.run.footprint import SAMPLES
+from marsam_trainer.run.held import SAMPLES
 from marsam_trainer.run.holding import Holding
 from marsam_trainer.run.loop import Loop
 from marsam_trainer.run.mixture import Mixture
