@@ -15,8 +15,11 @@ from marsam.diffusion.schedulers import own_scheduler, schedulers
 from marsam.diffusion.spec import BaseFacts
 from marsam.store.blobs import Blobs
 from marsam_generator.bases import Bases
+from marsam_generator.engine.work import Previews
 
 MAX_COUNT = 16
+LARGEST_PREVIEW = 256
+"""Longest side of a preview in pixels where nothing is said."""
 LARGEST_SEED = 2**53 - 1
 MAX_GUIDANCE = 50.0
 
@@ -32,6 +35,7 @@ class Wanted:
     adapters: Sequence[tuple[Model, float]]
     pictures: Sequence[Picture]
     warnings: Sequence[str]
+    previews: Previews | None = None
 
     def with_seed_of(self, name: str) -> "Wanted":
         """The same with the seed that the generation's name implies: whoever draws it again draws the same."""
@@ -59,9 +63,8 @@ async def check(
             remedy="leave init_image, mask_image and strength out",
         )
     for field, asked in (
-        ("format", request.format), ("quality", request.HasField("quality")), ("preview", request.HasField("preview")),
-        ("reproducibility", request.reproducibility), ("priority", request.priority), ("tenant", request.tenant),
-        ("detach", request.detach),
+        ("format", request.format), ("quality", request.HasField("quality")),
+        ("reproducibility", request.reproducibility), ("detach", request.detach),
     ):  # fmt: skip
         if asked:
             raise Unsupported(
@@ -87,7 +90,14 @@ async def check(
         adapters=adapters,
         pictures=_pictures(resolved, facts),
         warnings=[text for adapter, _ in adapters for text in _warnings(adapter, precision)],
+        previews=_previews(resolved),
     )
+
+
+def _previews(resolved: generator_pb2.GenerateRequest) -> Previews | None:
+    if not resolved.HasField("preview"):
+        return None
+    return Previews(every_steps=resolved.preview.every_steps, max_side=resolved.preview.max_side)
 
 
 def _resolve(
@@ -110,6 +120,8 @@ def _resolve(
         resolved.scheduler = own_scheduler(facts)
     if not request.HasField("seed"):
         resolved.seed = 0
+    if request.HasField("preview") and not request.preview.HasField("max_side"):
+        resolved.preview.max_side = LARGEST_PREVIEW
     _raise_faults(
         lambda: _in_range("steps", resolved.steps, 1, max_steps),
         lambda: _in_range("guidance", resolved.guidance, 0.0, MAX_GUIDANCE),

@@ -22,7 +22,7 @@ from marsam_generator import pictures, wire
 from marsam_generator.attended import attended
 from marsam_generator.bases import Bases
 from marsam_generator.engine.engine import Denoising, Drawn, Progress
-from marsam_generator.engine.work import Terms
+from marsam_generator.engine.work import Looked, Terms
 from marsam_generator.engines.contract import Admitted, Commission, DrawingEngine
 from marsam_generator.records import load_record, save
 from marsam_generator.requests import Wanted, check
@@ -116,7 +116,12 @@ class Studio:
                 model=wanted.model,
                 adapters=wanted.adapters,
                 pictures=wanted.pictures,
-                terms=Terms(deadline=deadline),
+                terms=Terms(
+                    tenant=wanted.resolved.tenant or wanted.project,
+                    priority=wanted.resolved.priority,
+                    deadline=deadline,
+                ),
+                previews=wanted.previews,
             )
         )
         minded = attended(
@@ -142,6 +147,12 @@ class Studio:
                     case Progress():
                         progress = generator_pb2.StepProgress(step=event.done, steps=event.of, rows=event.rows)
                         yield generator_pb2.GenerateResponse(progress=progress)
+                    case Looked():
+                        yield generator_pb2.GenerateResponse(
+                            preview=generator_pb2.Preview(
+                                index=event.index, step=event.step, steps=event.steps, data=event.data
+                            )
+                        )
                     case Drawn():
                         decode_seconds += event.decode_seconds
                         picture, data = await self._keep(wanted, event, request_json)
@@ -166,6 +177,7 @@ class Studio:
                 denoise=denoising.last - denoising.first,
                 decode=decode_seconds,
                 total=time.monotonic() - began,
+                encode=denoising.encode_seconds,
             ),
             fingerprint=fingerprint,
             create_time=live.create_time,

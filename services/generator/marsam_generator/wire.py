@@ -22,10 +22,12 @@ def without_id(request: generator_pb2.GenerateRequest) -> generator_pb2.Generate
 
 
 def request_json(resolved: generator_pb2.GenerateRequest) -> str:
-    """A resolved request as the JSON that goes into its pictures; the same request gives the same text."""
-    return MessageToJson(
-        without_id(resolved), indent=None, preserving_proto_field_name=True, sort_keys=True, ensure_ascii=False
-    )
+    """What makes the pictures of a resolved request, as the JSON that goes into them; how they are waited for has no
+    part in it, so that it changes no byte of them."""
+    bare = without_id(resolved)
+    for field in ("preview", "priority", "tenant", "detach"):
+        bare.ClearField(field)
+    return MessageToJson(bare, indent=None, preserving_proto_field_name=True, sort_keys=True, ensure_ascii=False)
 
 
 def request_fields(resolved: generator_pb2.GenerateRequest) -> dict[str, Any]:
@@ -74,4 +76,5 @@ def done(record: GenerationRecord) -> generator_pb2.Done:
         decode_seconds=record.timings.decode,
         total_seconds=record.timings.total,
         fingerprint=record.fingerprint,
+        encode_seconds=record.timings.encode,
     )

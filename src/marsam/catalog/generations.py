@@ -23,12 +23,14 @@ class DrawnPicture:
 
 @dataclass(frozen=True, kw_only=True)
 class Timings:
-    """Seconds: waiting for the first tick, denoising, decoding (of all pictures), and from call to end."""
+    """Seconds: waiting for the first tick, denoising, decoding (of all pictures), from call to end, and encoding text
+    (part of the wait)."""
 
     queued: float
     denoise: float
     decode: float
     total: float
+    encode: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from marsam.core.errors import Cancelled, Invalid, Precondition, unknown_name
+from marsam.diffusion import registry, schedule
 from marsam.diffusion.guidance import as_long_as, guide
 from marsam.diffusion.schedulers import SCHEDULERS, make_scheduler
 from marsam.diffusion.spec import BaseFacts, Components, Conditioning, Family
@@ -118,6 +119,7 @@ class Walk:
         self.picture = picture
         self.index = picture.steps - picture.taken
         self._ground = ground
+        self._facts = facts
         self._train_steps = facts.train_steps
         self._flow = facts.flow is not None
         self._keep_length = facts.patch if facts.guidance_keeps_length else 0
@@ -156,13 +158,7 @@ class Walk:
     def advance(self, conditional: torch.Tensor, unconditional: torch.Tensor | None = None) -> None:
         """Take the coming step with the denoiser's predictions (1, C, h, w); the second is needed when the picture is
         guided."""
-        prediction = conditional
-        if self.picture.guided:
-            if unconditional is None:
-                raise Precondition("a guided step needs the unconditional prediction", reason="GUIDANCE_MISSING")
-            prediction = guide(conditional, unconditional, self.picture.guidance, rescale=self.picture.guidance_rescale)
-            if self._keep_length:
-                prediction = as_long_as(conditional, prediction, self._keep_length)
+        prediction = self._guided(conditional, unconditional)
         step = self._scheduler.timesteps[self.index]
         self.latent = self._scheduler.step(prediction, step, self.latent, generator=self._generator, return_dict=False)[
             0
@@ -180,6 +176,22 @@ class Walk:
         else:
             noised = self._scheduler.add_noise(clean, self._noise, step)
         return noised
+
+    def clean(self, conditional: torch.Tensor, unconditional: torch.Tensor | None = None) -> torch.Tensor:
+        """The clean latent (1, C, h, w) that the predictions for the coming step speak of. Changes nothing."""
+        levels = schedule.of(self._facts, self.picture.width, self.picture.height).levels(self.t)
+        prediction = self._guided(conditional, unconditional)
+        return registry.objective(self._facts.objective).clean(self.model_input(), prediction, *levels)
+
+    def _guided(self, conditional: torch.Tensor, unconditional: torch.Tensor | None) -> torch.Tensor:
+        if not self.picture.guided:
+            return conditional
+        if unconditional is None:
+            raise Precondition("a guided step needs the unconditional prediction", reason="GUIDANCE_MISSING")
+        prediction = guide(conditional, unconditional, self.picture.guidance, rescale=self.picture.guidance_rescale)
+        if self._keep_length:
+            prediction = as_long_as(conditional, prediction, self._keep_length)
+        return prediction
 
 
 def join(conditionings: Sequence[Conditioning]) -> Conditioning:

@@ -302,6 +302,9 @@ class Objective(Protocol):
 
     def target(self, clean: "Tensor", noise: "Tensor", signal: "Tensor", noise_level: "Tensor") -> "Tensor": ...
 
+    def clean(self, noisy: "Tensor", predicted: "Tensor", signal: float, noise_level: float) -> "Tensor":
+        """The clean latent that a prediction speaks of; the levels are of one time for all rows."""
+
     def weight(self, signal: "Tensor", noise_level: "Tensor", gamma: float | None) -> "Tensor":
         """Loss weight, shaped as `signal`; min-SNR-γ (arXiv 2303.09556), or ones for None."""
 

@@ -168,12 +168,13 @@ class Answer:
     accepted: generator_pb2.Accepted
     progress: Sequence[tuple[int, int]]
     images: Sequence[tuple[generator_pb2.ImageHeader, bytes]]
+    previews: Sequence[generator_pb2.Preview]
     done: generator_pb2.Done | None
 
 
 async def generate(stub: Any, asked: generator_pb2.GenerateRequest, *, timeout_s: float = 60.0) -> Answer:
     """Call Generate and read it to its end."""
-    accepted, progress, images, done = generator_pb2.Accepted(), [], [], None
+    accepted, progress, images, previews, done = generator_pb2.Accepted(), [], [], [], None
     async for message in stub.Generate(asked, timeout=timeout_s):
         match message.WhichOneof("event"):
             case "accepted":
@@ -184,6 +185,8 @@ async def generate(stub: Any, asked: generator_pb2.GenerateRequest, *, timeout_s
                 images.append((message.image, b""))
             case "chunk":
                 images[-1] = (images[-1][0], images[-1][1] + message.chunk)
+            case "preview":
+                previews.append(message.preview)
             case "done":
                 done = message.done
-    return Answer(accepted=accepted, progress=progress, images=images, done=done)
+    return Answer(accepted=accepted, progress=progress, images=images, previews=previews, done=done)

@@ -19,11 +19,22 @@ from marsam.diffusion.spec import Components, Family
 from marsam_generator.engine.bank import AdapterBank, PreparedAdapter
 from marsam_generator.engine.forwards import Denoiser
 from marsam_generator.engine.lanes import Lanes
+from marsam_generator.engine.looker import Looker
 from marsam_generator.engine.loop import StepLoop
 from marsam_generator.engine.reader import Reader
 from marsam_generator.engine.stepper import Tick
 from marsam_generator.engine.width import Widths
-from marsam_generator.engine.work import Denoised, Event, Failed, Order, Stepped, Terms
+from marsam_generator.engine.work import (
+    Denoised,
+    Event,
+    Failed,
+    Glimpsed,
+    Looked,
+    Order,
+    Previews,
+    Stepped,
+    Terms,
+)
 
 BASE = "base"
 """The name of the base's own denoiser among an engine's denoisers."""
@@ -38,6 +49,7 @@ class Drawing:
     denoiser: str = BASE
     adapters: Mapping[str, float] = field(default_factory=dict)
     terms: Terms = field(default_factory=Terms)
+    previews: Previews | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,10 +72,12 @@ class Drawn:
 
 @dataclass(frozen=True, kw_only=True)
 class Denoising:
-    """Monotonic times of the first and the last tick that served the drawing."""
+    """Monotonic times of the first and the last tick that served the drawing, and the seconds until its text was
+    encoded."""
 
     first: float
     last: float
+    encode_seconds: float = 0.0
 
 
 class Engine:
@@ -85,6 +99,7 @@ class Engine:
         self._family = family
         self._readers = {BASE: Reader(family, parts)}
         self._coders = {BASE: parts}
+        self._looker = Looker(family)
         self._decoders = ThreadPoolExecutor(lanes, thread_name_prefix="marsam-decode")
         self._loop = StepLoop(
             name=name,
@@ -127,7 +142,8 @@ class Engine:
     async def drop_denoiser(self, name: str) -> None:
         """Forget a fully tuned denoiser. Nothing may be drawing with it."""
         await asyncio.wrap_future(self._loop.between(lambda: self._loop.denoisers.pop(name, None)))
-        self._coders.pop(name, None)
+        if (coder := self._coders.pop(name, None)) is not None:
+            self._looker.forget(coder)
         if (reader := self._readers.pop(name, None)) is not None:
             reader.close()
 
@@ -155,15 +171,18 @@ class Engine:
     def _reader(self, denoiser: str) -> Reader:
         return self._readers.get(denoiser, self._readers[BASE])
 
-    async def draw(self, drawing: Drawing) -> AsyncGenerator[Progress | Drawn | Denoising, None]:
-        """Draw; yields progress, each picture when it is ready (in any order), and the times of denoising at the end.
+    async def draw(self, drawing: Drawing) -> AsyncGenerator[Progress | Looked | Drawn | Denoising, None]:
+        """Draw; yields progress and looks, each picture when it is ready (in any order), and the times of denoising at
+        the end.
 
         Raises what stopped the drawing. Closing this generator frees its places before the next tick; text that is
         being encoded by then is encoded to its end and remembered.
         """
         use = {_reading(drawing.denoiser, key): weight for key, weight in drawing.adapters.items()}
+        began = time.monotonic()
         conditional, unconditional = await self._reader(drawing.denoiser).read(drawing.pictures, use)
-        events: asyncio.Queue[Event | Drawn | Exception] = asyncio.Queue()
+        encode_seconds = time.monotonic() - began
+        events: asyncio.Queue[Event | Looked | Drawn | Exception] = asyncio.Queue()
         caller = asyncio.get_running_loop()
         order = Order(
             id=drawing.id,
@@ -174,9 +193,11 @@ class Engine:
             adapters=drawing.adapters,
             terms=drawing.terms,
             sink=lambda event: _pass_on(caller, events, event),
+            look_every=drawing.previews.every_steps if drawing.previews else 0,
         )
         decoding: set[asyncio.Task[None]] = set()
         coder = self._coders.get(drawing.denoiser, self._coders[BASE])
+        looks = await self._looker.begin(coder, drawing.pictures, drawing.previews, events.put_nowait)
 
         async def decode(event: Denoised) -> None:
             try:
@@ -193,7 +214,12 @@ class Engine:
                     case Stepped() as step:
                         first, last = first or step.began, time.monotonic()
                         yield Progress(done=step.done, of=step.of, rows=step.rows)
+                    case Glimpsed() as glimpse:
+                        looks.take(glimpse)
+                    case Looked() as look:
+                        yield look
                     case Denoised() as clean:
+                        looks.end(clean.index)
                         task = asyncio.create_task(decode(clean), name="engine.decode")
                         decoding.add(task)
                         task.add_done_callback(decoding.discard)
@@ -204,9 +230,10 @@ class Engine:
                         raise failed.error
                     case Exception() as error:
                         raise error
-            yield Denoising(first=first, last=last)
+            yield Denoising(first=first, last=last, encode_seconds=encode_seconds)
         finally:
             self._loop.cancel(drawing.id)
+            looks.close()
             for task in decoding:
                 task.cancel()
 
@@ -215,6 +242,7 @@ class Engine:
         await asyncio.to_thread(self._loop.close)
         for reader in self._readers.values():
             reader.close()
+        self._looker.close()
         self._decoders.shutdown(wait=False, cancel_futures=True)
 
     def _decode(self, coder: Components, event: Denoised) -> Drawn:
@@ -237,6 +265,6 @@ def _reading(denoiser: str, key: str) -> str:
 
 
 def _pass_on(
-    caller: asyncio.AbstractEventLoop, events: "asyncio.Queue[Event | Drawn | Exception]", event: Event
+    caller: asyncio.AbstractEventLoop, events: "asyncio.Queue[Event | Looked | Drawn | Exception]", event: Event
 ) -> None:
     caller.call_soon_threadsafe(events.put_nowait, event)

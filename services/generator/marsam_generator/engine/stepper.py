@@ -17,7 +17,7 @@ from marsam_generator.engine.lanes import Lanes, Row
 from marsam_generator.engine.roster import Roster
 from marsam_generator.engine.slots import Group, Live, Slot, row_of, rows_of
 from marsam_generator.engine.width import Widths
-from marsam_generator.engine.work import Denoised, Failed, Order, Stepped
+from marsam_generator.engine.work import Denoised, Failed, Glimpsed, Order, Stepped
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,12 +202,18 @@ class Stepper:
 
 
 def _advance(slot: Slot, predictions: Sequence[torch.Tensor | Exception]) -> Exception | None:
-    """Take the slot's step; the exception, if a row of it raised, or if the picture itself is at fault."""
+    """Take the slot's step and, where one is due, a glimpse; the exception, if a row of it raised, or if the picture
+    itself is at fault."""
     for each in predictions:
         if isinstance(each, Exception):
             return each
+    said = [each for each in predictions if isinstance(each, torch.Tensor)]
+    every, steps, left = slot.live.order.look_every, slot.walk.picture.taken, slot.left - 1
     try:
-        slot.walk.advance(*(each for each in predictions if isinstance(each, torch.Tensor)))
+        if every and left and (steps - left) % every == 0:
+            clean = slot.walk.clean(*said)
+            slot.live.tell(Glimpsed(index=slot.index, step=steps - left, steps=steps, latent=clean))
+        slot.walk.advance(*said)
     except Exception as error:
         return error
     if bool(torch.isfinite(slot.walk.latent).all()):

@@ -31,13 +31,41 @@ class Denoised:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Glimpsed:
+    """The clean latent (1, C, h, w) that picture `index` was heading for after `step` of its `steps`."""
+
+    index: int
+    step: int
+    steps: int
+    latent: torch.Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Looked:
+    """A look (JPEG) at picture `index` after `step` of its `steps`."""
+
+    index: int
+    step: int
+    steps: int
+    data: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
 class Failed:
     """The order ended without its pictures; its place in the loop is free. The last event of an order."""
 
     error: MarsamError
 
 
-Event = Stepped | Denoised | Failed
+Event = Stepped | Glimpsed | Denoised | Failed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Previews:
+    """A look at each picture after every `every_steps` of its steps, at most `max_side` pixels on the longest side."""
+
+    every_steps: int
+    max_side: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +95,8 @@ class Order:
     sink: Callable[[Event], None]
     adapters: Mapping[str, float] = field(default_factory=dict)
     terms: Terms = field(default_factory=Terms)
+    look_every: int = 0
+    """After every so many steps of a picture there is a `Glimpsed`; 0 for none."""
 
     def __post_init__(self) -> None:
         if not self.pictures:

@@ -7,7 +7,7 @@ from typing import Protocol
 from marsam.catalog.models import Model
 from marsam.diffusion.sampling import Picture
 from marsam_generator.engine.engine import Denoising, Drawn, Progress
-from marsam_generator.engine.work import Terms
+from marsam_generator.engine.work import Looked, Previews, Terms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +19,7 @@ class Commission:
     adapters: Sequence[tuple[Model, float]]
     pictures: Sequence[Picture]
     terms: Terms = field(default_factory=Terms)
+    previews: Previews | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +52,8 @@ class Description:
     fingerprint: str
 
 
-Said = Admitted | Progress | Drawn | Denoising
-"""`Admitted` first, then progress and pictures as they come, `Denoising` last."""
+Said = Admitted | Progress | Looked | Drawn | Denoising
+"""`Admitted` first, then progress, looks and pictures as they come, `Denoising` last."""
 
 
 class DrawingEngine(Protocol):

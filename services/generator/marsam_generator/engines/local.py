@@ -8,6 +8,7 @@ from marsam.catalog.models import Model
 from marsam.telemetry import Meter, metrics
 from marsam_generator.engine.admission import Admission, Place
 from marsam_generator.engine.engine import Denoising, Drawing, Drawn, Progress
+from marsam_generator.engine.work import Looked
 from marsam_generator.engines.contract import Admitted, Commission, Description, Residence, Said
 from marsam_generator.models import Library
 
@@ -45,7 +46,7 @@ class LocalEngine:
         finally:
             self._report_depth()
 
-    async def _drawn(self, commission: Commission) -> AsyncGenerator[Progress | Drawn | Denoising, None]:
+    async def _drawn(self, commission: Commission) -> AsyncGenerator[Progress | Looked | Drawn | Denoising, None]:
         """What comes of a commission, once its models are in memory; they stay there until this generator is closed."""
         models = [adapter for adapter, _ in commission.adapters]
         async with self._library.lease(commission.model, models) as lease:
@@ -55,6 +56,7 @@ class LocalEngine:
                 denoiser=lease.denoiser,
                 adapters=dict(zip(lease.adapters, (weight for _, weight in commission.adapters), strict=True)),
                 terms=commission.terms,
+                previews=commission.previews,
             )
             async with contextlib.aclosing(lease.engine.draw(drawing)) as events:
                 async for event in events:

@@ -17,6 +17,10 @@ class Epsilon:
     def target(self, clean: "Tensor", noise: "Tensor", signal: "Tensor", noise_level: "Tensor") -> "Tensor":
         return noise
 
+    def clean(self, noisy: "Tensor", predicted: "Tensor", signal: float, noise_level: float) -> "Tensor":
+        # At zero terminal SNR the noise says nothing of the picture.
+        return (noisy - noise_level * predicted) / max(signal, 1e-3)
+
     def weight(self, signal: "Tensor", noise_level: "Tensor", gamma: float | None) -> "Tensor":
         """min(SNR, γ) / SNR, written so that SNR = 0 gives its limit, 1."""
         if gamma is None:

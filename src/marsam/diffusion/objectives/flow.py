@@ -17,6 +17,9 @@ class RectifiedFlow:
     def target(self, clean: "Tensor", noise: "Tensor", signal: "Tensor", noise_level: "Tensor") -> "Tensor":
         return noise - clean
 
+    def clean(self, noisy: "Tensor", predicted: "Tensor", signal: float, noise_level: float) -> "Tensor":
+        return noisy - noise_level * predicted
+
     def weight(self, signal: "Tensor", noise_level: "Tensor", gamma: float | None) -> "Tensor":
         """min(SNR, γ) of the clean picture's error, which is noise_level times the velocity's: min(signal²,
         γ·noise_level²)."""

@@ -17,6 +17,9 @@ class Velocity:
     def target(self, clean: "Tensor", noise: "Tensor", signal: "Tensor", noise_level: "Tensor") -> "Tensor":
         return signal * noise - noise_level * clean
 
+    def clean(self, noisy: "Tensor", predicted: "Tensor", signal: float, noise_level: float) -> "Tensor":
+        return signal * noisy - noise_level * predicted
+
     def weight(self, signal: "Tensor", noise_level: "Tensor", gamma: float | None) -> "Tensor":
         """min(SNR, γ) / (SNR + 1). With signal² + noise_level² = 1 that is min(signal², γ·noise_level²): finite
         everywhere."""
