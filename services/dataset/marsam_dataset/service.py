@@ -19,6 +19,7 @@ from marsam.core.names import ResourceName, format_name, parse
 from marsam.core.records import canonical
 from marsam.jobs.requests import remember
 from marsam.rpc.server.paging import leading, page
+from marsam.rpc.wire.messages import file_message
 from marsam.store import keys
 from marsam.store.blobs import Blobs, names
 from marsam.store.content import stream_blob
@@ -252,7 +253,7 @@ class DatasetService(dataset_pb2_grpc.DatasetServiceServicer):
     async def ExportVersion(self, request: pb.ExportVersionRequest, context: Any) -> pb.ExportVersionResponse:
         question = ("ExportVersion", request.name, request.format)
         asked = page(size=request.page_size, token=request.page_token, question=question)
-        shown, token = asked.of(await self._settled.export(request.name, request.format), wire.file_ref)
+        shown, token = asked.of(await self._settled.export(request.name, request.format), file_message)
         export = wire.export_name(request.name, request.format)
         return pb.ExportVersionResponse(export=export, files=shown, next_page_token=token)
 

@@ -1,16 +1,13 @@
 """Domain objects ⇄ the messages of marsam.api.dataset.v1. Nothing here decides anything."""
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
-
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from marsam.api.common.v1 import common_pb2
 from marsam.api.dataset.v1 import dataset_pb2 as pb
 from marsam.catalog.datasets import Caption, Dataset, DatasetVersion, Finding, Item, Rights
-from marsam.catalog.files import FileRef
 from marsam.core.names import parse
 from marsam.rpc.server.paging import leading
+from marsam.rpc.wire.messages import file_message, timestamp
 from marsam_dataset.assess import Assessment
 from marsam_dataset.ingest.records import MOST_REFUSED_SHOWN, Tally
 from marsam_dataset.reviews import Decision, Standing, Word
@@ -26,16 +23,6 @@ _SHARE = 200_000
 _RANK = {"fail": 0, "warn": 1, "info": 2}
 
 
-def time_of(at: datetime) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromDatetime(at)
-    return stamp
-
-
-def file_ref(file: FileRef) -> common_pb2.FileRef:
-    return common_pb2.FileRef(path=file.path, digest=file.digest, size_bytes=file.size, media_type=file.media_type)
-
-
 def rights_from(message: common_pb2.Rights) -> Rights:
     return Rights(licence=message.licence, holder=message.holder, source=message.source, consent=message.consent)
 
@@ -44,7 +31,7 @@ def dataset(stored: Dataset, *, items: int, latest: str) -> pb.Dataset:
     return pb.Dataset(
         name=stored.name,
         display_name=stored.display_name,
-        create_time=time_of(stored.create_time),
+        create_time=timestamp(stored.create_time),
         item_count=items,
         latest_version=latest,
         labels=dict(stored.labels),
@@ -67,7 +54,7 @@ def item(dataset_name: str, one: Item, standing: Standing, findings: Sequence[Fi
     return pb.Item(
         name=f"{dataset_name}/items/{one.id}",
         file_name=shown.file_name,
-        image=file_ref(shown.image),
+        image=file_message(shown.image),
         width=shown.width,
         height=shown.height,
         captions=[common_pb2.Caption(language=c.language, text=c.text) for c in shown.captions],
@@ -160,7 +147,7 @@ def version(stored: DatasetVersion) -> pb.Version:
         digest=stored.digest,
         item_count=len(stored.items),
         excluded_count=len(stored.excluded),
-        create_time=time_of(stored.create_time),
+        create_time=timestamp(stored.create_time),
         message=report.get("message", ""),
         associations=leading(
             [

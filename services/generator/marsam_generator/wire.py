@@ -5,9 +5,9 @@ from typing import Any
 
 from google.protobuf.json_format import MessageToDict, MessageToJson, ParseDict
 
-from marsam.api.common.v1 import common_pb2
 from marsam.api.generator.v1 import generator_pb2
 from marsam.catalog.generations import DrawnPicture, GenerationRecord
+from marsam.rpc.wire.messages import file_message
 
 CHUNK = 256 * 1024
 """Bytes of one message of a picture."""
@@ -57,14 +57,12 @@ def image_messages(picture: DrawnPicture, data: bytes) -> Iterator[generator_pb2
 
 def image_header(picture: DrawnPicture) -> generator_pb2.ImageHeader:
     """A picture's header on the wire."""
-    file = common_pb2.FileRef(
-        path=picture.file.path,
-        digest=picture.file.digest,
-        size_bytes=picture.file.size,
-        media_type=picture.file.media_type,
-    )
     return generator_pb2.ImageHeader(
-        index=picture.index, seed=picture.seed, width=picture.width, height=picture.height, file=file
+        index=picture.index,
+        seed=picture.seed,
+        width=picture.width,
+        height=picture.height,
+        file=file_message(picture.file),
     )
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from marsam.catalog.runs import Preview, RunSpec
 from marsam.diffusion import registry
-from marsam.diffusion.spec import Default, Setting
+from marsam.diffusion.method import Setting
+from marsam.diffusion.spec import Default
 from marsam_trainer import versions
 from marsam_trainer.knobs import KNOBS, VISIBLE
 from marsam_trainer.orders import Order

@@ -1,4 +1,4 @@
-"""ModelService at the wire: streams in and out, parse, call, convert."""
+"""ModelService at the wire: streams in and out, parse, call, answer."""
 
 import asyncio
 import shutil
@@ -24,7 +24,7 @@ from marsam.store.blobs import Blobs, names
 from marsam.store.cache import Cache
 from marsam.store.content import STREAM_CHUNK, stream_blob
 from marsam.store.staging import failure
-from marsam_trainer import convert, exports, lineage
+from marsam_trainer import exports, lineage
 from marsam_trainer.conversions import Converter
 from marsam_trainer.fetching import Fetcher
 from marsam_trainer.import_orders import ImportOrder
@@ -34,6 +34,7 @@ from marsam_trainer.reservations import Reservations
 from marsam_trainer.runs import Runs
 from marsam_trainer.settings import TrainerSettings
 from marsam_trainer.uploads import Received, Upload
+from marsam_trainer.wire.models import alias_message, kind_of, model_message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,22 +74,22 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         async with self._scratch() as scratch:
             if order.ref:
                 if (known := await self._importer.known(order)) is not None:
-                    return model_pb2.ImportModelResponse(model=convert.model_message(known))
+                    return model_pb2.ImportModelResponse(model=model_message(known))
                 received, source = await self._fetcher.model(order, by=by)
                 if await anext(request_iterator, None) is not None:
                     raise Invalid("a ref was given, and files too", field="file", reason="STREAM_ORDER")
             else:
                 received, source = await self._received(request_iterator, scratch / "files"), UPLOAD
                 if (known := await self._importer.known(order, received)) is not None:
-                    return model_pb2.ImportModelResponse(model=convert.model_message(known))
+                    return model_pb2.ImportModelResponse(model=model_message(known))
             fetched = await self._fetcher.rest(order, received, by=by)
             model = await self._importer.take(
                 order, received, source=source, scratch=scratch / "made", by=by, fetched=fetched
             )
-        return model_pb2.ImportModelResponse(model=convert.model_message(model))
+        return model_pb2.ImportModelResponse(model=model_message(model))
 
     async def GetModel(self, request: model_pb2.GetModelRequest, context: Any) -> model_pb2.GetModelResponse:
-        return model_pb2.GetModelResponse(model=convert.model_message(await aliases.resolve(self._blobs, request.name)))
+        return model_pb2.GetModelResponse(model=model_message(await aliases.resolve(self._blobs, request.name)))
 
     async def ListModels(self, request: model_pb2.ListModelsRequest, context: Any) -> model_pb2.ListModelsResponse:
         project = parse(request.parent, "project", field="parent").project
@@ -100,7 +101,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         shown = {}
         for id_, model in zip(ids, models, strict=True):
             if isinstance(model, Model):
-                shown[id_] = convert.model_message(model)
+                shown[id_] = model_message(model)
             elif not isinstance(model, Missing):  # deleted since it was listed
                 raise model
         fitting, token = asked.fit(list(shown.values()), list(shown), token)
@@ -129,7 +130,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
             etag=request.etag,
             by=current_principal().name,
         )
-        return model_pb2.SetAliasResponse(alias=convert.alias_message(request.name, entry))
+        return model_pb2.SetAliasResponse(alias=alias_message(request.name, entry))
 
     async def ListAliasHistory(
         self, request: model_pb2.ListAliasHistoryRequest, context: Any
@@ -138,7 +139,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         if not history:
             raise Missing(f"{request.name} never pointed at anything", reason="ALIAS_NOT_FOUND", resource=request.name)
         asked = page(size=request.page_size, token=request.page_token, question=("ListAliasHistory", request.name))
-        shown, token = asked.of(history, lambda entry: convert.alias_message(request.name, entry))
+        shown, token = asked.of(history, lambda entry: alias_message(request.name, entry))
         return model_pb2.ListAliasHistoryResponse(history=shown, next_page_token=token)
 
     async def ExportModel(
@@ -236,7 +237,7 @@ def _order(header: model_pb2.ImportModelHeader) -> ImportOrder:
     return ImportOrder(
         project=parse(header.parent, "project", field="header.parent").project,
         model_id=header.model_id,
-        kind=convert.kind_of(header.kind),
+        kind=kind_of(header.kind),
         family=header.family,
         base=header.base,
         licence=header.licence,

@@ -1,4 +1,4 @@
-"""TrainerService at the wire: parse, call, convert."""
+"""TrainerService at the wire: parse, call, answer."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -9,7 +9,7 @@ from marsam.diffusion import registry
 from marsam.jobs.states import State
 from marsam.rpc.server import current_principal
 from marsam.rpc.server.paging import page
-from marsam_trainer import convert
+from marsam.rpc.wire.messages import timestamp
 from marsam_trainer.checkpoints import CheckpointInfo, list_checkpoints
 from marsam_trainer.desk import Desk
 from marsam_trainer.ground import Ground
@@ -17,6 +17,9 @@ from marsam_trainer.listing import Lister
 from marsam_trainer.queue import Queue
 from marsam_trainer.runs import Runs, RunView
 from marsam_trainer.watching import Watcher
+from marsam_trainer.wire.orders import changes_of, order_of, spec_message
+from marsam_trainer.wire.plans import fault_message, plan_message, reading_message, setting_message
+from marsam_trainer.wire.runs import run_message
 
 
 class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
@@ -46,25 +49,23 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
         self, request: trainer_pb2.ValidateRunRequest, context: Any
     ) -> trainer_pb2.ValidateRunResponse:
         project = parse(request.parent, "project", field="parent").project
-        examined = await self._desk.examine(
-            convert.order_of(request.spec), project=project, by=current_principal().name
-        )
-        response = trainer_pb2.ValidateRunResponse(faults=[convert.fault_message(fault) for fault in examined.faults])
-        response.warnings.extend(convert.fault_message(warning) for warning in examined.warnings)
-        response.settings.extend(convert.setting_message(entry) for entry in examined.settings)
+        examined = await self._desk.examine(order_of(request.spec), project=project, by=current_principal().name)
+        response = trainer_pb2.ValidateRunResponse(faults=[fault_message(fault) for fault in examined.faults])
+        response.warnings.extend(fault_message(warning) for warning in examined.warnings)
+        response.settings.extend(setting_message(entry) for entry in examined.settings)
         if examined.probe is not None:
-            response.readings.extend(convert.reading_message(reading) for reading in examined.probe.readings)
+            response.readings.extend(reading_message(reading) for reading in examined.probe.readings)
         if examined.plan is not None:
-            response.plan.CopyFrom(convert.plan_message(examined.plan))
+            response.plan.CopyFrom(plan_message(examined.plan))
         if examined.spec is not None:
-            response.resolved.CopyFrom(convert.spec_message(examined.spec))
+            response.resolved.CopyFrom(spec_message(examined.spec))
             if not request.spec.output_model_id:
                 response.resolved.output_model_id = ""  # it will be the run's own id, which nobody knows yet
         return response
 
     async def CreateRun(self, request: trainer_pb2.CreateRunRequest, context: Any) -> trainer_pb2.CreateRunResponse:
         project = parse(request.parent, "project", field="parent").project
-        order = convert.order_of(request.spec)
+        order = order_of(request.spec)
         by = current_principal().name
         run_id = await self._desk.create(order, project=project, request_id=request.request_id, by=by)
         return trainer_pb2.CreateRunResponse(run=await self._run(project, run_id))
@@ -89,7 +90,7 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
 
     async def ResumeRun(self, request: trainer_pb2.ResumeRunRequest, context: Any) -> trainer_pb2.ResumeRunResponse:
         name = parse(request.name, "run")
-        changes = convert.changes_of(request.spec, request.update_mask.paths)
+        changes = changes_of(request.spec, request.update_mask.paths)
         await self._desk.resume(name.project, name.id, changes, by=current_principal().name)
         return trainer_pb2.ResumeRunResponse(run=await self._run(name.project, name.id))
 
@@ -116,12 +117,12 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
 
     def _message(self, project: str, view: RunView) -> trainer_pb2.Run:
         waits = view.head.state is State.PENDING
-        return convert.run_message(view, queue_position=self._queue.place(project, view.spec.id) if waits else 0)
+        return run_message(view, queue_position=self._queue.place(project, view.spec.id) if waits else 0)
 
 
 def _checkpoint(entry: CheckpointInfo) -> trainer_pb2.Checkpoint:
     return trainer_pb2.Checkpoint(
-        attempt=entry.attempt, step=entry.step, size_bytes=entry.size, create_time=convert.timestamp(entry.at)
+        attempt=entry.attempt, step=entry.step, size_bytes=entry.size, create_time=timestamp(entry.at)
     )
 
 

@@ -5,7 +5,7 @@ from typing import cast, get_args
 from marsam.catalog.runs import Sharding
 from marsam.core.errors import Invalid, did_you_mean
 from marsam.diffusion import registry
-from marsam.diffusion.spec import Kind
+from marsam.diffusion.method import Kind
 from marsam_trainer.ground import Room
 from marsam_trainer.orders import Fault, Order, faults_of
 

@@ -8,9 +8,10 @@ from marsam.api.trainer.v1 import trainer_pb2
 from marsam.core.clock import parse_time
 from marsam.jobs.states import State
 from marsam.rpc.server.watching import PAUSE_S, Telling, told
-from marsam_trainer.convert import file_messages, progress_message, run_message, timestamp
+from marsam.rpc.wire.messages import timestamp
 from marsam_trainer.queue import Queue
 from marsam_trainer.runs import Runs
+from marsam_trainer.wire.runs import file_messages, progress_message, run_message
 
 Message = trainer_pb2.WatchRunResponse
 

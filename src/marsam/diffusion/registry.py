@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, cast
 from marsam.core.errors import Invalid, Violation, did_you_mean, unknown_name
 from marsam.diffusion import tuned
 from marsam.diffusion.basefiles import read_json
-from marsam.diffusion.spec import BaseFacts, Family, FamilyFacts, Method, Objective, Setting
+from marsam.diffusion.method import Method, Setting
+from marsam.diffusion.objective import Objective
+from marsam.diffusion.spec import BaseFacts, Family, FamilyFacts
 
 if TYPE_CHECKING:
     from marsam.diffusion.onefile.facts import OneFile

@@ -1,4 +1,5 @@
-"""The words of the diffusion package: what a family, a method and an objective are. Importing this imports no torch.
+"""The words of the diffusion package: what a base and a family are (`method` and `objective` have the other
+two axes). Importing this imports no torch.
 
 The training loop, in words: batch → `encode_*` (or the cache) → `Schedule.levels(t)` → `Objective.noisy` →
 `Family.predict` → `Objective.target` → weighted squared error → step. Sampling uses the same `predict` and the same
@@ -19,7 +20,7 @@ from marsam.diffusion.encoders import TunedEncoder
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from torch.nn import Module, Parameter
+    from torch.nn import Module
 
     from marsam.diffusion.schedule import Flow
 
@@ -290,77 +291,3 @@ class Family(Protocol):
         self, denoiser: "Module", noisy: "Tensor", t: "Tensor", cond: Conditioning, *, train_steps: int
     ) -> "Tensor":
         """What the denoiser says of `noisy` (B, C, h, w) at times `t` (B,): same shape and dtype as `noisy`."""
-
-
-class Objective(Protocol):
-    """What the denoiser predicts. `signal` and `noise_level` are (B, 1, 1, 1): noisy = signal·clean +
-    noise_level·noise."""
-
-    name: str
-
-    def noisy(self, clean: "Tensor", noise: "Tensor", signal: "Tensor", noise_level: "Tensor") -> "Tensor": ...
-
-    def target(self, clean: "Tensor", noise: "Tensor", signal: "Tensor", noise_level: "Tensor") -> "Tensor": ...
-
-    def clean(self, noisy: "Tensor", predicted: "Tensor", signal: float, noise_level: float) -> "Tensor":
-        """The clean latent that a prediction speaks of; the levels are of one time for all rows."""
-
-    def weight(self, signal: "Tensor", noise_level: "Tensor", gamma: float | None) -> "Tensor":
-        """Loss weight, shaped as `signal`; min-SNR-γ (arXiv 2303.09556), or ones for None."""
-
-
-class Kind(StrEnum):
-    """What a method leaves behind: an adapter beside the base, or parts in the place of the base's."""
-
-    ADAPTER = "adapter"
-    FULL = "full"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Setting:
-    """One parameter of a method: its type, default, bounds or choices, and what it means in one line."""
-
-    name: str
-    type: type
-    default: Any
-    help: str
-    minimum: float | None = None
-    maximum: float | None = None
-    choices: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MethodFacts:
-    """What is true of a method. `recipe` holds defaults of a run's fields, `learning_rate` at least."""
-
-    name: str
-    title: str
-    kind: Kind
-    settings: tuple[Setting, ...]
-    recipe: Mapping[str, Default]
-
-
-class Method(Protocol):
-    """Which parameters train, how the base is held, what is saved. A method file ends with `METHOD`, an instance of
-    this."""
-
-    facts: MethodFacts
-
-    def quantisation(self, params: Mapping[str, Any]) -> Quantisation | None:
-        """How the frozen base must be held; known before any weight is loaded."""
-
-    def attach(
-        self, modules: Mapping[str, "Module"], family: FamilyFacts, params: Mapping[str, Any], *, seed: int
-    ) -> dict[str, "Parameter"]:
-        """Make what is tuned of a base (`tuned.modules`) trainable in place and return what trains, by name
-        (`tuned.named`), fp32. At step 0 its output equals the base's.
-
-        `params` are checked values (see `registry.method_params`). The same seed gives the same initial values. On
-        the meta device only shapes are made, which is how a plan is computed.
-        """
-
-    def save(
-        self, modules: Mapping[str, "Module"], family: FamilyFacts, folder: Path, *, metadata: Mapping[str, str]
-    ) -> tuple[str, ...]:
-        """Write the artifact under `folder` and return its relative paths: those of parts that take the place of the
-        base's as they lie in the base. `metadata` goes into the safetensors headers."""

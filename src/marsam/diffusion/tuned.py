@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from marsam.core.errors import Invalid, Precondition
-from marsam.diffusion.spec import Components, FamilyFacts, Kind, MethodFacts, Part, Setting
+from marsam.diffusion.method import Kind, MethodFacts, Setting
+from marsam.diffusion.spec import Components, FamilyFacts, Part
 
 if TYPE_CHECKING:
     from torch.nn import Module

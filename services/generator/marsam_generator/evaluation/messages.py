@@ -3,13 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from google.protobuf import timestamp_pb2
-
 from marsam.api.generator.v1 import evaluation_pb2
 from marsam.catalog.evaluations import EvaluationSpec, SuiteVersion
 from marsam.core import records
 from marsam.jobs.progress import Event
 from marsam.jobs.states import Transition
+from marsam.rpc.wire.messages import timestamp
 from marsam_generator.evaluation.suites import Suite, suite_digest
 
 
@@ -51,8 +50,8 @@ def evaluation_message(
         attempt=head.attempt,
         reason=head.reason,
         message=head.message,
-        create_time=_stamp(first),
-        update_time=_stamp(head),
+        create_time=timestamp(first.at),
+        update_time=timestamp(head.at),
         verdict=str(head.detail.get("verdict", "")),
     )
     if told:
@@ -71,9 +70,3 @@ def watch_message(event: Event, attempt: int) -> evaluation_pb2.WatchEvaluationR
     if event.get("kind") != "progress":
         return None
     return evaluation_pb2.WatchEvaluationResponse(progress=progress_message(event))
-
-
-def _stamp(entry: Transition) -> timestamp_pb2.Timestamp:
-    stamp = timestamp_pb2.Timestamp()
-    stamp.FromDatetime(entry.at)
-    return stamp

@@ -17,7 +17,7 @@ from marsam.catalog.datasets import DatasetVersion
 from marsam.catalog.models import Model
 from marsam.catalog.runs import RunSpec
 from marsam.diffusion import dialects, registry
-from marsam.diffusion.spec import Kind
+from marsam.diffusion.method import Kind
 from marsam_trainer import licences
 from marsam_trainer.markdown import literal, plain, table, words
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from marsam.catalog.models import Model
 from marsam.diffusion import registry
-from marsam.diffusion.spec import Kind, Method
+from marsam.diffusion.method import Kind, Method
 from marsam_trainer.run import effect, publish
 from marsam_trainer.run.bridge import FILES_S
 from marsam_trainer.run.drawing import Drawing

@@ -11,11 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from marsam.catalog.runs import RunSpec
-from marsam.diffusion.spec import (
-    BaseFacts,
-    Family,
-    Method,
-)
+from marsam.diffusion.method import Method
+from marsam.diffusion.spec import BaseFacts, Family
 from marsam_trainer.run.held import Held
 from marsam_trainer.run.shapes import encoded_bytes
 from marsam_trainer.run.stages import Amount, Footprint, Stage

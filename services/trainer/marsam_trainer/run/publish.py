@@ -18,7 +18,7 @@ from marsam.core.errors import Corrupt, Exists, Invalid
 from marsam.core.names import format_name
 from marsam.core.records import canonical, to_plain
 from marsam.diffusion import registry
-from marsam.diffusion.spec import Kind
+from marsam.diffusion.method import Kind
 from marsam.store import keys
 from marsam.store.blobs import Blobs
 from marsam.store.content import put_blob

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 from marsam.catalog.runs import RunSpec
 from marsam.core.errors import MarsamError
 from marsam.diffusion import registry
-from marsam.diffusion.spec import BaseFacts, FamilyFacts, Kind
+from marsam.diffusion.method import Kind
+from marsam.diffusion.spec import BaseFacts, FamilyFacts
 from marsam_trainer.run.stages import Footprint
 
 ADMIT = 0.9

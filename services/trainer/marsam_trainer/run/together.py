@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import nn
 
-from marsam.diffusion.spec import Components, Family, Kind, Method, Precision
+from marsam.diffusion.method import Kind, Method
+from marsam.diffusion.spec import Components, Family, Precision
 from marsam_trainer.run.holding import Holding, Shards, Whole
 from marsam_trainer.run.ranks import checksums
 from marsam_trainer.run.samples import Sample

@@ -1,6 +1,6 @@
 """What the methods that train an adapter let a caller choose. Imports no torch."""
 
-from marsam.diffusion.spec import Setting
+from marsam.diffusion.method import Setting
 
 LOW_RANK = (
     Setting(name="rank", type=int, default=16, minimum=1, maximum=512, help="inner size r of the two matrices"),

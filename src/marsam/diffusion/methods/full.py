@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from marsam.diffusion import tuned
-from marsam.diffusion.spec import Default, FamilyFacts, Kind, MethodFacts, Quantisation
+from marsam.diffusion.method import Kind, MethodFacts
+from marsam.diffusion.spec import Default, FamilyFacts, Quantisation
 from marsam.diffusion.tuned import IMAGE_DECODER, TEXT_ENCODERS
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ ENCODER_WEIGHTS = "model.safetensors"
 
 
 class FullTuning:
-    """See `marsam.diffusion.spec.Method`."""
+    """See `marsam.diffusion.method.Method`."""
 
     facts = FACTS
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from marsam.diffusion.adapter.facts import LOW_RANK
-from marsam.diffusion.spec import Default, FamilyFacts, Kind, MethodFacts, Quantisation
+from marsam.diffusion.method import Kind, MethodFacts
+from marsam.diffusion.spec import Default, FamilyFacts, Quantisation
 from marsam.diffusion.tuned import TEXT_ENCODERS
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ FACTS = MethodFacts(
 
 
 class LowRankAdaptation:
-    """See `marsam.diffusion.spec.Method`."""
+    """See `marsam.diffusion.method.Method`."""
 
     facts = FACTS
 

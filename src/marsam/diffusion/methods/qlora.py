@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from marsam.diffusion.adapter.facts import LOW_RANK
-from marsam.diffusion.spec import Default, FamilyFacts, Kind, MethodFacts, Quantisation, Setting
+from marsam.diffusion.method import Kind, MethodFacts, Setting
+from marsam.diffusion.spec import Default, FamilyFacts, Quantisation
 from marsam.diffusion.tuned import TEXT_ENCODERS
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ FACTS = MethodFacts(
 
 
 class QuantisedLowRankAdaptation:
-    """See `marsam.diffusion.spec.Method`."""
+    """See `marsam.diffusion.method.Method`."""
 
     facts = FACTS
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from marsam.core.errors import Unavailable
 from marsam.jobs.progress import Event
 from marsam.jobs.store import JobStore
 from marsam.jobs.watch import watch
+from marsam.rpc.wire.messages import timestamp
 
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
@@ -61,14 +61,14 @@ async def told(
         yield make(snapshot=snapshot)
     async for update in with_pauses(watch(store, job_id, token=token, poll_s=poll_s), stop=stop, pause_s=pause_s):
         if update is None:
-            yield make(resume_token=token, bookmark=_now(store))
+            yield make(resume_token=token, bookmark=timestamp(store.clock.now()))
             continue
         messages = [message for event in update.events if (message := telling.event(event, update.attempt)) is not None]
         moved = update.transition
         if moved is not None and (moved.seq > shown or moved.state.terminal):
             snapshot, shown = await telling.snapshot()
             messages.append(make(snapshot=snapshot))
-        said: list[Any] = messages or [make(bookmark=_now(store))]
+        said: list[Any] = messages or [make(bookmark=timestamp(store.clock.now()))]
         for message in said[:-1]:
             message.resume_token = token
             yield message
@@ -113,9 +113,3 @@ async def with_pauses(
 
 async def _next(updates: AsyncIterator[T]) -> T | None:
     return await anext(updates, None)
-
-
-def _now(store: JobStore) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromDatetime(store.clock.now())
-    return stamp
