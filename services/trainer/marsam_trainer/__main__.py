@@ -27,6 +27,7 @@ from marsam_trainer.conversions import Converter
 from marsam_trainer.desk import Desk
 from marsam_trainer.ground import Ground, opened
 from marsam_trainer.models_service import ModelService, Parts
+from marsam_trainer.past_runs import PastRuns
 from marsam_trainer.plans import Planner
 from marsam_trainer.probes import Prober
 from marsam_trainer.queue import Queue
@@ -59,7 +60,7 @@ async def _assembled(
     # Uploads that a crash left behind: nobody can finish them.
     await asyncio.to_thread(shutil.rmtree, settings.cache / "incoming", True)
     runs = Runs(blobs, clock, meter=meter)
-    reservations = Reservations(runs)
+    reservations, past = Reservations(runs), PastRuns(runs)
     async with AsyncExitStack() as stack:
         ground = await stack.enter_async_context(opened(settings, owner=seat.owner, folder=seat.folder))
         planner, prober = Planner(settings, ground), Prober(settings, ground)
@@ -67,7 +68,7 @@ async def _assembled(
             blobs,
             KIND,
             launcher=MeteredLauncher(ground.launcher, meter, kind=KIND),
-            work=RunWork(runs, reservations, settings, ground, meter=meter),
+            work=RunWork(runs, reservations, past, settings, ground, meter=meter),
             policy=_policy(settings, ground),
             owner=ground.owner,
             clock=clock,
@@ -82,7 +83,7 @@ async def _assembled(
                 queue.wake()
 
             admission = Admission(runs, reservations, profiles=ground.profiles, room=ground.room)
-            desk = Desk(runs, admission, planner, prober, reservations, wake=wake)
+            desk = Desk(runs, admission, planner, prober, reservations, past, wake=wake)
             watcher = Watcher(runs, queue, draining=lifecycle.draining, poll_s=min(0.5, settings.poll_s))
             trainer = TrainerService(runs, desk, queue, watcher, ground)
             models = ModelService(

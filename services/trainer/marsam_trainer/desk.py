@@ -48,6 +48,7 @@ class Desk:
         planner: Planner,
         prober: Prober,
         reservations: Reservations,
+        past: PastRuns,
         *,
         wake: Callable[[], None],
     ) -> None:
@@ -57,7 +58,7 @@ class Desk:
         self._planner = planner
         self._prober = prober
         self._wake = wake
-        self._past = PastRuns(runs)
+        self._past = past
 
     async def examine(self, order: Order, *, project: str, by: str) -> Examined:
         """Every fault of an order at once, those of its memory included, and what it would cost. Records nothing."""

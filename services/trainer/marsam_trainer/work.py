@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from marsam.catalog.repository import load_model
+from marsam.catalog.runs import RunSpec
 from marsam.core.names import format_name
 from marsam.jobs.states import State
 from marsam.jobs.store import JobStore
@@ -14,6 +16,7 @@ from marsam.store.keys import JobKind
 from marsam.telemetry import Log, Meter, metrics
 from marsam_trainer.ground import Ground
 from marsam_trainer.outcomes import CAUSES, Ending, Next, Verdict, judge
+from marsam_trainer.past_runs import PastRuns
 from marsam_trainer.reservations import Reservations
 from marsam_trainer.runs import Runs
 from marsam_trainer.settings import TrainerSettings
@@ -27,9 +30,17 @@ class RunWork:
     """See `marsam.launch.attempt.Work`."""
 
     def __init__(
-        self, runs: Runs, reservations: Reservations, settings: TrainerSettings, ground: Ground, *, meter: Meter
+        self,
+        runs: Runs,
+        reservations: Reservations,
+        past: PastRuns,
+        settings: TrainerSettings,
+        ground: Ground,
+        *,
+        meter: Meter,
     ) -> None:
         self._runs = runs
+        self._past = past
         self._reservations = reservations
         self._settings = settings
         self._ground = ground
@@ -56,7 +67,7 @@ class RunWork:
             "train", "--store", settings.store, "--run", format_name("run", store.project, job_id),
             "--attempt", str(attempt), "--cache", ground.cache, "--cache-bytes", str(settings.cache_bytes),
             "--memory-limit", str(settings.memory_limit),
-            "--metrics-port", str(port), "--metrics-host", host,
+            "--metrics-port", str(port), "--metrics-host", host, *await self._corrections(spec),
         ]  # fmt: skip
         if ground.beat_path is not None:
             arguments += ["--beat-file", str(ground.beat_path)]
@@ -68,6 +79,15 @@ class RunWork:
             beat_path=ground.beat_path,
             ranks=spec.processes,
         )
+
+    async def _corrections(self, spec: RunSpec) -> list[str]:
+        """By what the run's own plan is corrected before it is held against the memory there is, as its order's was,
+        by kind of device."""
+        family, found = (await load_model(self._runs.blobs, spec.base)).family, []
+        for device in ("cpu", "cuda"):
+            past = await self._past.correction(spec.project, spec, family=family, device=device)
+            found += ["--memory-correction", f"{device}={past.memory!r}"] if past.runs else []
+        return found
 
     async def judge(self, store: JobStore, job_id: str, ended: Ended) -> Outcome:
         """See `Work.judge`. The transition's detail holds what is known of the end: cause, exit code, peak memory."""

@@ -32,6 +32,7 @@ from marsam.store.content import put_blob
 from marsam.store.open import open_store
 
 CLOCK = SystemClock()
+AVAILABLE = 64_000
 
 
 def main() -> int:
@@ -50,13 +51,20 @@ def main() -> int:
     for name in names:
         parser.add_argument(name)
     parser.add_argument("--beat-file")
-    parser.add_argument("--memory-limit")
+    parser.add_argument("--memory-limit", type=float)
+    parser.add_argument("--memory-correction", action="append", default=[])
     parser.add_argument("--spec-json")
     options = parser.parse_args()
     if options.command in ("plan", "probe"):
         said = options.spec_json.encode() if options.spec_json else Path(options.spec).read_bytes()
         return (plan if options.command == "plan" else probe)(load(RunSpec, said), Path(options.cache))
-    return asyncio.run(train(options.store, options.run, int(options.attempt), Path(options.cache)))
+    corrections = dict(given.split("=") for given in options.memory_correction)
+    most = options.memory_limit * AVAILABLE / float(corrections.get("cpu", 1.0))
+    return asyncio.run(train(options.store, options.run, int(options.attempt), Path(options.cache), most=most))
+
+
+def needs(spec: RunSpec) -> int:
+    return 1000 * spec.batch_size
 
 
 def plan(spec: RunSpec, cache: Path) -> int:
@@ -65,10 +73,10 @@ def plan(spec: RunSpec, cache: Path) -> int:
     if "plan-crash" in spec.labels:
         sys.stderr.write("ImportError: no such library\n")
         return 70
-    total = 1000 * spec.batch_size
+    total = needs(spec)
     print(json.dumps({
         "faults": [], "memory": [{"term": "base weights", "bytes": total - 100}, {"term": "optimiser", "bytes": 100}],
-        "total_bytes": total, "available_bytes": 64_000, "trainable_parameters": 7, "quantised_share": 0.0,
+        "total_bytes": total, "available_bytes": AVAILABLE, "trainable_parameters": 7, "quantised_share": 0.0,
         "seconds": 2.0 * spec.steps, "device": "cpu", "peak_stage": "train",
         "stages": [{
             "name": "train", "memory": [{"term": "base weights", "bytes": total}], "total_bytes": total,
@@ -107,12 +115,14 @@ def probe(spec: RunSpec, cache: Path) -> int:
     return 0
 
 
-async def train(store_url: str, run: str, attempt: int, cache: Path) -> int:
+async def train(store_url: str, run: str, attempt: int, cache: Path, *, most: float) -> int:
     name = parse(run, "run")
     blobs = open_store(store_url)
     jobs = JobStore(blobs, name.project, "runs", CLOCK)
     ordered = load(RunSpec, await jobs.spec(name.id))
     spec = ordered.as_changed(entry.detail for entry in await jobs.history(name.id))
+    if needs(spec) > most:  # the run program checks on its own, too
+        return 64
     does = spec.labels
     stopping = asyncio.Event()
     if does.get("on-term") != "ignore":

@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 import pytest
 
+from marsam.api.common.v1 import common_pb2
 from marsam.api.trainer.v1 import trainer_pb2
 from marsam.catalog.aliases import set_alias
 from marsam.core.errors import Invalid
@@ -253,6 +254,20 @@ async def test_plans_learn_from_what_past_runs_took(shared: Service) -> None:
     assert [fault.reason for fault in (await validate(shared, **{**kind, "batch_size": 45})).faults] == ["MEMORY_SHORT"]
     other = await validate(shared, **{**kind, "gradient_checkpointing": False})
     assert (other.plan.total_bytes, other.plan.past_runs) == (10_000, 0)
+
+
+@pytest.mark.slow
+async def test_a_run_that_fits_by_what_past_runs_took_does_not_refuse_itself(shared: Service) -> None:
+    kind: dict[str, Any] = {"optimiser": "adamw_8bit", "steps": 1}
+    large = {**kind, "batch_size": 100}
+    assert [fault.reason for fault in (await validate(shared, **large)).faults] == ["MEMORY_SHORT"]
+    for took in ("0.5", "0.6", "0.7"):
+        await shared.until((await shared.create(**kind, labels={"took": took})).name, "SUCCEEDED")
+    found = await validate(shared, **large)
+    assert (list(found.faults), found.plan.total_bytes, found.plan.past_runs) == ([], 60_000, 3)
+    # 100,000 of 64,000 by its arithmetic alone.
+    done = await shared.until((await shared.create(**large)).name, "SUCCEEDED", "FAILED")
+    assert (done.state, done.attempt) == (common_pb2.JOB_STATE_SUCCEEDED, 1)
 
 
 async def test_what_trains_whole_is_sharded_and_what_is_small_is_not(shared: Service) -> None:

@@ -45,6 +45,14 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     train.add_argument("--metrics-host", default="127.0.0.1", help="address that /metrics is served at")
     train.add_argument("--beat-file", type=Path, default=None, help="file that is touched while the program is well")
     train.add_argument("--memory-limit", type=float, default=1.05, help="share of the memory it may be thought to need")
+    train.add_argument(
+        "--memory-correction",
+        type=_correction,
+        action="append",
+        default=[],
+        metavar="KIND=FACTOR",
+        help="what past runs on a kind of device, cpu or cuda, took of what was expected of them",
+    )
     train.add_argument("--cache-bytes", type=int, default=None, help="most bytes of copies to keep; unbounded")
     plan = commands.add_parser("plan", help="print what a run would take, as JSON")
     probe = commands.add_parser("probe", help="print how the base reads a run's captions, as JSON")
@@ -61,6 +69,11 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
         command.add_argument("--lanes", type=int, default=None, help="pieces of a batch that train side by side")
         command.add_argument("--log-level", default="INFO")
     return parser.parse_args(argv)
+
+
+def _correction(text: str) -> tuple[str, float]:
+    kind, _, factor = text.partition("=")
+    return kind, float(factor)
 
 
 class Stop:
@@ -198,6 +211,7 @@ def _attempt(options: argparse.Namespace, bridge: Bridge, stop: Stop, blobs: Blo
                 reporter=reporter,
                 stopping=stop,
                 memory_limit=options.memory_limit,
+                memory_correction=dict(options.memory_correction).get(device.partition(":")[0], 1.0),
                 world=world,
             )
         )

@@ -38,8 +38,8 @@ class Estimate:
 def estimate(work: Work, source: Path, facts: BaseFacts, *, lanes: int) -> Estimate:
     """What the run will need, told to whoever watches it.
 
-    Raises Invalid (MEMORY_SHORT) when that is more than its machine has by the share `work.memory_limit`. That nobody
-    can tell stops no run.
+    Raises Invalid (MEMORY_SHORT) when that, by what past runs took as its order was, is more than its machine has by
+    the share `work.memory_limit`. That nobody can tell stops no run. What is kept to be compared is the arithmetic.
     """
     try:
         found = expected(work.spec, source, facts, (work.version, work.regularisation), device=work.device, lanes=lanes)
@@ -47,11 +47,13 @@ def estimate(work: Work, source: Path, facts: BaseFacts, *, lanes: int) -> Estim
         _log.warning("run.not_planned", message=str(error))
         work.reporter.event("log", level="warning", message=f"what the run needs is not known: {error}")
         return Estimate()
-    needs, has = int(found["total_bytes"]), int(found["available_bytes"])
+    peak, has = int(found["total_bytes"]), int(found["available_bytes"])
+    needs = round(peak * work.memory_correction)
     largest = max(found["memory"], key=lambda term: int(term["bytes"]))
+    past = ", by what past runs took" if work.memory_correction != 1.0 else ""
     words = (
-        f"needs about {needs / _GIB:.2f} of {has / _GIB:.2f} GiB, most of it in the stage '{found['peak_stage']}', "
-        f"where {largest['term']} take {largest['bytes'] / _GIB:.2f}"
+        f"needs about {needs / _GIB:.2f} of {has / _GIB:.2f} GiB{past}, "
+        f"most of it in the stage '{found['peak_stage']}', where {largest['term']} take {largest['bytes'] / _GIB:.2f}"
     )
     if needs > work.memory_limit * has:
         raise Invalid(
@@ -61,6 +63,6 @@ def estimate(work: Work, source: Path, facts: BaseFacts, *, lanes: int) -> Estim
             remedy="ask for its plan, which says what to change, in order",
         )
     work.reporter.event("log", level="info", message=words)
-    work.reporter.expect(needs)
+    work.reporter.expect(peak)
     train: dict[str, Any] = next(stage for stage in found["stages"] if stage["name"] == "train")
-    return Estimate(peak=needs, step_seconds=train["seconds"] / work.spec.steps)
+    return Estimate(peak=peak, step_seconds=train["seconds"] / work.spec.steps)

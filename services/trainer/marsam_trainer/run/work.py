@@ -43,6 +43,8 @@ class Work:
     stopping: Callable[[], bool]
     memory_limit: float = 1.05
     """Share of its device's memory that a run may be expected to need; above it the run does not start."""
+    memory_correction: float = 1.0
+    """What past runs of its kind took of what was expected of them."""
     world: World = ALONE
 
     @property
