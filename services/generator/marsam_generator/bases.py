@@ -22,4 +22,4 @@ class Bases:
             files = [file for file in model.files if file.path in wanted]
             async with self._trees.laid_out(model, files) as folder:
                 self._facts[model.digest] = await asyncio.to_thread(registry.read_base_folder, model.family, folder)
-        return self._facts[model.digest]
+        return self._facts[model.digest].as_said(model.params)

@@ -78,7 +78,7 @@ class Admission:
         faults += method_faults
         if facts is not None and model is not None:
             faults += _resolution(order, facts)
-            if (facts.distilled or model.params.get("distilled")) and not order.allow_distilled:
+            if facts.distilled and not order.allow_distilled:
                 faults.append(base_terms.distilled(order))
         if order.precision is not None and order.precision not in _PRECISIONS:
             faults.append(_choice("precision", order.precision, _PRECISIONS))
@@ -130,7 +130,7 @@ class Admission:
             known = registry.read_base(model.family, configs)
             make_room(self._facts, _FACTS_KEPT)
             self._facts[model.digest] = known
-        return known
+        return known.as_said(model.params)
 
     async def _base(self, order: Order, project: str) -> tuple[Model | None, BaseFacts | None, list[Fault]]:
         try:

@@ -13,7 +13,7 @@ from marsam_trainer.questions import Questions, fault_of
 from marsam_trainer.settings import TrainerSettings
 
 # What a plan depends on; everything else of a spec may differ without another one being made.
-_MATTERS = ("base_digest", "dataset_digest", "method", "method_params", "batch_size", "resolution", "precision",
+_MATTERS = ("base", "base_digest", "dataset_digest", "method", "method_params", "batch_size", "resolution", "precision",
             "languages", "ema_decay", "publish", "profile", "optimiser", "accumulate", "gradient_checkpointing",
             "preview", "processes", "sharding", "regularisation_digest", "saves")  # fmt: skip
 

@@ -10,7 +10,7 @@ float64 so that a family recovers its own integer or fractional timestep exactly
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -151,7 +151,8 @@ class BaseFacts:
     noise or its velocity. A base with `embedded_guidance` was distilled to take guidance as an input: it needs no
     second prediction. `guidance_keeps_length`: a guided prediction is made as long as the one for the prompt, token by
     token (see `guidance.as_long_as`). A `distilled` base was made to draw in few steps and without guidance, which
-    training on pictures undoes. `zero_empty`: the empty caption is zeros, not what the encoders make of no words.
+    training on pictures undoes; in `few_steps` where its files do not say so (see `as_said`). `zero_empty`: the empty
+    caption is zeros, not what the encoders make of no words.
     """
 
     family: str
@@ -172,11 +173,18 @@ class BaseFacts:
     zero_empty: bool = False
     default_steps: int = 20
     default_guidance: float = 5.0
+    few_steps: int = 4
     caption_tokens: Mapping[str, int] = field(default_factory=dict)
     """Tokens of a caption's own that the base takes, by the tokenizer's folder, where tokenizers are cut at different
     lengths. Otherwise `text_length` and the tokenizer's own limit decide, less special tokens and `preamble`."""
     preamble: str = ""
     """What a chat template puts before a caption, where its tokens count towards `text_length`."""
+
+    def as_said(self, params: Mapping[str, Any]) -> "BaseFacts":
+        """The same with what a model's manifest says of it in its `params` beyond its files: that it is distilled."""
+        if not params.get("distilled") or self.distilled:
+            return self
+        return replace(self, distilled=True, default_steps=self.few_steps, default_guidance=1.0)
 
     def check_size(self, width: int, height: int, *, field: str = "resolution") -> None:
         """Raise `Invalid` unless a picture of this size can be made."""

@@ -16,6 +16,7 @@ from huggingface_hub import ModelCard
 from marsam_trainer.run import codes
 from safetensors.torch import load
 
+from marsam.catalog.repository import save_model
 from marsam.catalog.runs import Preview
 from marsam.core.errors import Missing
 from marsam.core.records import dump
@@ -123,6 +124,31 @@ def test_a_full_model_is_a_whole_base_again(shelf: Shelf, cache: Path, program: 
     changed = {path for path in ours if ours[path] != theirs.get(path)}
     assert "unet/diffusion_pytorch_model.safetensors" in changed
     assert all(path.startswith("unet/") or path == "README.md" for path in changed)
+
+
+@pytest.mark.slow
+def test_a_base_that_is_said_to_be_distilled_is_drawn_in_few_steps_and_so_is_what_is_tuned_from_it(
+    shelf: Shelf, cache: Path, program: Program, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = replace(shelf.base, name=f"{shelf.base.name}-said", params={"distilled": True})
+    asyncio.run(save_model(shelf.blobs, said))
+    seconds, prompts = {}, Preview(prompts=("a red kite",) * 4, every=1)
+    for base, drawn in ((shelf.base, "15 steps, guidance 3"), (said, "4 steps, guidance 1")):
+        job_id = asyncio.run(shelf.order(method="full", steps=1, base=base.name))
+        assert program(shelf.arguments(job_id, 1, cache)) == codes.DONE
+        model = asyncio.run(shelf.model(job_id))
+        assert drawn in asyncio.run(card(shelf.blobs, model))
+        assert model.params.get("distilled", False) is (base is said)
+        # Planned alike; and a run from that model goes on with it.
+        again = shelf.spec(job_id, base=model.name, base_digest=model.digest, method="full", preview=prompts)
+        capsys.readouterr()
+        arguments = ["plan", "--store", shelf.url, "--cache", str(cache), "--spec-json", dump(again).decode()]
+        assert program(arguments) == codes.DONE
+        told = json.loads(capsys.readouterr().out.splitlines()[-1])
+        stages = {stage["name"]: stage["seconds"] for stage in told["stages"]}
+        seconds[base.name] = stages["preview"] / stages["train"]
+    # 15 guided predictions a picture, against 4 that are not.
+    assert seconds[said.name] < 0.5 * seconds[shelf.base.name]
 
 
 def test_the_cache_is_cut_to_its_budget_but_for_what_trains(shelf: Shelf, program: Program, tmp_path: Path) -> None:
@@ -313,3 +339,28 @@ def test_what_cannot_fit_says_what_to_change_and_does_not_start(
     failure = json.loads((shelf.attempt_folder(job_id, 1) / "failure.json").read_text())
     assert (failure["reason"], failure["field"]) == ("MEMORY_SHORT", "batch_size")
     assert "activations take" in failure["message"]
+
+
+@pytest.mark.slow
+def test_a_run_is_held_against_its_memory_by_what_past_runs_took(
+    shelf: Shelf, cache: Path, program: Program, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job_id = asyncio.run(shelf.order(steps=1))
+    spec = dump(shelf.spec(job_id, steps=1)).decode()
+    assert program(["plan", "--store", shelf.url, "--cache", str(cache), "--spec-json", spec, "--device", "cpu"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    # A limit that the arithmetic breaks, and three quarters of it do not.
+    short = ["--memory-limit", str(0.85 * found["total_bytes"] / found["available_bytes"])]
+    assert program([*shelf.arguments(job_id, 1, cache), *short]) == codes.BAD_SPEC
+    asyncio.run(shelf.begin(job_id))
+    other = ["--memory-correction", "cuda=0.75"]
+    assert program([*shelf.arguments(job_id, 2, cache), *short, *other]) == codes.BAD_SPEC
+    asyncio.run(shelf.begin(job_id))
+    assert (
+        program([*shelf.arguments(job_id, 3, cache), *short, *other, "--memory-correction", "cpu=0.75"]) == codes.DONE
+    )
+    told = [event["message"] for event in asyncio.run(shelf.events(job_id, 3)) if event["kind"] == "log"]
+    assert any("by what past runs took" in message for message in told)
+    # Kept beside what it takes is the arithmetic: corrections are not corrected.
+    kept = asyncio.run(shelf.model(job_id)).metrics["estimated_peak_bytes"]
+    assert kept > 0.85 * found["total_bytes"]

@@ -56,7 +56,7 @@ def plan(bridge: Bridge, blobs: Blobs, spec: RunSpec, *, cache: Path, device: st
             faults += _faults(error)
     with tempfile.TemporaryDirectory(prefix="plan-") as folder:
         source = _configs(bridge, blobs, base, cache, Path(folder))
-        facts = registry.read_base_folder(base.family, source)
+        facts = registry.read_base_folder(base.family, source).as_said(base.params)
         try:
             facts.check_size(spec.resolution, spec.resolution)
         except Invalid as error:

@@ -94,7 +94,9 @@ async def publish(
             *(file for file in base.files if file.path.split("/")[0] not in tuned and file.path != README),
             *files,
         ]
-    params = {**spec.method_params, **_order(spec)}
+    # A word of the base that its files do not say: they are the full model's too.
+    word = {"distilled": True} if kind is Kind.FULL and base.params.get("distilled") else {}
+    params = {**spec.method_params, **_order(spec), **word}
     about = card(
         replace(spec, output_model_id=outcome.model_id, publish="last"),
         base=base,

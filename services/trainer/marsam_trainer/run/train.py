@@ -2,6 +2,7 @@
 
 import math
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ def _train(work: Work, scratch: Path, lanes: Lanes, found: tuple[Checkpoint, Pat
     with together.one_by_machine(work):
         lay_out = cache.lay_out(work.jobs.blobs, spec.project, base.files, scratch / "base")
         source = work.bridge.call(lay_out, timeout_s=FILES_S)
-    facts = registry.read_base_folder(base.family, source)
+    facts = registry.read_base_folder(base.family, source).as_said(base.params)
     facts.check_size(spec.resolution, spec.resolution)
     if found is None:
         # Again, because a run may be recorded where nobody could ask in time.
@@ -124,6 +125,7 @@ def _train(work: Work, scratch: Path, lanes: Lanes, found: tuple[Checkpoint, Pat
         device="cpu" if spec.sharding == "sharded" and quantisation is None else work.device,
         quantisation=quantisation,
     )
+    parts = replace(parts, facts=facts)
     modules = tuned.modules(parts, family.facts, method.facts, params)
     trained = method.attach(modules, family.facts, params, seed=spec.seed)
     weights, names = _weights(parts, trained), list(trained)

@@ -108,5 +108,6 @@ def _read(
         # The files of the distilled Turbo differ from those of the base in the shift alone, which does not say so.
         default_steps=50,
         default_guidance=GUIDANCE + 1.0,
+        few_steps=8,
         preamble=BEFORE,
     )
