@@ -16,7 +16,7 @@ from marsam.core.names import parse
 from marsam.diffusion import registry
 from marsam.diffusion.spec import BaseFacts
 from marsam.store.content import read_blob
-from marsam_trainer import base_terms, defaults, pictures, resuming, spread, versions
+from marsam_trainer import base_terms, defaults, pictures, resuming, spread, times, versions
 from marsam_trainer.explain import Explained, explained
 from marsam_trainer.ground import Room, anywhere
 from marsam_trainer.orders import Fault, Order, as_error, average_warnings, faults_of, range_faults
@@ -86,6 +86,7 @@ class Admission:
             faults.append(_choice("optimiser", order.optimiser, _OPTIMISERS))
         faults += spread.faults(order)
         faults += pictures.faults(order, version)
+        faults += times.faults(order, facts)
         if order.profile and order.profile not in self._profiles:
             faults.append(_unknown_profile(order.profile, self._profiles))
         else:

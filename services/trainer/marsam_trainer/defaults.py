@@ -7,7 +7,7 @@ from marsam.catalog.datasets import DatasetVersion
 from marsam.catalog.runs import RunSpec
 from marsam.diffusion import registry
 from marsam.diffusion.spec import BaseFacts, Default
-from marsam_trainer import spread
+from marsam_trainer import spread, times
 from marsam_trainer.orders import Order, default_steps
 
 _OFF_AT_ZERO = ("snr_gamma", "ema_decay")
@@ -38,6 +38,7 @@ def defaults(order: Order, facts: BaseFacts, version: DatasetVersion) -> dict[st
         "aspect_buckets": Default(False, "pictures are cut square"),
         "masked_loss": Default(False, "pictures count as a whole"),
         "masked_loss_floor": Default(RunSpec.masked_loss_floor, f"{PUBLISHED} of masked training"),
+        **times.defaults(order, facts),
     }
     recipes: Mapping[str, Mapping[str, Default]] = registry.family_facts(facts.family).recipes
     method = registry.method(order.method).facts.recipe

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import get_args
 
-from marsam.catalog.runs import Optimiser, Precision, Publish, Sharding
+from marsam.catalog.runs import Optimiser, Precision, Publish, Sharding, TimestepSampling
 
 VISIBLE = ("steps", "learning_rate", "rank", "batch_size", "resolution")
 """The five that a person looks at first; `rank` is a parameter of the methods that train an adapter."""
@@ -25,11 +25,15 @@ def _number(name: str, help: str, rule: str, holds: Callable[[float], bool]) -> 
 
 
 def _one_of(choices: object) -> str:
-    return f"one of {', '.join(get_args(choices))}"
+    return f"one of {', '.join(filter(None, get_args(choices)))}"
 
 
 def _word(name: str, help: str, rule: str = "") -> Knob:
     return Knob(name=name, help=help, rule=rule)
+
+
+def _is_shift(value: float) -> bool:
+    return value == 0 or 0.01 <= value <= 100
 
 
 # Written so that NaN, which compares false with everything, is refused.
@@ -72,4 +76,12 @@ KNOBS = (
     _word("aspect_buckets", "pictures keep their aspect instead of being cut square"),
     _word("masked_loss", "learn from where masks let pictures count"),
     _number("masked_loss_floor", "weight outside of a mask", "at least 0 and below 1", lambda v: 0 <= v < 1),
+    _word(
+        "timestep_sampling", "law that a flow's times are drawn by; the base's when empty", _one_of(TimestepSampling)
+    ),
+    _number(
+        "timestep_mean", "of logit-normal times; above 0 is noisier", "between -10 and 10", lambda v: -10 <= v <= 10
+    ),
+    _number("timestep_std", "of logit-normal times", "above 0 and at most 10", lambda v: 0 < v <= 10),
+    _number("shift", "of a flow's times towards noise", "0 (the base's own), or between 0.01 and 100", _is_shift),
 )

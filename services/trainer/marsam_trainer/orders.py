@@ -27,6 +27,7 @@ _LATER = frozenset(
         "sharding",
         "publish",
         *("regularisation", "regularisation_digest", "regularisation_share", "regularisation_weight"),
+        *("timestep_sampling", "timestep_mean", "timestep_std", "shift"),
     }
 )
 
@@ -73,6 +74,10 @@ class Order:
     aspect_buckets: bool | None = None
     masked_loss: bool | None = None
     masked_loss_floor: float | None = None
+    timestep_sampling: str = ""
+    timestep_mean: float | None = None
+    timestep_std: float | None = None
+    shift: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

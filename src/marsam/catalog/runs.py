@@ -14,6 +14,7 @@ Precision = Literal["fp32", "bf16"]
 Publish = Literal["last", "best", "both"]
 Optimiser = Literal["adamw", "adamw_unfused", "adamw_8bit", "adamw_8bit_paged"]
 Sharding = Literal["replicated", "sharded"]
+TimestepSampling = Literal["", "uniform", "logit_normal"]
 
 
 def model_ids(output_model_id: str, publish: str) -> tuple[str, ...]:
@@ -49,7 +50,9 @@ class RunSpec:
     their loss weighs `regularisation_weight`. With `aspect_buckets` pictures keep about their aspect, at about the area
     of the square; without they are cut square. With `masked_loss` what a picture's mask leaves out weighs
     `masked_loss_floor` beside what it lets count. `publish` says which weights become models: the last, those with the
-    lowest loss on the pictures held out, or both, each under an id of its own (`model_ids`). `accepted` says who
+    lowest loss on the pictures held out, or both, each under an id of its own (`model_ids`). The times of a flow are
+    drawn by `timestep_sampling` ('' for the base's own law), which for logit-normal ones has `timestep_mean` and
+    `timestep_std`, and are moved by `shift` (0 for the base's own). `accepted` says who
     accepted the base's licence, `allow_distilled` that a base made for few steps was meant; like all in `RECORDED` they
     change nothing of what is trained. Those in `FREE` may differ from attempt to attempt: the same is learnt. Those in
     `LATER` came after the first runs were made; left at their defaults they are what runs did before.
@@ -64,6 +67,7 @@ class RunSpec:
         {
             *("optimiser", "accumulate", "gradient_checkpointing", "processes", "sharding", "publish"),
             *("aspect_buckets", "masked_loss", "masked_loss_floor"),
+            *("timestep_sampling", "timestep_mean", "timestep_std", "shift"),
             *("regularisation", "regularisation_digest", "regularisation_share", "regularisation_weight"),
         }
     )
@@ -105,6 +109,10 @@ class RunSpec:
     aspect_buckets: bool = False
     masked_loss: bool = False
     masked_loss_floor: float = 0.1
+    timestep_sampling: TimestepSampling = ""
+    timestep_mean: float = 0.0
+    timestep_std: float = 1.0
+    shift: float = 0.0
     accepted: Acceptance | None = None
     allow_distilled: bool = False
 
@@ -144,6 +152,22 @@ class RunSpec:
             ("processes", "between 1 and batch_size", 1 <= self.processes <= max(1, self.batch_size)),
             ("sharding", f"one of {', '.join(get_args(Sharding))}", self.sharding in get_args(Sharding)),
             ("publish", f"one of {', '.join(get_args(Publish))}", self.publish in get_args(Publish)),
+            (
+                "timestep_sampling",
+                f"empty or one of {', '.join(get_args(TimestepSampling)[1:])}",
+                self.timestep_sampling in get_args(TimestepSampling),
+            ),
+            (
+                "timestep_mean",
+                "0 for uniform times, else in [-10, 10]",
+                self.timestep_mean == 0 if self.timestep_sampling == "uniform" else -10 <= self.timestep_mean <= 10,
+            ),
+            (
+                "timestep_std",
+                "1 for uniform times, else in (0, 10]",
+                self.timestep_std == 1 if self.timestep_sampling == "uniform" else 0 < self.timestep_std <= 10,
+            ),
+            ("shift", "0, or in [0.01, 100]", self.shift == 0 or 0.01 <= self.shift <= 100),
             (
                 "regularisation_share",
                 "in (0, 1) with a regularisation version, and 0 without",

@@ -61,14 +61,18 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A flow: noisy = (1-t)·clean + t·noise. Times are logit-normal, then moved by `shifted`."""
+    """A flow: noisy = (1-t)·clean + t·noise. Times are logit-normal (of the normal law with `mean` and `spread`), or
+    `uniform`, then moved by `shifted`."""
 
     shift: float = 1.0
     mean: float = 0.0
     spread: float = 1.0
+    uniform: bool = False
 
     def draw(self, uniform: float) -> float:
         """See `Schedule.draw`."""
+        if self.uniform:
+            return shifted(max(uniform, _TINY), self.shift)
         normal = self.mean + self.spread * _NORMAL.inv_cdf(min(max(uniform, _TINY), 1.0 - _TINY))
         return shifted(1.0 / (1.0 + math.exp(-normal)), self.shift)
 
@@ -104,6 +108,22 @@ class Flow:
         return math.exp(value) if self.exponential else value
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Times:
+    """What training asks of a flow's times: see `Line`; `shift` is the base's own when None."""
+
+    uniform: bool = False
+    mean: float = 0.0
+    spread: float = 1.0
+    shift: float | None = None
+
+
+BASES_OWN = Times()
+"""As bases are trained by their makers."""
+
+FIXED_REMEDY = "leave it out: it is for bases that predict a flow"
+
+
 def line_through(config: Mapping[str, Any]) -> Callable[[int, int], float]:
     """mu as a straight line over the number of tokens, as a flow scheduler's configuration gives it."""
     low, high = int(config.get("base_image_seq_len", 256)), int(config.get("max_image_seq_len", 4096))
@@ -121,17 +141,26 @@ def flow(config: Mapping[str, Any], *, even: bool) -> Flow:
     return Flow(mu=line_through(config), exponential=exponential, even=even)
 
 
-def of(facts: "BaseFacts", width: int, height: int) -> Schedule:
-    """The schedule that a base is trained with on pictures of a size in pixels."""
-    if facts.flow is None:
-        return from_config(facts.scheduler)
-    return Line(facts.flow.factor(facts.tokens(width, height), facts.default_steps))
+def of(facts: "BaseFacts", width: int, height: int, times: Times = BASES_OWN) -> Schedule:
+    """The schedule that a base is trained with on pictures of a size in pixels. Raises `Invalid` (TIMES_FIXED) when
+    `times` asks for another law of a base that has none to choose."""
+    if facts.flow is not None:
+        shift = times.shift or facts.flow.factor(facts.tokens(width, height), facts.default_steps)
+        return Line(shift, times.mean, times.spread, times.uniform)
+    if times != BASES_OWN:
+        raise Invalid(fixed(facts), field="timestep_sampling", reason="TIMES_FIXED", remedy=FIXED_REMEDY)
+    return from_config(facts.scheduler)
 
 
-def by_cells(facts: "BaseFacts") -> Callable[[int, int], Schedule]:
+def fixed(facts: "BaseFacts") -> str:
+    """Why there is no law of times to choose for a base without a flow."""
+    return f"this base predicts {facts.objective}: it learns every step of its schedule as often, and has no shift"
+
+
+def by_cells(facts: "BaseFacts", times: Times = BASES_OWN) -> Callable[[int, int], Schedule]:
     """`of`, asked by the height and width of the latents in cells; each schedule is made once."""
     factor = facts.latent_factor
-    return cache(lambda height, width: of(facts, width * factor, height * factor))
+    return cache(lambda height, width: of(facts, width * factor, height * factor, times))
 
 
 def from_config(config: Mapping[str, Any]) -> Table:

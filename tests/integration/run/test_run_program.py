@@ -305,12 +305,13 @@ def test_a_plan_names_every_term_and_every_fault(
     assert terms["qlora"]["base weights"] < terms["lora"]["base weights"]
     assert 0 < qlora["quantised_share"] < 1
     assert lora["quantised_share"] == 0
-    faulty = plan(resolution=33, method_params={"rnk": 4, "rank": 0}, languages=("fr",))
+    faulty = plan(resolution=33, shift=3.0, method_params={"rnk": 4, "rank": 0}, languages=("fr",))
     assert {fault["reason"] for fault in faulty["faults"]} == {
         "RESOLUTION_UNSUPPORTED",
         "UNKNOWN_PARAMETER",
         "PARAMETER_RANGE",
         "LANGUAGE_ABSENT",
+        "TIMES_FIXED",
     }
 
 

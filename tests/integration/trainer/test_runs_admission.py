@@ -87,6 +87,27 @@ async def test_masked_loss_needs_masks_and_names_pictures_without(shared: Servic
     assert not (await validate(shared)).resolved.HasField("masked_loss_floor")
 
 
+async def test_a_law_of_times_is_for_bases_that_predict_a_flow(shared: Service) -> None:
+    asked = await validate(shared, timestep_sampling="logit_norml", timestep_std=0.0, shift=3.0)
+    assert [(fault.field, fault.reason) for fault in asked.faults] == [
+        ("spec.timestep_sampling", "UNKNOWN_TIMESTEP_SAMPLING"), ("spec.timestep_sampling", "TIMES_FIXED"),
+        ("spec.timestep_std", "TIMESTEP_STD_OUT_OF_RANGE"), ("spec.timestep_std", "TIMES_FIXED"),
+        ("spec.shift", "TIMES_FIXED"),
+    ]  # fmt: skip
+    assert "'logit_normal'" in asked.faults[0].remedy
+    assert "has no shift" in asked.faults[-1].message
+    plain = await validate(shared)
+    assert list(plain.faults) == []
+    resolved = plain.resolved
+    assert (resolved.timestep_sampling, resolved.timestep_mean, resolved.timestep_std, resolved.shift) == ("", 0, 1, 0)
+    # What a complete order says is no other law: it can be given again.
+    again = {name: getattr(resolved, name) for name in ("timestep_mean", "timestep_std", "shift")}
+    assert list((await validate(shared, **again)).faults) == []
+    told = {entry.name: entry for entry in plain.settings}
+    assert told["shift"].origin == "the base's own: every step of its schedule as often"
+    assert told["shift"].rule == "0 (the base's own), or between 0.01 and 100"
+
+
 async def test_every_fault_is_said_at_once_in_order(shared: Service) -> None:
     fields: dict[str, Any] = {
         "base": "projects/default/models/tinny",

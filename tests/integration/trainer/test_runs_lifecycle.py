@@ -115,6 +115,7 @@ async def test_a_run_goes_on_otherwise_where_that_changes_nothing_that_is_learnt
 
     for paths, fields, reason, where, words in (
         (["steps"], {"steps": 9}, "CHANGE_REFUSED", ["spec.steps"], "learning rate falls to zero"),
+        (["shift"], {"shift": 3.0}, "CHANGE_REFUSED", ["spec.shift"], "learnt otherwise"),
         (["seed", "batch_size"], {"seed": 1}, "CHANGE_REFUSED", ["spec.seed", "spec.batch_size"], "learnt otherwise"),
         (["method_params.rank"], {}, "CHANGE_REFUSED", ["spec.method_params.rank"], "learnt otherwise"),
         (["stps"], {}, "CHANGE_REFUSED", ["spec.stps"], "no such field"),

@@ -167,6 +167,11 @@ def test_what_is_set_goes_where_it_belongs_and_keeps_its_looks() -> None:
     assert spec == trainer_pb2.RunSpec(
         optimiser="adamw_8bit", accumulate=4, gradient_checkpointing=True, snr_gamma=0.0, display_name="7"
     )
+    spec = trainer_pb2.RunSpec()
+    set_fields(spec, ["timestep_sampling=logit_normal", "timestep_mean=-0.5", "timestep_std=2", "shift=3"])
+    assert spec == trainer_pb2.RunSpec(
+        timestep_sampling="logit_normal", timestep_mean=-0.5, timestep_std=2.0, shift=3.0
+    )
     for bad in ("accumulate=many", "accumulate=1.5", "gradient_checkpointing=perhaps"):
         with pytest.raises(Invalid, match=bad.partition("=")[2]):
             set_fields(spec, [bad])

@@ -1,12 +1,16 @@
 """Schedules and objectives against their closed forms."""
 
 import math
+from dataclasses import replace
+from statistics import NormalDist
+from typing import Any
 
 import pytest
 import torch
 
 from marsam.core.errors import Invalid
 from marsam.diffusion import registry, schedule
+from marsam.diffusion.spec import BaseFacts
 
 _SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
 
@@ -100,6 +104,42 @@ def test_flow_times_are_logit_normal_and_shifted_towards_noise() -> None:
     # A shift is a constant in logits: log(t'/(1-t')) = log(t/(1-t)) + log(s).
     assert math.log(moved[17] / (1 - moved[17])) - logits[17] == pytest.approx(math.log(3.0))
     assert all(0.0 < t <= 1.0 for t in (schedule.Line(3.0).draw(0.0), schedule.Line(3.0).draw(1.0 - 2**-53)))
+
+
+FLOW = BaseFacts(
+    family="sd3", objective="flow", latent_channels=4, latent_factor=8, side_multiple=16, default_side=64,
+    text_length=8, conditioning={}, train_steps=1000, scheduler={}, patch=2, flow=schedule.Flow(shift=3.0),
+)  # fmt: skip
+
+
+def test_the_law_of_times_can_be_chosen_and_is_the_bases_own_otherwise() -> None:
+    assert schedule.of(FLOW, 64, 64) == schedule.of(FLOW, 64, 64, schedule.Times()) == schedule.Line(3.0)
+    uniform = [(i + 0.5) / 4001 for i in range(4001)]
+
+    def drawn(**times: Any) -> list[float]:
+        return [schedule.of(FLOW, 64, 64, schedule.Times(**times)).draw(u) for u in uniform]
+
+    # The same bits as before there was a choice: the base's shift of the logistic function of a normal number.
+    was = [1.0 / (1.0 + math.exp(-(0.0 + 1.0 * NormalDist().inv_cdf(u)))) for u in uniform]
+    assert drawn() == drawn(shift=3.0) == [3.0 * t / (1.0 + (3.0 - 1.0) * t) for t in was]
+    assert drawn(uniform=True, shift=1.0) == pytest.approx(uniform)
+    assert drawn(uniform=True)[2000] == pytest.approx(0.75)
+    logits = [math.log(t / (1 - t)) for t in drawn(shift=1.0, mean=-0.5, spread=0.7)]
+    mean = sum(logits) / len(logits)
+    assert mean == pytest.approx(-0.5, abs=1e-3)
+    assert math.sqrt(sum((value - mean) ** 2 for value in logits) / len(logits)) == pytest.approx(0.7, abs=0.01)
+    edges = [0.0, 1.0 - 2**-53]
+    for far in ({"uniform": True}, {"mean": 10.0, "spread": 10.0}, {"mean": -10.0, "spread": 10.0, "shift": 0.01}):
+        assert all(0.0 < schedule.of(FLOW, 64, 64, schedule.Times(**far)).draw(u) <= 1.0 for u in edges)
+
+
+def test_a_base_without_a_flow_has_no_law_of_times_to_choose() -> None:
+    table = replace(FLOW, objective="epsilon", flow=None, scheduler=_SD)
+    assert schedule.of(table, 64, 64) == schedule.from_config(_SD)
+    for times in (schedule.Times(shift=3.0), schedule.Times(uniform=True), schedule.Times(mean=1.0)):
+        with pytest.raises(Invalid) as caught:
+            schedule.of(table, 64, 64, times)
+        assert (caught.value.reason, "predicts epsilon" in caught.value.message) == ("TIMES_FIXED", True)
 
 
 def test_a_flows_shift_is_its_schedulers_own() -> None:

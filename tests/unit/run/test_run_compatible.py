@@ -1,6 +1,7 @@
 """Which checkpoints a run may go on from, and what is said of how they were made."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from marsam_trainer.run import compatible
@@ -51,6 +52,21 @@ def test_every_other_difference_is_named() -> None:
     assert "steps was 10 and is 20" in error.message
     assert 'optimiser was the default and is "adamw_8bit"' in error.message
     assert "labels, preview, profile" in error.remedy
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"timestep_sampling": "uniform"}, 'timestep_sampling was the default and is "uniform"'),
+        ({"timestep_mean": -0.5}, "timestep_mean was the default and is -0.5"),
+        ({"timestep_std": 0.5}, "timestep_std was the default and is 0.5"),
+        ({"shift": 3.0}, "shift was the default and is 3.0"),
+    ],
+)
+def test_another_law_of_times_is_another_order(change: dict[str, Any], told: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        compatible.check(mark(), replace(SPEC, **change))
+    assert told in caught.value.message
 
 
 def test_of_a_checkpoint_that_does_not_tell_its_order_only_the_same_is_gone_on_with() -> None:

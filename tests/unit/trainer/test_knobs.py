@@ -6,6 +6,7 @@ from math import nan
 from typing import Any
 
 import pytest
+from marsam_trainer import times
 from marsam_trainer.defaults import defaults, taken
 from marsam_trainer.explain import explained
 from marsam_trainer.knobs import KNOBS, VISIBLE
@@ -15,7 +16,9 @@ from marsam.api.trainer.v1 import trainer_pb2
 from marsam.catalog.datasets import DatasetVersion, Item
 from marsam.catalog.files import FileRef
 from marsam.catalog.runs import RunSpec
+from marsam.core.errors import Invalid
 from marsam.diffusion import registry
+from marsam.diffusion.schedule import Flow, Times
 from marsam.diffusion.spec import BaseFacts
 from tests.unit.trainer.test_past_runs import SPEC
 
@@ -107,6 +110,24 @@ def test_what_the_caller_says_counts_and_zero_turns_off() -> None:
 def test_min_snr_is_the_default_only_where_it_helps(objective: str, zero_terminal: bool, gamma: float | None) -> None:
     base = facts(objective=objective, scheduler={"rescale_betas_zero_snr": zero_terminal})
     assert taken(order(), defaults(order(), base, VERSION))["snr_gamma"] == gamma
+
+
+def test_times_of_a_flow_are_the_bases_own_unless_another_law_is_asked_for() -> None:
+    flow = facts("sd3", objective="flow", flow=Flow(shift=3.0))
+    found = defaults(order(), flow, VERSION)
+    assert found["timestep_sampling"].origin == "the base's own: logit-normal times as of arXiv 2403.03206"
+    assert found["shift"].origin == "the base's own: 3 at 512 px"
+    spec = replace(SPEC, **{name: taken(order(), found)[name] for name in ("timestep_mean", "timestep_std", "shift")})
+    assert (times.asked(spec), times.of(spec)) == ((), Times())
+    mine = order(timestep_sampling="logit_normal", timestep_mean=-0.5, timestep_std=0.7, shift=2.0)
+    chosen = taken(mine, defaults(mine, flow, VERSION))
+    law = times.of(replace(SPEC, **{name: chosen[name] for name in times.asked(mine)}))
+    assert law == Times(mean=-0.5, spread=0.7, shift=2.0)
+    assert times.faults(mine, flow) == []
+    even = order(timestep_sampling="uniform", timestep_mean=0.0, timestep_std=0.7, shift=2.0)
+    assert [(fault.field, fault.reason) for fault in times.faults(even, flow)] == [("timestep_std", "TIMES_UNIFORM")]
+    with pytest.raises(Invalid, match="timestep_std"):
+        replace(SPEC, timestep_sampling="uniform", timestep_std=0.7)
 
 
 def test_every_field_is_explained_once() -> None:

@@ -15,11 +15,12 @@ from marsam.catalog.models import Model
 from marsam.catalog.runs import Precision, RunSpec
 from marsam.core.cores import computing_cores
 from marsam.core.errors import Invalid, MarsamError
-from marsam.diffusion import registry
+from marsam.diffusion import registry, schedule
 from marsam.diffusion.lanes.net import MOST
 from marsam.diffusion.spec import BaseFacts
 from marsam.store.blobs import Blobs
 from marsam.store.cache import Cache
+from marsam_trainer import times
 from marsam_trainer.run import validation
 from marsam_trainer.run.bridge import Bridge
 from marsam_trainer.run.footprint import footprint
@@ -57,10 +58,14 @@ def plan(bridge: Bridge, blobs: Blobs, spec: RunSpec, *, cache: Path, device: st
     with tempfile.TemporaryDirectory(prefix="plan-") as folder:
         source = _configs(bridge, blobs, base, cache, Path(folder))
         facts = registry.read_base_folder(base.family, source).as_said(base.params)
-        try:
-            facts.check_size(spec.resolution, spec.resolution)
-        except Invalid as error:
-            faults += _faults(error)
+        for ask in (
+            lambda: facts.check_size(spec.resolution, spec.resolution),
+            lambda: schedule.of(facts, spec.resolution, spec.resolution, times.of(spec)),
+        ):
+            try:
+                ask()
+            except Invalid as error:
+                faults += _faults(error)
         if faults:
             return {"faults": faults}
         drafts = Drafts(source, facts, (version, apart), device=device, lanes=_lanes(device))

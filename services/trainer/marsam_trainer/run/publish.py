@@ -22,6 +22,7 @@ from marsam.diffusion.method import Kind
 from marsam.store import keys
 from marsam.store.blobs import Blobs
 from marsam.store.content import put_blob
+from marsam_trainer import times
 from marsam_trainer.run.card import README, Shown, card
 
 SAFETENSORS = "application/vnd.safetensors"
@@ -206,6 +207,7 @@ def _order(spec: RunSpec) -> dict[str, Any]:
         names += ("masked_loss", "masked_loss_floor")
     if spec.regularisation:
         names += ("regularisation_share", "regularisation_weight")
+    names += times.asked(spec)
     return {name: getattr(spec, name) for name in names} | {"languages": list(spec.languages)}
 
 

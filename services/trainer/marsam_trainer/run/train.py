@@ -16,6 +16,7 @@ from marsam.diffusion.parts.net import draws, encoders, networks
 from marsam.diffusion.spec import Components, Family, Part, Precision
 from marsam.diffusion.weights.net import bytes_at_rest
 from marsam.store.cache import Cache
+from marsam_trainer import times
 from marsam_trainer.run import checkpoint, cutting, effect, material, probe, randomness, together
 from marsam_trainer.run.bridge import FILES_S
 from marsam_trainer.run.data import Encoder
@@ -70,6 +71,7 @@ def _train(work: Work, scratch: Path, lanes: Lanes, found: tuple[Checkpoint, Pat
         source = work.bridge.call(lay_out, timeout_s=FILES_S)
     facts = registry.read_base_folder(base.family, source).as_said(base.params)
     facts.check_size(spec.resolution, spec.resolution)
+    schedule.of(facts, spec.resolution, spec.resolution, times.of(spec))  # refused before anything is loaded
     if found is None:
         # Again, because a run may be recorded where nobody could ask in time.
         for remark in probe.check(source, facts, (work.version, work.regularisation), spec.languages):
@@ -205,7 +207,7 @@ def _feed(work: Work, parts: Components, samples: TrainingSet, others: TrainingS
     def feed(of: TrainingSet, seed: int) -> Feed:
         return Feed(
             of,
-            schedule.by_cells(parts.facts),
+            schedule.by_cells(parts.facts, times.of(spec)),
             seed=seed,
             batch_size=spec.step_size,
             caption_dropout=spec.caption_dropout,

@@ -2,7 +2,8 @@
 
 Every asking sees the same pictures, first captions, noise and times, so that two numbers differ by what was learnt
 between them and by nothing else. Not weighted by time: the squared error, where masks let it count if the run learns by
-masks, at times spread evenly over the law that the run draws its own from.
+masks, at times spread evenly over the base's own law, whatever law the run draws its own from: so that runs of one base
+can be compared.
 """
 
 from collections.abc import Iterator, Sequence

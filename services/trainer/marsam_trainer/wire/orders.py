@@ -61,6 +61,10 @@ def order_of(spec: trainer_pb2.RunSpec) -> Order:
         aspect_buckets=given("aspect_buckets"),
         masked_loss=given("masked_loss"),
         masked_loss_floor=given("masked_loss_floor"),
+        timestep_sampling=spec.timestep_sampling,
+        timestep_mean=given("timestep_mean"),
+        timestep_std=given("timestep_std"),
+        shift=given("shift"),
     )
 
 
@@ -108,6 +112,10 @@ def spec_message(spec: RunSpec) -> trainer_pb2.RunSpec:
         aspect_buckets=spec.aspect_buckets,
         masked_loss=spec.masked_loss,
         masked_loss_floor=spec.masked_loss_floor if spec.masked_loss else None,
+        timestep_sampling=spec.timestep_sampling,
+        timestep_mean=spec.timestep_mean,
+        timestep_std=spec.timestep_std,
+        shift=spec.shift,
     )
     if spec.regularisation:
         message.regularisation_share = spec.regularisation_share

@@ -43,7 +43,7 @@ class PreviewSpec(_message.Message):
     def __init__(self, prompts: _Optional[_Iterable[str]] = ..., every: _Optional[int] = ...) -> None: ...
 
 class RunSpec(_message.Message):
-    __slots__ = ("base", "dataset_version", "method", "method_params", "steps", "batch_size", "learning_rate", "resolution", "seed", "precision", "caption_dropout", "languages", "checkpoint_every", "preview", "snr_gamma", "ema_decay", "warmup_steps", "output_model_id", "display_name", "labels", "dataset_digest", "base_digest", "profile", "accept_licence", "allow_distilled", "publish", "optimiser", "accumulate", "gradient_checkpointing", "processes", "sharding", "regularisation", "regularisation_digest", "regularisation_share", "regularisation_weight", "aspect_buckets", "masked_loss", "masked_loss_floor")
+    __slots__ = ("base", "dataset_version", "method", "method_params", "steps", "batch_size", "learning_rate", "resolution", "seed", "precision", "caption_dropout", "languages", "checkpoint_every", "preview", "snr_gamma", "ema_decay", "warmup_steps", "output_model_id", "display_name", "labels", "dataset_digest", "base_digest", "profile", "accept_licence", "allow_distilled", "publish", "optimiser", "accumulate", "gradient_checkpointing", "processes", "sharding", "regularisation", "regularisation_digest", "regularisation_share", "regularisation_weight", "aspect_buckets", "masked_loss", "masked_loss_floor", "timestep_sampling", "timestep_mean", "timestep_std", "shift")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -89,6 +89,10 @@ class RunSpec(_message.Message):
     ASPECT_BUCKETS_FIELD_NUMBER: _ClassVar[int]
     MASKED_LOSS_FIELD_NUMBER: _ClassVar[int]
     MASKED_LOSS_FLOOR_FIELD_NUMBER: _ClassVar[int]
+    TIMESTEP_SAMPLING_FIELD_NUMBER: _ClassVar[int]
+    TIMESTEP_MEAN_FIELD_NUMBER: _ClassVar[int]
+    TIMESTEP_STD_FIELD_NUMBER: _ClassVar[int]
+    SHIFT_FIELD_NUMBER: _ClassVar[int]
     base: str
     dataset_version: str
     method: str
@@ -127,7 +131,11 @@ class RunSpec(_message.Message):
     aspect_buckets: bool
     masked_loss: bool
     masked_loss_floor: float
-    def __init__(self, base: _Optional[str] = ..., dataset_version: _Optional[str] = ..., method: _Optional[str] = ..., method_params: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., steps: _Optional[int] = ..., batch_size: _Optional[int] = ..., learning_rate: _Optional[float] = ..., resolution: _Optional[int] = ..., seed: _Optional[int] = ..., precision: _Optional[_Union[Precision, str]] = ..., caption_dropout: _Optional[float] = ..., languages: _Optional[_Iterable[str]] = ..., checkpoint_every: _Optional[int] = ..., preview: _Optional[_Union[PreviewSpec, _Mapping]] = ..., snr_gamma: _Optional[float] = ..., ema_decay: _Optional[float] = ..., warmup_steps: _Optional[int] = ..., output_model_id: _Optional[str] = ..., display_name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., dataset_digest: _Optional[str] = ..., base_digest: _Optional[str] = ..., profile: _Optional[str] = ..., accept_licence: _Optional[str] = ..., allow_distilled: _Optional[bool] = ..., publish: _Optional[str] = ..., optimiser: _Optional[str] = ..., accumulate: _Optional[int] = ..., gradient_checkpointing: _Optional[bool] = ..., processes: _Optional[int] = ..., sharding: _Optional[str] = ..., regularisation: _Optional[str] = ..., regularisation_digest: _Optional[str] = ..., regularisation_share: _Optional[float] = ..., regularisation_weight: _Optional[float] = ..., aspect_buckets: _Optional[bool] = ..., masked_loss: _Optional[bool] = ..., masked_loss_floor: _Optional[float] = ...) -> None: ...
+    timestep_sampling: str
+    timestep_mean: float
+    timestep_std: float
+    shift: float
+    def __init__(self, base: _Optional[str] = ..., dataset_version: _Optional[str] = ..., method: _Optional[str] = ..., method_params: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., steps: _Optional[int] = ..., batch_size: _Optional[int] = ..., learning_rate: _Optional[float] = ..., resolution: _Optional[int] = ..., seed: _Optional[int] = ..., precision: _Optional[_Union[Precision, str]] = ..., caption_dropout: _Optional[float] = ..., languages: _Optional[_Iterable[str]] = ..., checkpoint_every: _Optional[int] = ..., preview: _Optional[_Union[PreviewSpec, _Mapping]] = ..., snr_gamma: _Optional[float] = ..., ema_decay: _Optional[float] = ..., warmup_steps: _Optional[int] = ..., output_model_id: _Optional[str] = ..., display_name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., dataset_digest: _Optional[str] = ..., base_digest: _Optional[str] = ..., profile: _Optional[str] = ..., accept_licence: _Optional[str] = ..., allow_distilled: _Optional[bool] = ..., publish: _Optional[str] = ..., optimiser: _Optional[str] = ..., accumulate: _Optional[int] = ..., gradient_checkpointing: _Optional[bool] = ..., processes: _Optional[int] = ..., sharding: _Optional[str] = ..., regularisation: _Optional[str] = ..., regularisation_digest: _Optional[str] = ..., regularisation_share: _Optional[float] = ..., regularisation_weight: _Optional[float] = ..., aspect_buckets: _Optional[bool] = ..., masked_loss: _Optional[bool] = ..., masked_loss_floor: _Optional[float] = ..., timestep_sampling: _Optional[str] = ..., timestep_mean: _Optional[float] = ..., timestep_std: _Optional[float] = ..., shift: _Optional[float] = ...) -> None: ...
 
 class Progress(_message.Message):
     __slots__ = ("step", "steps", "loss", "images_per_second", "eta_seconds", "learning_rate", "phase", "memory_used_bytes", "memory_peak_bytes", "time")
