@@ -54,6 +54,19 @@ _CODES = {
         cause="TRAINED_NOTHING",
         message="training had no effect: raise learning_rate, or take more steps",
     ),
+    # Not charged: the next attempt draws nothing, so it happens once.
+    codes.PREVIEW_OUT_OF_MEMORY: Verdict(
+        next=Next.RETRY,
+        cause="PREVIEW_OUT_OF_MEMORY",
+        message="memory ran out while a preview was drawn; the next attempt draws none",
+        counts=False,
+    ),
+    codes.PREVIEW_FAULT: Verdict(
+        next=Next.RETRY,
+        cause="PREVIEW_FAULT",
+        message="a fault while a preview was drawn; the next attempt draws none",
+        counts=False,
+    ),
     codes.STORE: Verdict(next=Next.RETRY, cause="STORE_FAILED", message="the store failed the run"),
     codes.INTERNAL: Verdict(next=Next.RETRY, cause="INTERNAL", message="the run program failed on a fault of its own"),
     codes.RANK_LOST: Verdict(next=Next.RETRY, cause="RANK_LOST", message="a process of the run was gone or hung"),
@@ -76,6 +89,7 @@ _HOPELESS = {
 CAUSES = (
     "DONE", "BAD_SPEC", "BAD_DATA", "OUT_OF_MEMORY", "LOSS_NOT_FINITE", "TRAINED_NOTHING", "STORE_FAILED", "INTERNAL",
     "STOPPED", "SILENT", "RANK_LOST", "LOST", "KILLED", "RESULT_MISSING", "UNKNOWN_EXIT", "DEADLINE",
+    *codes.PREVIEW_REASONS,
     # what a cluster does
     "PREEMPTED", "DRAINED", "NODE_TAINTED", "NODE_LOST", "EVICTED", "OVER_LIMIT", "SUSPENDED", "DISRUPTED", "POD_GONE",
     "JOB_DELETED", "IMAGE_PULL", "CREATE_FAILED", "NODE_REFUSED", *_HOPELESS,

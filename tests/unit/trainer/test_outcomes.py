@@ -26,6 +26,8 @@ from marsam.launch.launcher import Cause, Exit
         (Ending(exit=Exit(cause=Cause.FAILED, code=76)), Next.RETRY, "RANK_LOST", True),
         (Ending(exit=Exit(cause=Cause.FAILED, code=78)), Next.FAIL, "LOSS_NOT_FINITE", True),
         (Ending(exit=Exit(cause=Cause.FAILED, code=79)), Next.FAIL, "TRAINED_NOTHING", True),
+        (Ending(exit=Exit(cause=Cause.FAILED, code=80)), Next.RETRY, "PREVIEW_OUT_OF_MEMORY", False),
+        (Ending(exit=Exit(cause=Cause.FAILED, code=81)), Next.RETRY, "PREVIEW_FAULT", False),
         (Ending(exit=Exit(cause=Cause.FAILED, code=3)), Next.RETRY, "UNKNOWN_EXIT", True),
     ],
 )

@@ -151,6 +151,7 @@ def _attempt(options: argparse.Namespace, bridge: Bridge, stop: Stop, blobs: Blo
 
     from marsam.diffusion.devices.net import gpu_memory
     from marsam_trainer.run import publish
+    from marsam_trainer.run.drawing import fell_before
     from marsam_trainer.run.ranks import joined, local_rank
     from marsam_trainer.run.reporter import Reporter, Silent
     from marsam_trainer.run.train import train
@@ -160,7 +161,8 @@ def _attempt(options: argparse.Namespace, bridge: Bridge, stop: Stop, blobs: Blo
     name = parse(options.run, "run")
     jobs = JobStore(blobs, name.project, "runs", SystemClock())
     ordered = load(RunSpec, bridge.call(jobs.spec(name.id)), what=options.run)
-    spec = ordered.as_changed(entry.detail for entry in bridge.call(jobs.history(name.id)))
+    history = bridge.call(jobs.history(name.id))
+    spec = ordered.as_changed(entry.detail for entry in history)
     base, version, apart = load_order(bridge, blobs, spec)
     meter = Meter(service="run", version=publish.code_version(), everywhere={metrics.RUN_LABEL: name.id})
     if device != "cpu":
@@ -210,6 +212,7 @@ def _attempt(options: argparse.Namespace, bridge: Bridge, stop: Stop, blobs: Blo
                 meter=meter,
                 reporter=reporter,
                 stopping=stop,
+                undrawn=fell_before(history),
                 memory_limit=options.memory_limit,
                 memory_correction=dict(options.memory_correction).get(device.partition(":")[0], 1.0),
                 world=world,

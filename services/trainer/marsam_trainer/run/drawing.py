@@ -1,6 +1,6 @@
 """The pictures that a run is shown by: its prompts, drawn while it trains and when it is done."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,8 +9,9 @@ from marsam.core.errors import MarsamError
 from marsam.core.records import to_plain
 from marsam.diffusion.sampling import Picture
 from marsam.diffusion.spec import Components, Conditioning, Family, Part
+from marsam.jobs.states import State, Transition
 from marsam.telemetry.logs import Log
-from marsam_trainer.run import preview, publish
+from marsam_trainer.run import codes, preview, publish
 from marsam_trainer.run.card import Shown
 from marsam_trainer.run.data import Encoder
 from marsam_trainer.run.ranks import ALONE, World
@@ -34,6 +35,8 @@ class Drawing:
     seed: int
     world: World = ALONE
     """The ranks that must draw together, because each holds a part of the model."""
+    able: bool = True
+    """Whether anything is drawn at all."""
 
     def only(self, row: int) -> "Drawing":
         """The same for one of the prompts."""
@@ -41,7 +44,9 @@ class Drawing:
         return replace(self, prompts=[self.prompts[row]], texts=texts, seed=self.seed + row)
 
     def draw(self, *, stopping: Callable[[], bool] = lambda: False) -> list[bytes] | None:
-        """A PNG per prompt, or None, as when `stopping` says so; never raises."""
+        """A PNG per prompt, or None, as when `stopping` says so. Raises as `preview.draw`."""
+        if not self.able:
+            return None
         coder = self._coder()
         if self.world.any(coder is None):
             return None
@@ -54,6 +59,7 @@ class Drawing:
             budget_s=PREVIEW_BUDGET_S,
             agree=self.world.any,
             stopping=stopping,
+            in_parts=self.world.size > 1,
         )
 
     def _coder(self) -> Any:
@@ -82,6 +88,17 @@ class Drawing:
 
     def _wanted(self) -> list[Picture]:
         return preview.pictures(self.prompts, self.parts.facts, side=self.side, seed=self.seed)
+
+
+def fell_before(history: Iterable[Transition]) -> str:
+    """The cause of an attempt that ended in a preview, since the run was ordered or resumed; '' where none did."""
+    found = ""
+    for entry in history:
+        if entry.state is State.PENDING and entry.reason != "RETRY":
+            found = ""
+        if (cause := str(entry.detail.get("cause", ""))) in codes.PREVIEW_REASONS:
+            found = cause
+    return found
 
 
 def show(work: Work, drawing: Drawing, step: int) -> None:

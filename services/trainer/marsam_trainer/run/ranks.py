@@ -228,7 +228,7 @@ def joined(processes: int, *, device: str) -> Iterator[World]:
         )
         yield ranks
     except RuntimeError as error:
-        if not _of_words(error):
+        if not of_words(error):
             raise
         if ranks is None:
             raise Unavailable(
@@ -240,7 +240,7 @@ def joined(processes: int, *, device: str) -> Iterator[World]:
     ranks.close()
 
 
-def _of_words(error: RuntimeError) -> bool:
+def of_words(error: RuntimeError) -> bool:
     """Whether an error is of the connection between ranks, also where it came up inside of torch."""
     return isinstance(error, dist.DistError) or any(word in str(error) for word in ("gloo", "NCCL", "Gloo", "TCPStore"))
 

@@ -152,7 +152,11 @@ def _train(work: Work, scratch: Path, lanes: Lanes, found: tuple[Checkpoint, Pat
         side=spec.resolution,
         seed=spec.seed,
         world=work.world if holding.sharded else ALONE,
+        able=not work.undrawn,
     )
+    if work.undrawn:
+        message = f"an attempt before ended in a preview ({work.undrawn}): this one draws none, and no samples"
+        work.reporter.event("log", level="warning", message=message)
     held_out = _held_out(work, parts, aside) if aside is not None else None
     with Saver(work, scratch, kept=found[0] if found else None) as saver:
         seconds = take_steps(work, loop, start, drawing, held_out, saver)

@@ -41,6 +41,8 @@ class Work:
     meter: Meter
     reporter: Reporter | Silent
     stopping: Callable[[], bool]
+    undrawn: str = ""
+    """Why this attempt draws no pictures: the cause of one before it that ended in a preview."""
     memory_limit: float = 1.05
     """Share of its device's memory that a run may be expected to need; above it the run does not start."""
     memory_correction: float = 1.0
