@@ -15,8 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.training.bases import PICTURES, Data
 from benchmarks.training.peers import PEERS, Given, Tuning
 from marsam.diffusion import registry, schedule
+from marsam.diffusion.conditionings import join
 from marsam.diffusion.lanes.net import Lanes
-from marsam.diffusion.sampling import join
 from marsam.diffusion.spec import ALL_PARTS, Components, Family, Precision
 from marsam.diffusion.weights.net import bytes_at_rest
 

@@ -86,6 +86,10 @@ class Ground:
     clean: torch.Tensor
     mask: torch.Tensor | None = None
 
+    def over(self, drawn: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+        """`drawn` where it is drawn anew, `kept` elsewhere."""
+        return drawn if self.mask is None else torch.where(self.mask > 0.5, drawn, kept)
+
 
 def for_base(picture: Picture, facts: BaseFacts) -> Picture:
     """The picture as its base is asked for it: one with embedded guidance is told it, and predicts once a step."""
@@ -166,7 +170,7 @@ class Walk:
         self.index += 1
         if self._ground is not None and self._ground.mask is not None:
             kept = self._ground.clean if self.done else self._noised(self._ground.clean)
-            self.latent = torch.where(self._ground.mask > 0.5, self.latent, kept)
+            self.latent = self._ground.over(self.latent, kept)
 
     def _noised(self, clean: torch.Tensor) -> torch.Tensor:
         """`clean` as far in noise as the coming step begins, scaled as the scheduler holds its latents."""
@@ -181,7 +185,8 @@ class Walk:
         """The clean latent (1, C, h, w) that the predictions for the coming step speak of. Changes nothing."""
         levels = schedule.of(self._facts, self.picture.width, self.picture.height).levels(self.t)
         prediction = self._guided(conditional, unconditional)
-        return registry.objective(self._facts.objective).clean(self.model_input(), prediction, *levels)
+        clean = registry.objective(self._facts.objective).clean(self.model_input(), prediction, *levels)
+        return clean if self._ground is None else self._ground.over(clean, self._ground.clean)
 
     def _guided(self, conditional: torch.Tensor, unconditional: torch.Tensor | None) -> torch.Tensor:
         if not self.picture.guided:
@@ -192,56 +197,6 @@ class Walk:
         if self._keep_length:
             prediction = as_long_as(conditional, prediction, self._keep_length)
         return prediction
-
-
-def join(conditionings: Sequence[Conditioning]) -> Conditioning:
-    """Conditionings one after the other along the batch; where they differ in length, the shorter are filled up with
-    tokens that their masks leave out."""
-    names = conditionings[0].tensors
-    stack = _stacked if "mask" in names else torch.cat
-    return Conditioning({name: stack([one.tensors[name] for one in conditionings]) for name in names})
-
-
-def filled(cond: Conditioning, multiple: int) -> Conditioning:
-    """The same with its tokens filled up to a multiple, masked: so that captions of like length have one shape. Those
-    without a mask have a length of their own already."""
-    mask = cond.tensors.get("mask")
-    if mask is None:
-        return cond
-    full = mask.shape[1]
-    most = -(-full // multiple) * multiple
-    return Conditioning(
-        {
-            name: _filled(value, most) if value.ndim > 1 and value.shape[1] == full else value
-            for name, value in cond.tensors.items()
-        }
-    )
-
-
-def _stacked(values: Sequence[torch.Tensor]) -> torch.Tensor:
-    if values[0].ndim > 1 and (most := max(value.shape[1] for value in values)) > min(v.shape[1] for v in values):
-        values = [_filled(value, most) for value in values]
-    return torch.cat(list(values))
-
-
-def _filled(value: torch.Tensor, length: int) -> torch.Tensor:
-    missing = value.new_zeros((value.shape[0], length - value.shape[1], *value.shape[2:]))
-    return torch.cat([value, missing], dim=1)
-
-
-def trimmed(cond: Conditioning) -> Conditioning:
-    """The same without the tokens that the masks of all its rows leave out."""
-    mask = cond.tensors.get("mask")
-    if mask is None or not len(cond):
-        return cond
-    length = max(1, int(mask.sum(dim=1).max()))
-    full = mask.shape[1]
-    return Conditioning(
-        {
-            name: value[:, :length] if value.ndim > 1 and value.shape[1] == full else value
-            for name, value in cond.tensors.items()
-        }
-    )
 
 
 def told(cond: Conditioning, pictures: Sequence[Picture]) -> Conditioning:

@@ -2,15 +2,15 @@
 
 import torch
 
-from marsam.diffusion.sampling import Picture, Walk, for_base, sample, times, told
+from marsam.diffusion.sampling import Ground, Picture, Walk, for_base, sample, times, told
 from marsam.diffusion.spec import Components, Family
 
 
 @torch.no_grad()
-def latents(family: Family, parts: Components, picture: Picture) -> list[torch.Tensor]:
+def latents(family: Family, parts: Components, picture: Picture, ground: Ground | None = None) -> list[torch.Tensor]:
     """The latent (1, C, h, w) after each step of one picture."""
     picture = for_base(picture, parts.facts)
-    walk = Walk(parts.facts, picture)
+    walk = Walk(parts.facts, picture, ground)
     texts = told(family.encode_text(parts, [picture.prompt, picture.negative]), [picture, picture])
     found = []
     while not walk.done:

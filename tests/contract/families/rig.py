@@ -13,10 +13,11 @@ from marsam_trainer.run.loop import Loop
 from marsam_trainer.run.position import Plan
 
 from marsam.diffusion import registry, schedule, tuned
+from marsam.diffusion.conditionings import join
 from marsam.diffusion.lanes.net import Lanes
 from marsam.diffusion.method import Method
 from marsam.diffusion.parts.net import draws
-from marsam.diffusion.sampling import Picture, Walk, join, sample
+from marsam.diffusion.sampling import Picture, Walk, sample
 from marsam.diffusion.spec import ALL_PARTS, BaseFacts, Components, Conditioning, Family, Part, Precision
 
 PROMPTS = ("a red kite", "طائرة ورقية حمراء", "a blue door")

@@ -17,8 +17,8 @@ from marsam.catalog.files import FileRef
 from marsam.catalog.models import Model
 from marsam.core.ids import sha256_hex
 from marsam.diffusion import registry
+from marsam.diffusion.conditionings import join
 from marsam.diffusion.lanes.net import Lanes
-from marsam.diffusion.sampling import join
 from marsam.diffusion.spec import Conditioning, Part, Precision
 from tests.contract.families import rig as rigs
 from tests.contract.families.tiny import flux

@@ -18,7 +18,8 @@ from marsam.core.ids import new_ulid
 from marsam.diffusion import registry
 from marsam.diffusion.adapter import net as adapters
 from marsam.diffusion.adapter.parts import net as parts_of_adapters
-from marsam.diffusion.sampling import Picture, filled, for_base, sample
+from marsam.diffusion.conditionings import filled
+from marsam.diffusion.sampling import Picture, for_base, sample
 from marsam.diffusion.schedulers import schedulers
 from tests.contract.families import rig as rigs
 

@@ -17,9 +17,10 @@ from peft import PeftModel
 
 from marsam.core.errors import Invalid
 from marsam.diffusion import registry, schedule
+from marsam.diffusion.conditionings import join
 from marsam.diffusion.families.qwen_image.net import AFTER, BEFORE
 from marsam.diffusion.parts import net as loading
-from marsam.diffusion.sampling import Picture, initial_noise, join, sample
+from marsam.diffusion.sampling import Picture, initial_noise, sample
 from marsam.diffusion.schedulers import make_scheduler, own_scheduler
 from marsam.diffusion.spec import Components, Conditioning, Family, Part
 from tests.contract.families import rig as rigs

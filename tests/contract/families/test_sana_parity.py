@@ -9,7 +9,8 @@ from diffusers import FlowMatchEulerDiscreteScheduler, SanaPipeline, SanaTransfo
 
 from marsam.core.errors import Invalid
 from marsam.diffusion import registry, schedule
-from marsam.diffusion.sampling import Picture, Walk, guide, initial_noise, join, sample, trimmed
+from marsam.diffusion.conditionings import join, trimmed
+from marsam.diffusion.sampling import Picture, Walk, guide, initial_noise, sample
 from marsam.diffusion.schedulers import make_scheduler
 from marsam.diffusion.spec import Conditioning, Part
 from tests.contract.families.tiny.sana import build

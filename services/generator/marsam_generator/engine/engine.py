@@ -1,7 +1,7 @@
 """One base in memory: text encoding, the step loop and decoding, joined for an asyncio caller.
 
 Four kinds of thread, so that the event loop only passes messages: one encodes text (`reader`), the loop's own thread
-and its lanes denoise, and a small pool decodes.
+and its lanes denoise, and a small pool encodes and decodes pictures (`coder`).
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from marsam.diffusion.adapter.net import Adapter
 from marsam.diffusion.sampling import Picture
 from marsam.diffusion.spec import Components, Family
 from marsam_generator.engine.bank import AdapterBank, PreparedAdapter
+from marsam_generator.engine.coder import Coder, Start
 from marsam_generator.engine.forwards import Denoiser
 from marsam_generator.engine.lanes import Lanes
 from marsam_generator.engine.looker import Looker
@@ -48,6 +49,7 @@ class Drawing:
     pictures: Sequence[Picture]
     denoiser: str = BASE
     adapters: Mapping[str, float] = field(default_factory=dict)
+    start: Start | None = None
     terms: Terms = field(default_factory=Terms)
     previews: Previews | None = None
 
@@ -98,9 +100,9 @@ class Engine:
         self.parts = parts
         self._family = family
         self._readers = {BASE: Reader(family, parts)}
-        self._coders = {BASE: parts}
+        self._coders = {BASE: Coder(family, parts)}
+        self._coding = ThreadPoolExecutor(lanes, thread_name_prefix="marsam-coder")
         self._looker = Looker(family)
-        self._decoders = ThreadPoolExecutor(lanes, thread_name_prefix="marsam-decode")
         self._loop = StepLoop(
             name=name,
             family=family,
@@ -136,14 +138,14 @@ class Engine:
         if parts.text:
             self._readers[name] = Reader(self._family, parts)
         if parts.image_coder is not None:
-            self._coders[name] = parts
+            self._coders[name] = Coder(self._family, parts)
         await asyncio.wrap_future(self._loop.between(lambda: self._loop.denoisers.update({name: denoiser})))
 
     async def drop_denoiser(self, name: str) -> None:
         """Forget a fully tuned denoiser. Nothing may be drawing with it."""
         await asyncio.wrap_future(self._loop.between(lambda: self._loop.denoisers.pop(name, None)))
         if (coder := self._coders.pop(name, None)) is not None:
-            self._looker.forget(coder)
+            self._looker.forget(coder.parts)
         if (reader := self._readers.pop(name, None)) is not None:
             reader.close()
 
@@ -175,15 +177,19 @@ class Engine:
         """Draw; yields progress and looks, each picture when it is ready (in any order), and the times of denoising at
         the end.
 
-        Raises what stopped the drawing. Closing this generator frees its places before the next tick; text that is
-        being encoded by then is encoded to its end and remembered.
+        Raises what stopped the drawing. Closing this generator frees its places before the next tick; text and pictures
+        that are being encoded by then are encoded to their end.
         """
         use = {_reading(drawing.denoiser, key): weight for key, weight in drawing.adapters.items()}
+        coder = self._coders.get(drawing.denoiser, self._coders[BASE])
+        caller = asyncio.get_running_loop()
         began = time.monotonic()
         conditional, unconditional = await self._reader(drawing.denoiser).read(drawing.pictures, use)
+        ground = None
+        if drawing.start is not None:
+            ground = await caller.run_in_executor(self._coding, coder.ground, drawing.start)
         encode_seconds = time.monotonic() - began
         events: asyncio.Queue[Event | Looked | Drawn | Exception] = asyncio.Queue()
-        caller = asyncio.get_running_loop()
         order = Order(
             id=drawing.id,
             denoiser=drawing.denoiser,
@@ -191,17 +197,17 @@ class Engine:
             conditional=conditional,
             unconditional=unconditional,
             adapters=drawing.adapters,
+            ground=ground,
             terms=drawing.terms,
             sink=lambda event: _pass_on(caller, events, event),
             look_every=drawing.previews.every_steps if drawing.previews else 0,
         )
         decoding: set[asyncio.Task[None]] = set()
-        coder = self._coders.get(drawing.denoiser, self._coders[BASE])
-        looks = await self._looker.begin(coder, drawing.pictures, drawing.previews, events.put_nowait)
+        looks = await self._looker.begin(coder.parts, drawing.pictures, drawing.previews, events.put_nowait)
 
         async def decode(event: Denoised) -> None:
             try:
-                events.put_nowait(await caller.run_in_executor(self._decoders, self._decode, coder, event))
+                events.put_nowait(await caller.run_in_executor(self._coding, _decode, coder, event, drawing.start))
             except Exception as error:
                 events.put_nowait(error)
 
@@ -243,20 +249,13 @@ class Engine:
         for reader in self._readers.values():
             reader.close()
         self._looker.close()
-        self._decoders.shutdown(wait=False, cancel_futures=True)
+        self._coding.shutdown(wait=False, cancel_futures=True)
 
-    def _decode(self, coder: Components, event: Denoised) -> Drawn:
-        began = time.monotonic()
-        with torch.no_grad():
-            image = self._family.decode(coder, event.latent)
-        if not bool(torch.isfinite(image).all()):
-            raise Internal(
-                f"the image coder left the range of numbers on picture {event.index}",
-                reason="DECODED_NOT_FINITE",
-                remedy="serve this base in fp32",
-            )
-        pixels = ((image[0] + 1.0) * 127.5).round().to(torch.uint8).permute(1, 2, 0).contiguous().cpu()
-        return Drawn(index=event.index, pixels=pixels, decode_seconds=time.monotonic() - began)
+
+def _decode(coder: Coder, event: Denoised, start: Start | None) -> Drawn:
+    began = time.monotonic()
+    pixels = coder.picture(event.latent, start)
+    return Drawn(index=event.index, pixels=pixels, decode_seconds=time.monotonic() - began)
 
 
 def _reading(denoiser: str, key: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from marsam.diffusion.sampling import join
+from marsam.diffusion.conditionings import join
 from marsam.diffusion.spec import Conditioning, Family
 from marsam_generator.engine.bank import AdapterBank
 from marsam_generator.engine.lanes import Forward, Row

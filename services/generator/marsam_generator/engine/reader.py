@@ -15,7 +15,8 @@ import torch
 from marsam.core.errors import Invalid
 from marsam.diffusion.adapter.net import Adapter
 from marsam.diffusion.adapter.parts.net import named_as
-from marsam.diffusion.sampling import Picture, filled, join
+from marsam.diffusion.conditionings import filled, join
+from marsam.diffusion.sampling import Picture
 from marsam.diffusion.spec import Components, Conditioning, Family
 from marsam_generator.engine.bank import AdapterBank, PreparedAdapter
 

@@ -87,7 +87,7 @@ class Stepper:
         live = Live(order)
         try:
             for index, picture in enumerate(order.pictures):
-                walk = Walk(self._facts, picture)
+                walk = Walk(self._facts, picture, order.ground)
                 cond = told(row_of(order.conditional, index), [picture])
                 uncond = (
                     row_of(order.unconditional, index) if picture.guided and order.unconditional is not None else None

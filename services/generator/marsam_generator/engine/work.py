@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 
 from marsam.core.errors import Invalid, MarsamError
-from marsam.diffusion.sampling import Picture
+from marsam.diffusion.sampling import Ground, Picture
 from marsam.diffusion.spec import Conditioning
 
 
@@ -84,7 +84,8 @@ class Order:
     """Pictures of one request. `sink` is called on the loop's thread and must return at once.
 
     `denoiser` names one of the loop's denoisers, `adapters` are keys of its bank with their weights. `conditional`
-    holds one row per picture or one for all, `unconditional` the same where guided.
+    holds one row per picture or one for all, `unconditional` the same where guided. All pictures start from `ground`,
+    if there is one.
     """
 
     id: str
@@ -94,6 +95,7 @@ class Order:
     unconditional: Conditioning | None
     sink: Callable[[Event], None]
     adapters: Mapping[str, float] = field(default_factory=dict)
+    ground: Ground | None = None
     terms: Terms = field(default_factory=Terms)
     look_every: int = 0
     """After every so many steps of a picture there is a `Glimpsed`; 0 for none."""

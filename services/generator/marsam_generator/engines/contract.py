@@ -6,18 +6,21 @@ from typing import Protocol
 
 from marsam.catalog.models import Model
 from marsam.diffusion.sampling import Picture
+from marsam_generator.engine.coder import Start
 from marsam_generator.engine.engine import Denoising, Drawn, Progress
 from marsam_generator.engine.work import Looked, Previews, Terms
 
 
 @dataclass(frozen=True, kw_only=True)
 class Commission:
-    """Pictures to be drawn with a base or fully tuned model and adapters at their weights."""
+    """Pictures to be drawn with a base or fully tuned model and adapters at their weights, from noise alone or all from
+    one `start`, whose size is theirs."""
 
     id: str
     model: Model
     adapters: Sequence[tuple[Model, float]]
     pictures: Sequence[Picture]
+    start: Start | None = None
     terms: Terms = field(default_factory=Terms)
     previews: Previews | None = None
 

@@ -55,6 +55,7 @@ class LocalEngine:
                 pictures=commission.pictures,
                 denoiser=lease.denoiser,
                 adapters=dict(zip(lease.adapters, (weight for _, weight in commission.adapters), strict=True)),
+                start=commission.start,
                 terms=commission.terms,
                 previews=commission.previews,
             )

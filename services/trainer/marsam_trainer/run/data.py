@@ -16,8 +16,8 @@ from marsam.core.errors import Corrupt, Unavailable
 from marsam.core.records import canonical
 from marsam.diffusion import registry
 from marsam.diffusion.buckets import Cut, Size
+from marsam.diffusion.conditionings import join, trimmed
 from marsam.diffusion.lanes.net import Lanes
-from marsam.diffusion.sampling import join, trimmed
 from marsam.diffusion.spec import Components, Conditioning, Family, Part, Precision
 from marsam.diffusion.text import plain
 from marsam_trainer.run.encoded import EncodedCache
