@@ -159,7 +159,7 @@ class Library:
             await self._drop(min(free)[1])
 
     def _held_bytes(self) -> int:
-        """What is in memory: bases and tuned models, and the stacks of adapters as they are held, padding included."""
+        """What is in memory: bases and tuned models, and all banks of adapters."""
         engines = {id(one.engine): one.engine for one in self._residents.values()}
         models = sum(one.size for one in self._residents.values() if one.model.kind != "adapter")
         return models + sum(engine.bank_bytes for engine in engines.values())

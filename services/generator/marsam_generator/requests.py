@@ -15,6 +15,7 @@ from marsam.diffusion.schedulers import own_scheduler, schedulers
 from marsam.diffusion.spec import BaseFacts
 from marsam.store.blobs import Blobs
 from marsam_generator.bases import Bases
+from marsam_generator.engine.bank import dora_beside_others
 from marsam_generator.engine.work import Previews
 
 MAX_COUNT = 16
@@ -79,6 +80,10 @@ async def check(
         adapters.append((await _adapter(blobs, use.model, model, field=f"adapters[{place}].model"), use.weight))
     if len({adapter.digest for adapter, _ in adapters}) != len(adapters):
         raise Invalid("one adapter is named twice", field="adapters", reason="ADAPTER_TWICE", remedy="add the weights")
+    acting = [adapter for adapter, weight in adapters if weight != 0]
+    for adapter in acting:
+        if adapter.params.get("dora") and len(acting) > 1:
+            raise dora_beside_others(adapter.name)
     resolved = _resolve(request, model, facts, max_steps=max_steps)
     del resolved.adapters[:]
     resolved.adapters.extend(generator_pb2.AdapterUse(model=one.name, weight=weight) for one, weight in adapters)

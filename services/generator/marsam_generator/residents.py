@@ -13,7 +13,7 @@ from marsam_generator.engine.engine import Engine
 
 @dataclass(eq=False, kw_only=True)
 class Resident:
-    """One model in memory, `size` in bytes; of an adapter its own tensors, of which the bank's stack may hold more.
+    """One model in memory, `size` in bytes.
 
     `pins` counts who draws with it, `kept` is the wish that it stays.
     """

@@ -59,8 +59,8 @@ async def publish(
 
 @contextlib.contextmanager
 def tiny_models(root: Path) -> Iterator[str]:
-    """A store with: `base`, `other` (a base), `a` and `b` (adapters of base, b by QLoRA), `alien` (of other), `tuned`
-    (full, of base)."""
+    """A store with: `base`, `other` (a base), `a` and `b` (adapters of base, b by QLoRA), `stretched` (a DoRA
+    adapter of base), `alien` (of other), `tuned` (full, of base)."""
 
     async def fill() -> None:
         blobs = open_store(str(root / "store"))
@@ -72,6 +72,8 @@ def tiny_models(root: Path) -> Iterator[str]:
         await publish(
             blobs, "b", "adapter", write_adapter(root / "b", folder, seed=2, rank=8), base=base, lineage=recipe
         )
+        stretched = write_adapter(root / "stretched", folder, seed=4, dora=True)
+        await publish(blobs, "stretched", "adapter", stretched, base=base, params={"dora": True})
         await publish(blobs, "alien", "adapter", write_adapter(root / "alien", folder, seed=3), base=other)
         tuned = write_base(root / "tuned", seed=9)
         for part in ("vae", "text_encoder", "tokenizer", "scheduler"):

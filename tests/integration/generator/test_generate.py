@@ -85,12 +85,13 @@ async def test_base_two_adapters_and_a_tuned_model_at_once(served: Served) -> No
         "b": request(steps=24, adapters={"b": 0.8}),
         "both": request(steps=24, adapters={"a": 0.5, "b": 0.5}),
         "off": request(steps=24, adapters={"a": 0.0}),
+        "stretched": request(steps=24, adapters={"stretched": 0.9}),
         "tuned": request(steps=24, model=model("tuned")),
     }
     alone = {key: (await generate(served.stub, asked)).images[0] for key, asked in wanted.items()}
     pixels = {key: Image.open(io.BytesIO(data)).tobytes() for key, (_, data) in alone.items()}
     assert pixels["off"] == pixels["base"]
-    assert len(set(pixels.values())) == 5
+    assert len(set(pixels.values())) == 6
     together = await asyncio.gather(*(generate(served.stub, asked) for asked in wanted.values()))
     for key, answer in zip(wanted, together, strict=True):
         mixed = Image.open(io.BytesIO(answer.images[0][1])).tobytes()

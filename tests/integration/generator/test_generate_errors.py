@@ -76,6 +76,12 @@ async def test_kinds_are_not_confused(served: Served) -> None:
     assert error.reason == "ADAPTER_TWICE"
 
 
+async def test_a_dora_adapter_beside_another_is_refused_by_name(served: Served) -> None:
+    error = await refused(served, request(adapters={"a": 0.5, "stretched": 1.0}))
+    assert (error.reason, error.field) == ("ADAPTER_COMPOSITION", "adapters")
+    assert model("stretched") in error.message
+
+
 def _twice() -> generator_pb2.GenerateRequest:
     asked = request()
     asked.adapters.add(model=model("a"), weight=1.0)

@@ -9,25 +9,19 @@ from pathlib import Path
 import pytest
 import torch
 from marsam_generator.engine.admission import Admission
-from marsam_generator.engine.bank import MAX_ROWS_OF_RANK
 from marsam_generator.engine.engine import Drawing, Drawn
-from marsam_generator.engine.reader import Reader
 from marsam_generator.hardware import choose
 from marsam_generator.models import Library
 from marsam_generator.trees import Trees
 
 from marsam.catalog.models import Model
-from marsam.core.errors import Exhausted
 from marsam.core.ids import new_ulid
-from marsam.diffusion import registry
-from marsam.diffusion.adapter.net import Adapter, LowRank
 from marsam.diffusion.sampling import Picture
-from marsam.diffusion.spec import Part
 from marsam.store.cache import Cache
 from marsam.store.folder import FolderBlobs
 from marsam.telemetry import Meter
 from tests.contract.families import rig as rigs
-from tests.contract.families.bases import BUILDERS, build_sd1
+from tests.contract.families.bases import build_sd1
 from tests.integration.generator.support import publish
 
 pytestmark = pytest.mark.slow
@@ -109,31 +103,3 @@ async def test_an_encoders_share_is_drawn_with_and_leaves_others_alone(tuned: Tu
         assert torch.equal(await tuned.draw(tuned.base, [tuned.adapter]), drawn[0])
     finally:
         await tuned.library.close()
-
-
-async def test_an_adapter_for_which_one_encoder_has_no_room_is_in_none(tmp_path: Path) -> None:
-    family = registry.family("sdxl")
-    parts = family.load(BUILDERS["sdxl"](tmp_path / "base"), parts=frozenset({Part.TEXT}))
-    reader = Reader(family, parts)
-
-    def adapter(rank: int, *folders: str) -> Adapter:
-        shape = LowRank(rank=rank, alpha=1.0, targets=("q_proj",))
-
-        def on(module: torch.nn.Module) -> Adapter:
-            name, layer = next((n, m) for n, m in module.named_modules() if n.endswith("q_proj"))
-            down, up = torch.ones(rank, layer.in_features), torch.ones(layer.out_features, rank)
-            return Adapter(shape=shape, pairs={name: (down, up)}, metadata={})
-
-        return Adapter(shape=shape, pairs={}, metadata={}, text={folder: on(parts.text[folder]) for folder in folders})
-
-    try:
-        await reader.install(reader.prepare("wide", adapter(MAX_ROWS_OF_RANK, "text_encoder_2")))
-        held = reader.size_bytes
-        with pytest.raises(Exhausted):
-            await reader.install(reader.prepare("both", adapter(1, "text_encoder", "text_encoder_2")))
-        assert reader.size_bytes == held
-        await reader.evict("wide")
-        await reader.install(reader.prepare("both", adapter(1, "text_encoder", "text_encoder_2")))
-        assert 0 < reader.size_bytes < held
-    finally:
-        reader.close()

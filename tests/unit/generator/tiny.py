@@ -88,8 +88,11 @@ def write_base(folder: Path, *, seed: int = 0) -> Path:
     return folder
 
 
-def write_adapter(folder: Path, base: Path, *, seed: int, rank: int = 4, targets: tuple[str, ...] = TARGETS) -> Path:
-    """A LoRA with random A and B on the layers of `base` whose names end in `targets`, in PEFT's layout."""
+def write_adapter(
+    folder: Path, base: Path, *, seed: int, rank: int = 4, targets: tuple[str, ...] = TARGETS, dora: bool = False
+) -> Path:
+    """A LoRA with random A and B on the layers of `base` whose names end in `targets`, in PEFT's layout; with `dora`
+    lengths that are some way off the base's."""
     unet: Any = UNet2DConditionModel.from_pretrained(base / "unet")
     noise = torch.Generator().manual_seed(seed)
     tensors: dict[str, torch.Tensor] = {}
@@ -102,6 +105,12 @@ def write_adapter(folder: Path, base: Path, *, seed: int, rank: int = 4, targets
         up = torch.randn((shape[0], rank, *(1 for _ in shape[2:])), generator=noise) * 0.2
         tensors[f"base_model.model.{name}.lora_A.weight"] = down
         tensors[f"base_model.model.{name}.lora_B.weight"] = up
+        if dora:
+            lengths = layer.weight.detach().flatten(1).norm(dim=1)
+            lengths = lengths * (1.0 + 0.2 * torch.randn(lengths.shape, generator=noise))
+            tensors[f"base_model.model.{name}.lora_magnitude_vector"] = (
+                lengths.view(1, -1, 1, 1) if shape[2:] else lengths
+            )
     folder.mkdir(parents=True)
     save_file(tensors, folder / "adapter_model.safetensors")
     config = {
@@ -110,6 +119,7 @@ def write_adapter(folder: Path, base: Path, *, seed: int, rank: int = 4, targets
         "lora_alpha": rank,
         "target_modules": sorted(targets),
         "use_rslora": False,
+        "use_dora": dora,
     }
     (folder / "adapter_config.json").write_text(json.dumps(config))
     return folder

@@ -1,14 +1,14 @@
-"""The adapter bank: every resident low-rank adapter, stacked, so that each row of a batch picks its own.
+"""The adapter bank: every resident low-rank adapter beside the base, and each row of a batch picks its own.
 
-For a target layer with weight W the bank holds all A stacked along rank (R × in) and all B stacked along rank (R ×
-out). A forward of n rows computes ``y = x Wᵀ + ((x Aᵀ) ∘ S) B`` where S (n × R) is zero outside the adapters that the
-row asked for and holds the weight inside. Nothing is fused: the base's own parameters are never written, and a row
-without an adapter is not even computed, so it equals the base bit for bit. Columns of other adapters are *masked*,
-not multiplied by zero, because 0 × inf is NaN and would poison a stranger's row.
+Rows next to each other that ask for the same make a run. Where a run asks for an adapter, the layer's output takes
+``weight · (x Aᵀ) B`` of its rows in place, with α/r inside B. Nothing is fused: the base's own parameters are never
+written, and a row without an adapter is not even computed, so it equals the base bit for bit. No row meets the numbers
+of an adapter that it did not ask for, so one that overflows stays in its own rows. Memory is that of the adapters'
+tensors and not more; coming and going copies none of them.
 
-The stack is as high as the ranks of its adapters together, in every layer that any of them targets; a layer that one
-does not target is padded with zeros for it. Its height is always just that: an eviction moves the others together, so
-that what is budgeted is what is held.
+DoRA (arXiv 2402.09353) is applied without writing weights too. With o the layer's output without its bias and m/‖V‖
+measured when the adapter is prepared, W' = m/‖V‖ · (W + α/r · B·A) makes of it o + (m/‖V‖ - 1) · o + (x Aᵀ) B, with
+m/‖V‖ inside B. At weight w the row goes that share of the way, as `adapter.dora` says.
 
 Sources: Hu et al., LoRA (arXiv 2106.09685) for W + (α/r)·B·A; Chen et al., Punica (arXiv 2310.18547) for many
 adapters in one batch.
@@ -21,114 +21,29 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from marsam.core.errors import Corrupt, Exhausted, Internal, Invalid, Missing
+from marsam.core.errors import Corrupt, Invalid, Missing
 from marsam.diffusion.adapter.net import Adapter
-
-MAX_ROWS_OF_RANK = 4096
-"""The bank never grows beyond this total rank."""
+from marsam.diffusion.weights.net import whole
+from marsam_generator.engine.mix import Mix
+from marsam_generator.engine.site import Share, Site
 
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedAdapter:
-    """An adapter whose numbers and shapes were checked, ready to be written into the bank between two ticks. `text` is
+    """An adapter whose numbers and shapes were checked, ready to be put into the bank between two ticks. `text` is
     what belongs into the banks of text encoders, by folder."""
 
     key: str
-    rank: int
-    layers: Mapping[str, tuple[Tensor, Tensor]]
+    layers: Mapping[str, Share]
+    dora: bool
     text: Mapping[str, "PreparedAdapter"] = field(default_factory=dict)
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of its own tensors. What the bank holds for it is more where it is padded: see `AdapterBank`."""
-        own = sum(down.nbytes + up.nbytes for down, up in self.layers.values())
+        """Bytes that it holds in all banks."""
+        own = sum(part.nbytes for share in self.layers.values() for part in share.tensors)
         return own + sum(one.size_bytes for one in self.text.values())
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Plan:
-    """What the rows of the running forward asked for. `index` is None when every row has an adapter."""
-
-    rows: int
-    index: Tensor | None
-    span: slice
-    scale: Tensor
-    outside: Tensor | None
-
-
-class _Site:
-    """One target layer with its stacked matrices and the hook that adds their product to the layer's output."""
-
-    def __init__(self, name: str, module: nn.Module, capacity: int, plans: threading.local) -> None:
-        self.name = name
-        self._module = module
-        self._plans = plans
-        weight = module.weight
-        self._is_conv = isinstance(module, nn.Conv2d)
-        shape = tuple(weight.shape[1:]) if self._is_conv else (module.in_features,)
-        out = module.out_channels if self._is_conv else module.out_features
-        dtype = weight.dtype if weight.dtype.is_floating_point else torch.float32
-        self.down = torch.zeros((capacity, *shape), device=weight.device, dtype=dtype)
-        self.up = torch.zeros((capacity, int(out)), device=weight.device, dtype=dtype)
-        self._handle = module.register_forward_hook(self._add)
-
-    def write(self, slot: slice, down: Tensor | None, up: Tensor | None) -> None:
-        """Put an adapter's matrices into its slot; ranks it does not use, and a layer it does not target, are zero."""
-        self.down[slot] = 0
-        self.up[slot] = 0
-        if down is not None and up is not None:
-            used = slice(slot.start, slot.start + down.shape[0])
-            self.down[used] = down.to(self.down)
-            self.up[used] = up.to(self.up)
-
-    def grow(self, rank: int) -> None:
-        """Make room for `rank` more, keeping what is there."""
-        self.down = torch.cat([self.down, self.down.new_zeros((rank, *self.down.shape[1:]))])
-        self.up = torch.cat([self.up, self.up.new_zeros((rank, self.up.shape[1]))])
-
-    def cut(self, slot: slice) -> None:
-        """Take a slot out; what came after it moves up."""
-        self.down = torch.cat([self.down[: slot.start], self.down[slot.stop :]])
-        self.up = torch.cat([self.up[: slot.start], self.up[slot.stop :]])
-
-    def release(self) -> None:
-        """Take the hook off; the module is as it was before the bank knew it."""
-        self._handle.remove()
-
-    def _add(self, _module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
-        plan: _Plan | None = getattr(self._plans, "current", None)
-        if plan is None:
-            return None
-        rows = inputs[0]
-        if rows.shape[0] != plan.rows:
-            raise Internal(f"layer {self.name} saw {rows.shape[0]} rows in a batch of {plan.rows}")
-        chosen = rows if plan.index is None else rows.index_select(0, plan.index)
-        delta = self._convolve(chosen, plan) if self._is_conv else self._multiply(chosen, plan)
-        delta = delta.to(output.dtype)
-        if plan.index is None:
-            return output.add_(delta)
-        return output.index_add_(0, plan.index, delta)
-
-    def _multiply(self, rows: Tensor, plan: _Plan) -> Tensor:
-        hidden = functional.linear(rows.to(self.down.dtype), self.down[plan.span])
-        spread = (hidden.shape[0],) + (1,) * (hidden.dim() - 2) + (hidden.shape[-1],)
-        hidden = hidden * plan.scale.to(hidden.dtype).view(spread)
-        if plan.outside is not None:
-            hidden = hidden.masked_fill_(plan.outside.view(spread), 0)
-        return hidden @ self.up[plan.span]
-
-    def _convolve(self, rows: Tensor, plan: _Plan) -> Tensor:
-        conv = self._module
-        hidden = functional.conv2d(
-            rows.to(self.down.dtype), self.down[plan.span], None, conv.stride, conv.padding, conv.dilation
-        )
-        spread = (hidden.shape[0], hidden.shape[1], 1, 1)
-        hidden = hidden * plan.scale.to(hidden.dtype).view(spread)
-        if plan.outside is not None:
-            hidden = hidden.masked_fill_(plan.outside.view(spread), 0)
-        return functional.conv2d(hidden, self.up[plan.span].t()[:, :, None, None])
 
 
 class AdapterBank:
@@ -140,132 +55,101 @@ class AdapterBank:
 
     def __init__(self, model: nn.Module) -> None:
         self._modules = {name: module for name, module in model.named_modules() if _is_target(module)}
-        self._device = next(model.parameters()).device
-        self._sites: dict[str, _Site] = {}
-        self._slots: dict[str, slice] = {}
-        self._layers: dict[str, frozenset[str]] = {}
-        self._sizes: dict[str, int] = {}
-        self._rank = 0
-        self._held = 0
-        self._plans = threading.local()
+        parameters = list(model.parameters())
+        dtype = next((one.dtype for one in parameters if one.is_floating_point()), torch.float32)
+        self._like = torch.empty(0, device=parameters[0].device, dtype=dtype)
+        self._sites: dict[str, Site] = {}
+        self._adapters: dict[str, PreparedAdapter] = {}
+        self._mixes = threading.local()
 
     @property
     def resident(self) -> Mapping[str, int]:
         """Adapter key → bytes of its tensors."""
-        return dict(self._sizes)
+        return {key: one.size_bytes for key, one in list(self._adapters.items())}
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of all stacked matrices, padding included. May be read from any thread."""
-        return self._held
+        """Bytes of all adapters. May be read from any thread."""
+        return sum(self.resident.values())
 
     def prepare(self, key: str, adapter: Adapter) -> PreparedAdapter:
-        """Check an adapter and fold α/r into B. Its share of text encoders is `Reader.prepare`'s.
+        """Check an adapter, bring it to the model's device and type, fold α/r into B and measure DoRA's lengths. Its
+        share of text encoders is `Reader.prepare`'s.
 
-        Raises `Invalid` for DoRA and for a layer that the model lacks or whose shape differs, `Corrupt` for a number
-        that is not finite.
+        Raises `Invalid` for a layer that the model lacks or whose shape differs, `Corrupt` for a number that is not
+        finite in that type.
         """
-        if adapter.shape.dora:
-            raise Invalid(
-                "a DoRA adapter scales the base's own weights, which others share", reason="ADAPTER_KIND", resource=key,
-                remedy="train it without dora, or export it as diffusers or peft and draw it there",
-            )  # fmt: skip
         if not adapter.pairs:
             raise Invalid("the adapter holds no layer", reason="ADAPTER_EMPTY", resource=key)
-        prepared: dict[str, tuple[Tensor, Tensor]] = {}
+        layers: dict[str, Share] = {}
         for name, (a, b) in adapter.pairs.items():
             self._check(key, name, a, b)
-            down = a.detach()
-            up = (b.detach().flatten(1).float() * adapter.shape.scale).t().contiguous()
-            if not (torch.isfinite(down).all() and torch.isfinite(up).all()):
+            share = layers[name] = self._share(name, a, b, adapter)
+            if not all(bool(torch.isfinite(part).all()) for part in share.tensors):
                 raise Corrupt(
-                    f"layer {name} of the adapter holds numbers that are not finite", reason="ADAPTER_NOT_FINITE",
-                    resource=key, remedy="train it again, or leave this checkpoint out",
+                    f"layer {name} of the adapter holds numbers that are not finite in {self._like.dtype}",
+                    reason="ADAPTER_NOT_FINITE", resource=key,
+                    remedy="train it again, or leave this checkpoint out",
                 )  # fmt: skip
-            prepared[name] = (down, up)
-        return PreparedAdapter(key=key, rank=max(down.shape[0] for down, _ in prepared.values()), layers=prepared)
+        return PreparedAdapter(key=key, layers=layers, dora=adapter.shape.dora)
 
     def install(self, adapter: PreparedAdapter) -> None:
-        """Stack a prepared adapter onto the others; the same key again is a no-op. Raises `Exhausted`."""
-        if adapter.key in self._slots:
+        """Put a prepared adapter beside the others; the same key again is a no-op."""
+        if adapter.key in self._adapters:
             return
-        slot = self._room_for(adapter.rank)
-        for name in adapter.layers:
+        for name, share in adapter.layers.items():
             if name not in self._sites:
-                self._sites[name] = _Site(name, self._modules[name], self._rank, self._plans)
-        for name, site in self._sites.items():
-            down, up = adapter.layers.get(name, (None, None))
-            site.write(slot, down, up)
-        self._slots[adapter.key] = slot
-        self._layers[adapter.key] = frozenset(adapter.layers)
-        self._sizes[adapter.key] = adapter.size_bytes
-        self._weigh()
+                self._sites[name] = Site(name, self._modules[name], self._mixes)
+            self._sites[name].put(adapter.key, share)
+        self._adapters[adapter.key] = adapter
 
     def evict(self, key: str) -> None:
         """Forget an adapter and give its memory back. Raises `Missing` when it is not resident."""
-        if key not in self._slots:
+        if key not in self._adapters:
             raise Missing(f"adapter {key} is not resident", reason="ADAPTER_NOT_RESIDENT", resource=key)
-        slot = self._slots.pop(key)
-        del self._sizes[key], self._layers[key]
-        rank = slot.stop - slot.start
-        self._rank -= rank
-        for other, place in self._slots.items():
-            if place.start > slot.start:
-                self._slots[other] = slice(place.start - rank, place.stop - rank)
-        targeted = frozenset().union(*self._layers.values())
-        for name in self._sites.keys() - targeted:
-            self._sites.pop(name).release()
-        for site in self._sites.values():
-            site.cut(slot)
-        self._weigh()
+        for name in self._adapters.pop(key).layers:
+            self._sites[name].drop(key)
+            if self._sites[name].idle:
+                self._sites.pop(name).release()
 
-    def _weigh(self) -> None:
-        self._held = sum(site.down.nbytes + site.up.nbytes for site in self._sites.values())
+    def check(self, use: Mapping[str, float]) -> None:
+        """Whether a row may ask for this, adapter key → weight. Raises `Missing` for an adapter that is not resident,
+        `Invalid` for a DoRA adapter beside another: which of the two scales the other is nowhere defined."""
+        for key in use:
+            if key not in self._adapters:
+                raise Missing(f"adapter {key} is not resident", reason="ADAPTER_NOT_RESIDENT", resource=key)
+        acting = [key for key, weight in use.items() if weight != 0]
+        for key in acting:
+            if self._adapters[key].dora and len(acting) > 1:
+                raise dora_beside_others(key)
 
     @contextmanager
-    def rows(self, uses: Sequence[Mapping[str, float]]) -> Iterator[None]:
-        """Within this block, on this thread, row i of a forward applies ``uses[i]``: adapter key → weight."""
-        self._plans.current = self._plan(uses)
+    def rows(self, uses: Sequence[Mapping[str, float]], *, apart: bool = False) -> Iterator[None]:
+        """Within this block, on this thread, row i of a forward applies ``uses[i]``: adapter key → weight.
+
+        With `apart` every row is computed by itself, so that its bits do not depend on what its neighbours ask for.
+        Raises as `check`.
+        """
+        for use in uses:
+            self.check(use)
+        mix = Mix(uses, apart=apart, like=self._like)
+        self._mixes.current = None if mix.asks_nothing else mix
         try:
             yield
         finally:
-            self._plans.current = None
+            self._mixes.current = None
 
-    def _plan(self, uses: Sequence[Mapping[str, float]]) -> _Plan | None:
-        wanted = [[(self._slots[key], weight) for key, weight in use.items() if weight != 0] for use in uses]
-        active = [row for row, parts in enumerate(wanted) if parts]
-        if not active:
-            return None
-        slots = [slot for row in active for slot, _ in wanted[row]]
-        span = slice(min(slot.start for slot in slots), max(slot.stop for slot in slots))
-        scale = torch.zeros(len(active), span.stop - span.start)
-        inside = torch.zeros(scale.shape, dtype=torch.bool)
-        for line, row in enumerate(active):
-            for slot, weight in wanted[row]:
-                scale[line, slot.start - span.start : slot.stop - span.start] = weight
-                inside[line, slot.start - span.start : slot.stop - span.start] = True
-        return _Plan(
-            rows=len(uses),
-            index=None if len(active) == len(uses) else torch.tensor(active, device=self._device),
-            span=span,
-            scale=scale.to(self._device),
-            outside=None if bool(inside.all()) else ~inside.to(self._device),
-        )
-
-    def _room_for(self, rank: int) -> slice:
-        """Grow the stack by `rank`, and return where that is."""
-        height = self._rank + rank
-        if height > MAX_ROWS_OF_RANK:
-            raise Exhausted(
-                f"the adapters of one base make a rank of {height} together; {MAX_ROWS_OF_RANK} are held",
-                reason="ADAPTER_BANK_FULL",
-                remedy="evict adapters that nobody draws with (EvictAdapter)",
-            )
-        for site in self._sites.values():
-            site.grow(rank)
-        slot = slice(self._rank, height)
-        self._rank = height
-        return slot
+    def _share(self, name: str, a: Tensor, b: Tensor, adapter: Adapter) -> Share:
+        down = a.detach().to(self._like.device)
+        up = b.detach().to(self._like.device).flatten(1).float() * adapter.shape.scale
+        stretch: Tensor | None = None
+        if adapter.shape.dora:
+            # ‖V‖ in fp32, as training measures it (`adapter.dora`).
+            tuned = whole(self._modules[name]).flatten(1) + up @ down.float().flatten(1)
+            ratio = adapter.magnitudes[name].to(self._like.device).flatten() / tuned.norm(dim=1)
+            up = up * ratio[:, None]
+            stretch = (ratio - 1.0).view(-1, *(1 for _ in a.shape[2:]))
+        return Share(down=down.to(self._like.dtype), up=up.t().to(self._like.dtype).contiguous(), stretch=stretch)
 
     def _check(self, key: str, name: str, a: Tensor, b: Tensor) -> None:
         module = self._modules.get(name)
@@ -295,6 +179,18 @@ class AdapterBank:
             )
 
 
+def dora_beside_others(adapter: str) -> Invalid:
+    """What is said of a DoRA adapter that is to be composed."""
+    return Invalid(
+        f"{adapter} is a DoRA adapter: it scales what a layer puts out, so beside another adapter its picture would "
+        "depend on which of them comes first",
+        reason="ADAPTER_COMPOSITION",
+        field="adapters",
+        resource=adapter,
+        remedy="draw with it alone, or train it without dora",
+    )
+
+
 def _is_target(module: nn.Module) -> bool:
-    # A quantised Linear (bitsandbytes) is a subclass of nn.Linear and keeps in_features and out_features.
+    # A quantised Linear is a subclass of nn.Linear and keeps in_features and out_features.
     return isinstance(module, nn.Linear | nn.Conv2d)

@@ -180,6 +180,7 @@ class Engine:
         Raises what stopped the drawing. Closing this generator frees its places before the next tick; text and pictures
         that are being encoded by then are encoded to their end.
         """
+        self.bank(drawing.denoiser).check(drawing.adapters)
         use = {_reading(drawing.denoiser, key): weight for key, weight in drawing.adapters.items()}
         coder = self._coders.get(drawing.denoiser, self._coders[BASE])
         caller = asyncio.get_running_loop()

@@ -60,17 +60,11 @@ class Reader:
         }
 
     async def install(self, adapters: Mapping[str, PreparedAdapter]) -> None:
-        """Make what was prepared usable, in all encoders or, where one has no room, in none. Raises as
-        `AdapterBank.install`."""
+        """Make what was prepared usable."""
 
         def put() -> None:
-            with ExitStack() as undo:
-                for folder, one in adapters.items():
-                    bank = self._banks[folder]
-                    if one.key not in bank.resident:
-                        bank.install(one)
-                        undo.callback(bank.evict, one.key)
-                undo.pop_all()
+            for folder, one in adapters.items():
+                self._banks[folder].install(one)
 
         await self._there(put)
 

@@ -182,7 +182,7 @@ def _use(spec: RunSpec, base: Model, kind: Kind, shown: Sequence[Shown]) -> str:
         load = 'pipe = DiffusionPipeline.from_pretrained("FOLDER")'
         ours = f"marsam generate {{}} --model {name}"
     facts, dora = registry.family_facts(base.family), bool(spec.method_params.get("dora"))
-    here = "Marsam's generator draws no DoRA adapters." if dora else f"With Marsam: `{ours.format('PROMPT')}`."
+    here = f"With Marsam: `{ours.format('PROMPT')}`."
     if kind is Kind.ADAPTER and not _told(spec, base):
         folders = " and ".join(f"`FOLDER/{folder}`" for folder in facts.encoders)
         return (
