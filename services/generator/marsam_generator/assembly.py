@@ -1,6 +1,8 @@
 """The generator, put together. Importing this imports torch."""
 
 import asyncio
+import math
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -69,6 +71,7 @@ async def assemble(settings: GeneratorSettings, meter: Meter, lifecycle: Lifecyc
         needs_token=settings.token_file is not None,
         tls=caller_tls(settings.tls, target=settings.evaluation_target, ca=settings.evaluation_tls_ca_file),
     )
+    stopping = asyncio.create_task(_stop_time(lifecycle), name="generator.stopping")
     try:
         async with (
             trimmed(),
@@ -76,5 +79,16 @@ async def assemble(settings: GeneratorSettings, meter: Meter, lifecycle: Lifecyc
         ):
             yield Assembly(registrations=[registration, evaluation])
     finally:
+        # Calls had the same seconds to end in: what is detached gets what they left of them.
+        gone = time.monotonic() - stopping.result() if stopping.done() else math.inf
+        left = settings.drain_seconds + settings.grace_seconds - gone
+        stopping.cancel()
+        await studio.close(patience_s=left, hurried=lifecycle.hurried)
         await engine.close()
         await trees.close()
+
+
+async def _stop_time(lifecycle: Lifecycle) -> float:
+    """The monotonic time at which the process was asked to end."""
+    await lifecycle.stopped()
+    return time.monotonic()

@@ -1,4 +1,4 @@
-"""Watching a stream of events: cancelled from elsewhere, begun in time, and never silent for long."""
+"""Watching a stream of events: cancelled from elsewhere, and begun in time."""
 
 import asyncio
 import time
@@ -6,9 +6,6 @@ from collections.abc import AsyncGenerator, Callable
 from typing import TypeVar
 
 from marsam.core.errors import Cancelled, Deadline
-
-SILENCE_S = 15.0
-"""A stream that has nothing to say says so this often, so that nobody takes it for dead."""
 
 T = TypeVar("T")
 
@@ -23,8 +20,8 @@ async def attended(
     *,
     begin_by: float | None = None,
     begins: Callable[[T], bool] = lambda _: True,
-) -> AsyncGenerator[T | None, None]:
-    """What `source` yields; None after every `SILENCE_S` without anything.
+) -> AsyncGenerator[T, None]:
+    """What `source` yields.
 
     Raises `Cancelled` when the event is set, `Deadline` when nothing that `begins` came by the monotonic time
     `begin_by`: at once, whatever the source is waiting for. From then on the source minds its own deadline.
@@ -35,15 +32,12 @@ async def attended(
         while True:
             if coming is None:
                 coming = asyncio.create_task(_next(source), name="studio.next")
-            patience = SILENCE_S if begin_by is None else max(0.0, min(SILENCE_S, begin_by - time.monotonic()))
+            patience = None if begin_by is None else max(0.0, begin_by - time.monotonic())
             await asyncio.wait({coming, stop}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
             if stop.done():
                 raise Cancelled("the generation was cancelled", reason="GENERATION_CANCELLED")
             if not coming.done():
-                if begin_by is not None and time.monotonic() >= begin_by:
-                    raise Deadline("the deadline passed before the first step")
-                yield None
-                continue
+                raise Deadline("the deadline passed before the first step")
             event, coming = coming.result(), None
             if isinstance(event, _End):
                 return

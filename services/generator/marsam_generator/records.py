@@ -1,38 +1,65 @@
-"""Records of finished generations in the store."""
+"""Records of generations that ended, in the store."""
 
-from marsam.catalog.generations import GenerationRecord
-from marsam.core.errors import Exists, Missing
+from marsam.catalog.generations import GenerationRecord, Timings
+from marsam.core.errors import Cancelled, Exists, MarsamError, Missing
 from marsam.core.names import format_name, parse
 from marsam.core.records import dump, load
 from marsam.store import keys
 from marsam.store.blobs import Blobs, names
+from marsam_generator import wire
+from marsam_generator.live import Live
 
 _SUFFIX = ".json"
 
 
 async def save(blobs: Blobs, record: GenerationRecord) -> None:
-    """Write the record. One that is there already was written by the same request, drawn twice, and is kept."""
+    """Write the record. Of two that succeeded the first is kept, for both were made of the same request; one that did
+    not gives way to one that did."""
     name = parse(record.name, "generation")
+    key = keys.generation(name.project, name.id)
     try:
-        await blobs.create(keys.generation(name.project, name.id), dump(record))
+        await blobs.create(key, dump(record))
     except Exists:
-        return
+        if record.state != "succeeded" or (await load_record(blobs, record.name)).state == "succeeded":
+            return
+        await blobs.delete([key])
+        await save(blobs, record)
+
+
+def failure(live: Live, error: BaseException, *, total: float) -> GenerationRecord:
+    """The small record of a generation that ended without its pictures after `total` seconds."""
+    stated = error if isinstance(error, MarsamError) else None
+    return GenerationRecord(
+        name=live.name,
+        request=wire.request_fields(live.wanted.resolved),
+        models=live.wanted.digests,
+        pictures=(),
+        timings=Timings(queued=0.0, denoise=0.0, decode=0.0, total=total),
+        fingerprint=live.accepted.fingerprint if live.accepted else "",
+        create_time=live.create_time,
+        state="cancelled" if isinstance(error, Cancelled) else "failed",
+        reason=stated.reason if stated else "INTERNAL",
+        message=stated.message if stated else "an unexpected error; the service's log has it",
+    )
 
 
 async def load_record(blobs: Blobs, name: str) -> GenerationRecord:
-    """Return the record of a finished generation. Raises `Missing` (GENERATION_NOT_FOUND)."""
+    """Return the record of a generation that ended. Raises `Missing` (GENERATION_NOT_FOUND)."""
     parts = parse(name, "generation")
     try:
         data = await blobs.get(keys.generation(parts.project, parts.id))
     except Missing as error:
-        raise Missing(
-            f"{name} does not exist, or did not finish", reason="GENERATION_NOT_FOUND", resource=name
-        ) from error
+        raise not_found(name) from error
     return load(GenerationRecord, data, what=name)
 
 
+def not_found(name: str) -> Missing:
+    """What is said of a generation of which nothing is known."""
+    return Missing(f"{name} does not exist, or did not end yet", reason="GENERATION_NOT_FOUND", resource=name)
+
+
 async def list_names(blobs: Blobs, project: str) -> list[str]:
-    """Names of all finished generations, newest first."""
+    """Names of all generations that ended, newest first."""
     files = await names(blobs, keys.generations(project), folders=False)
     ids = (file.removesuffix(_SUFFIX) for file in reversed(files) if file.endswith(_SUFFIX))
     return [format_name("generation", project, id_) for id_ in ids]

@@ -38,6 +38,11 @@ class Wanted:
     warnings: Sequence[str]
     previews: Previews | None = None
 
+    @property
+    def digests(self) -> dict[str, str]:
+        """Resource name → digest of every model that takes part."""
+        return {one.name: one.digest for one in (self.model, *(adapter for adapter, _ in self.adapters))}
+
     def with_seed_of(self, name: str) -> "Wanted":
         """The same with the seed that the generation's name implies: whoever draws it again draws the same."""
         resolved = generator_pb2.GenerateRequest()
@@ -65,7 +70,7 @@ async def check(
         )
     for field, asked in (
         ("format", request.format), ("quality", request.HasField("quality")),
-        ("reproducibility", request.reproducibility), ("detach", request.detach),
+        ("reproducibility", request.reproducibility),
     ):  # fmt: skip
         if asked:
             raise Unsupported(

@@ -44,13 +44,7 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
     async def GetGeneration(
         self, request: generator_pb2.GetGenerationRequest, context: grpc.aio.ServicerContext
     ) -> generator_pb2.GetGenerationResponse:
-        live = self._studio.live(request.name)
-        if live is not None:
-            unfinished = generator_pb2.Generation(name=live.name, request=live.wanted.resolved)
-            unfinished.create_time.FromDatetime(live.create_time)
-            return generator_pb2.GetGenerationResponse(generation=unfinished)
-        record = await load_record(self._blobs, request.name)
-        return generator_pb2.GetGenerationResponse(generation=wire.generation(record))
+        return generator_pb2.GetGenerationResponse(generation=await self._studio.find(request.name))
 
     async def ListGenerations(
         self, request: generator_pb2.ListGenerationsRequest, context: grpc.aio.ServicerContext
@@ -68,13 +62,7 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
     async def CancelGeneration(
         self, request: generator_pb2.CancelGenerationRequest, context: grpc.aio.ServicerContext
     ) -> generator_pb2.CancelGenerationResponse:
-        live = self._studio.live(request.name)
-        if live is None:
-            await load_record(
-                self._blobs, request.name
-            )  # a finished one has nothing to cancel; an unknown one is an error
-        else:
-            live.cancelled.set()
+        await self._studio.cancel(request.name)
         return generator_pb2.CancelGenerationResponse()
 
     async def ReadGeneration(

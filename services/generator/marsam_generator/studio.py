@@ -3,41 +3,31 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 
 from marsam.api.generator.v1 import generator_pb2
 from marsam.catalog.files import FileRef
 from marsam.catalog.generations import DrawnPicture, GenerationRecord, Timings
 from marsam.core.clock import Clock
-from marsam.core.errors import Cancelled, Deadline, MarsamError, Missing, Unavailable
-from marsam.core.ids import new_ulid
-from marsam.core.names import format_name, parse
-from marsam.jobs.requests import recall, remember
+from marsam.core.errors import Cancelled, Deadline, MarsamError, Precondition
+from marsam.core.names import parse
 from marsam.store.blobs import Blobs
 from marsam.store.content import put_blob, stream_blob
-from marsam.telemetry import Meter, Span, metrics
+from marsam.telemetry import Log, Meter, Span, metrics
 from marsam_generator import pictures, wire
 from marsam_generator.attended import attended
 from marsam_generator.bases import Bases
+from marsam_generator.elsewhere import Elsewhere
 from marsam_generator.engine.engine import Denoising, Drawn, Progress
 from marsam_generator.engine.work import Looked, Terms
 from marsam_generator.engines.contract import Admitted, Commission, DrawingEngine
-from marsam_generator.records import load_record, save
+from marsam_generator.live import Live
+from marsam_generator.pulses import Pulses
+from marsam_generator.records import failure, save
 from marsam_generator.requests import Wanted, check
 
-_SCOPE = "Generate"
-
-
-@dataclass(eq=False, kw_only=True)
-class Live:
-    """A generation that is being made."""
-
-    name: str
-    wanted: Wanted
-    create_time: datetime
-    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+_OUTCOMES: Mapping[type[Exception], str] = {Deadline: "deadline", Cancelled: "cancelled"}
+_log = Log(__name__)
 
 
 class Studio:
@@ -52,63 +42,134 @@ class Studio:
         self._bases = bases
         self._meter = meter
         self._clock = clock
-        self._live: dict[str, Live] = {}
+        self._pulses = Pulses(blobs, clock)
+        self._elsewhere = Elsewhere(blobs, self._pulses, clock)
+        self._live: dict[str, tuple[Live, asyncio.Task[None]]] = {}
 
     def live(self, name: str) -> Live | None:
-        """The generation called `name` while it is being made."""
-        return self._live.get(name)
+        """The generation called `name` while it is being made here."""
+        live, _ = self._live.get(name, (None, None))
+        return live
 
     async def draw(
         self, request: generator_pb2.GenerateRequest, *, deadline: float | None
     ) -> AsyncGenerator[generator_pb2.GenerateResponse, None]:
         """Answer a Generate call; `deadline` is a monotonic time. Closing this generator frees the device within a
-        tick.
+        tick, unless the request is detached or somebody else follows it.
 
-        The same request_id again repeats the pictures of the first call, or draws them when it did not finish: the
-        same name, hence the same seed. Raises what is wrong with the request, `Exhausted`, `Deadline`, `Cancelled`.
+        The same request_id again repeats the pictures of the first call, follows it while they are being made here, or
+        draws them when they were not: the same name, hence the same seed. Raises what is wrong with the request,
+        `Exhausted`, `Deadline`, `Cancelled`, and `Unavailable` while another replica makes them.
         """
         began = time.monotonic()
-        if (made := await self._made(request)) is not None:
-            async for message in self._repeat(made):
-                yield message
-            return
-        precision = (await self.engine.describe()).precision
-        wanted = await check(
-            request, blobs=self._blobs, bases=self._bases, precision=precision, max_steps=self.max_steps
-        )
-        name = await self._name(request, wanted)
-        wanted = wanted if request.HasField("seed") else wanted.with_seed_of(name)
-        outcome = "failed"
-        try:
-            with self._registered(name, wanted) as live:
-                # Closed here and now when the caller leaves, so that the place is free only when the device is.
-                drawing = self._draw(live, began=began, deadline=deadline)
-                async with contextlib.aclosing(drawing) as messages:
-                    async for message in messages:
+        known = await self._elsewhere.known(request)
+        if known is None or not await self._is_here(known):
+            if known is not None:
+                if (made := await self._elsewhere.ended(known)) is not None and made.state == "succeeded":
+                    async for message in self._repeat(made):
                         yield message
-            outcome = "done"
-        except Deadline:
-            outcome = "deadline"
-            raise
-        except MarsamError as error:
-            outcome = "cancelled" if isinstance(error, Cancelled) else "failed"
-            raise
-        except (GeneratorExit, asyncio.CancelledError):
-            outcome = "cancelled"
-            raise
-        finally:
-            base = wanted.model.base or wanted.model.name
-            self._meter.observe(metrics.GENERATION_SECONDS, time.monotonic() - began, base=base, outcome=outcome)
+                    return
+                await self._elsewhere.raise_if_made(known)
+            precision = (await self.engine.describe()).precision
+            wanted = await check(
+                request, blobs=self._blobs, bases=self._bases, precision=precision, max_steps=self.max_steps
+            )
+            known = await self._elsewhere.name(request)
+            if not await self._is_here(known):
+                wanted = wanted if request.HasField("seed") else wanted.with_seed_of(known)
+                self._begin(known, wanted, began=began, deadline=deadline)
+        async with contextlib.aclosing(self._watch(*self._live[known])) as messages:
+            async for message in messages:
+                yield message
 
-    async def _draw(
-        self, live: Live, *, began: float, deadline: float | None
+    async def find(self, name: str) -> generator_pb2.Generation:
+        """A generation, whoever makes or made it. Raises `Missing`."""
+        if (live := self.live(name)) is not None:
+            return wire.unfinished(name, live.wanted.resolved, live.create_time, live.progress)
+        return await self._elsewhere.find(name)
+
+    async def cancel(self, name: str) -> None:
+        """End a generation, whoever makes it; one that ended stays what it is. Raises `Missing`."""
+        if (live := self.live(name)) is not None:
+            live.cancelled.set()
+        else:
+            await self._elsewhere.cancel(name)
+
+    async def close(self, *, patience_s: float, hurried: Callable[[], Awaitable[None]]) -> None:
+        """Wait so long for what is detached, or until `hurried`; what is not done by then fails with `Unavailable`."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, patience_s)):
+                hurry = asyncio.ensure_future(hurried())
+                try:
+                    while self._live and not hurry.done():
+                        waiting = {hurry, *(task for _, task in self._live.values())}
+                        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    hurry.cancel()
+        left = list(self._live.values())
+        for live, task in left:
+            live.closing = True
+            task.cancel()
+        await asyncio.gather(*(task for _, task in left), return_exceptions=True)
+
+    async def _is_here(self, name: str) -> bool:
+        """Whether a generation is being made here and may be followed; waits for one that is being given up."""
+        while (found := self._live.get(name)) is not None and found[0].leaving:
+            await asyncio.wait({found[1]})
+        return found is not None
+
+    def _begin(self, name: str, wanted: Wanted, *, began: float, deadline: float | None) -> None:
+        live = Live(name=name, wanted=wanted, create_time=self._clock.now())
+        work = self._make(live, began=began, deadline=None if live.detached else deadline)
+        self._live[name] = (live, asyncio.create_task(work, name="studio.make"))
+
+    async def _watch(
+        self, live: Live, task: "asyncio.Task[None]"
     ) -> AsyncGenerator[generator_pb2.GenerateResponse, None]:
+        live.watchers += 1
+        try:
+            async with contextlib.aclosing(live.follow()) as messages:
+                async for message in messages:
+                    yield message
+        finally:
+            live.watchers -= 1
+            if not live.watchers and not live.detached:
+                live.leaving = True
+                # Here and now when the last one leaves, so that the place is free only when the device is.
+                task.cancel()
+                await asyncio.wait({task})
+
+    async def _make(self, live: Live, *, began: float, deadline: float | None) -> None:
+        """Draw, keep, and tell whoever follows; raises nothing."""
+        over = asyncio.Event()
+        beating = asyncio.create_task(self._pulses.beat(live, over), name="studio.pulse")
+        outcome = "failed"
+        end: generator_pb2.Done | BaseException
+        try:
+            record = await self._draw(live, began=began, deadline=deadline)
+            end, outcome = wire.done(record), "done"
+        except asyncio.CancelledError:
+            end = live.why_stopped()
+            outcome = "cancelled" if isinstance(end, Cancelled) else "failed"
+        except Exception as error:
+            end = error
+            outcome = _OUTCOMES.get(type(error), "failed")
+        if isinstance(end, BaseException) and live.accepted is not None:
+            try:
+                await save(self._blobs, failure(live, end, total=time.monotonic() - began))
+            except MarsamError as error:
+                _log.warning("generation.record_failed", job=live.name, message=str(error))
+        over.set()
+        await asyncio.wait({beating})
+        del self._live[live.name]
+        base = live.wanted.model.base or live.wanted.model.name
+        self._meter.observe(metrics.GENERATION_SECONDS, time.monotonic() - began, base=base, outcome=outcome)
+        live.end(end)
+
+    async def _draw(self, live: Live, *, began: float, deadline: float | None) -> GenerationRecord:
         wanted = live.wanted
-        steps = sum(picture.taken for picture in wanted.pictures)
-        progress = generator_pb2.StepProgress(step=0, steps=steps)
         request_json = wire.request_json(wanted.resolved)
         fingerprint = ""
-        drawn: list[DrawnPicture] = []
         decode_seconds, denoising = 0.0, Denoising(first=began, last=began)
         source = self.engine.draw(
             Commission(
@@ -132,46 +193,26 @@ class Studio:
                 match event:
                     case Admitted():
                         fingerprint = event.fingerprint
-                        yield generator_pb2.GenerateResponse(
-                            accepted=generator_pb2.Accepted(
-                                name=live.name,
-                                resolved=wanted.resolved,
-                                queue_position=event.ahead,
-                                warnings=wanted.warnings,
-                                wait_seconds=event.wait_seconds,
-                                work_seconds=event.work_seconds,
-                                fingerprint=fingerprint,
-                            )
-                        )
-                        yield generator_pb2.GenerateResponse(progress=progress)
+                        live.accept(wire.accepted(live.name, wanted, event))
                     case Progress():
-                        progress = generator_pb2.StepProgress(step=event.done, steps=event.of, rows=event.rows)
-                        yield generator_pb2.GenerateResponse(progress=progress)
+                        live.step(generator_pb2.StepProgress(step=event.done, steps=event.of, rows=event.rows))
                     case Looked():
-                        yield generator_pb2.GenerateResponse(
-                            preview=generator_pb2.Preview(
-                                index=event.index, step=event.step, steps=event.steps, data=event.data
-                            )
-                        )
+                        live.look(wire.preview(event))
                     case Drawn():
                         decode_seconds += event.decode_seconds
                         picture, data = await self._keep(wanted, event, request_json)
-                        if not drawn:
+                        if not live.pictures:
                             base = wanted.model.base or wanted.model.name
                             waited = time.monotonic() - began
                             self._meter.observe(metrics.GENERATION_FIRST_IMAGE_SECONDS, waited, base=base)
-                        drawn.append(picture)
-                        for message in wire.image_messages(picture, data):
-                            yield message
+                        live.picture(picture, data)
                     case Denoising():
                         denoising = event
-                    case None:
-                        yield generator_pb2.GenerateResponse(progress=progress)
         record = GenerationRecord(
             name=live.name,
             request=wire.request_fields(wanted.resolved),
-            models={one.name: one.digest for one in (wanted.model, *(adapter for adapter, _ in wanted.adapters))},
-            pictures=tuple(sorted(drawn, key=lambda picture: picture.index)),
+            models=wanted.digests,
+            pictures=tuple(sorted((picture for picture, _ in live.pictures), key=lambda picture: picture.index)),
             timings=Timings(
                 queued=denoising.first - began,
                 denoise=denoising.last - denoising.first,
@@ -183,51 +224,7 @@ class Studio:
             create_time=live.create_time,
         )
         await save(self._blobs, record)
-        yield generator_pb2.GenerateResponse(done=wire.done(record))
-
-    async def _made(self, request: generator_pb2.GenerateRequest) -> GenerationRecord | None:
-        """What the request's id stands for, if that was finished. Asked first: its models may be gone by now."""
-        project = parse(request.parent, "project", field="parent").project
-        ulid = await recall(
-            self._blobs, project, scope=_SCOPE, request_id=request.request_id, content=_content(request)
-        )
-        if ulid is None:
-            return None
-        try:
-            return await load_record(self._blobs, format_name("generation", project, ulid))
-        except Missing:
-            return None
-
-    async def _name(self, request: generator_pb2.GenerateRequest, wanted: Wanted) -> str:
-        """The generation's name: a request id stands for the first call's name for ever."""
-        ulid = new_ulid(self._clock)
-        if request.request_id:
-            ulid, _ = await remember(
-                self._blobs,
-                wanted.project,
-                scope=_SCOPE,
-                request_id=request.request_id,
-                content=_content(request),
-                result=ulid,
-                clock=self._clock,
-            )
-        return format_name("generation", wanted.project, ulid)
-
-    @contextlib.contextmanager
-    def _registered(self, name: str, wanted: Wanted) -> Iterator[Live]:
-        if name in self._live:
-            raise Unavailable(
-                f"{name} is being drawn for another call with this request_id",
-                reason="GENERATION_IN_PROGRESS",
-                resource=name,
-                remedy="try again when it is done",
-                retry_after_s=1.0,
-            )
-        self._live[name] = Live(name=name, wanted=wanted, create_time=self._clock.now())
-        try:
-            yield self._live[name]
-        finally:
-            del self._live[name]
+        return record
 
     async def _keep(self, wanted: Wanted, event: Drawn, request_json: str) -> tuple[DrawnPicture, bytes]:
         picture = wanted.pictures[event.index]
@@ -251,14 +248,17 @@ class Studio:
         yield generator_pb2.GenerateResponse(done=wire.done(record))
 
     async def read(self, record: GenerationRecord) -> AsyncIterator[generator_pb2.ImageHeader | bytes]:
-        """The pictures of a finished generation: each as a header, then its chunks."""
+        """The pictures of a generation: each as a header, then its chunks. Raises `Precondition` for one that has
+        none."""
+        if record.state != "succeeded":
+            raise Precondition(
+                f"{record.name} {record.state}: {record.message or record.reason}",
+                reason="GENERATION_WITHOUT_PICTURES",
+                resource=record.name,
+                remedy="call Generate with the same request_id to have it made",
+            )
         project = parse(record.name, "generation").project
         for picture in record.pictures:
             yield wire.image_header(picture)
             async for chunk in stream_blob(self._blobs, project, picture.file.digest, chunk=wire.CHUNK):
                 yield chunk
-
-
-def _content(request: generator_pb2.GenerateRequest) -> bytes:
-    """What is asked, as a request id is compared by."""
-    return wire.without_id(request).SerializeToString(deterministic=True)

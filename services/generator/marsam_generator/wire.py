@@ -1,6 +1,7 @@
 """What the generator says on the wire: records and requests as messages, pictures as a header and chunks."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict, MessageToJson, ParseDict
@@ -8,6 +9,15 @@ from google.protobuf.json_format import MessageToDict, MessageToJson, ParseDict
 from marsam.api.generator.v1 import generator_pb2
 from marsam.catalog.generations import DrawnPicture, GenerationRecord
 from marsam.rpc.wire.messages import file_message
+from marsam_generator.engine.work import Looked
+from marsam_generator.engines.contract import Admitted
+from marsam_generator.requests import Wanted
+
+_STATES = {
+    "succeeded": generator_pb2.GENERATION_STATE_SUCCEEDED,
+    "failed": generator_pb2.GENERATION_STATE_FAILED,
+    "cancelled": generator_pb2.GENERATION_STATE_CANCELLED,
+}
 
 CHUNK = 256 * 1024
 """Bytes of one message of a picture."""
@@ -35,14 +45,53 @@ def request_fields(resolved: generator_pb2.GenerateRequest) -> dict[str, Any]:
     return MessageToDict(resolved, preserving_proto_field_name=True)
 
 
+def request_of(fields: Mapping[str, Any]) -> generator_pb2.GenerateRequest:
+    """The way back from `request_fields`."""
+    return ParseDict(dict(fields), generator_pb2.GenerateRequest())
+
+
+def accepted(name: str, wanted: Wanted, admitted: Admitted) -> generator_pb2.Accepted:
+    """A place in the queue on the wire."""
+    return generator_pb2.Accepted(
+        name=name,
+        resolved=wanted.resolved,
+        queue_position=admitted.ahead,
+        warnings=wanted.warnings,
+        wait_seconds=admitted.wait_seconds,
+        work_seconds=admitted.work_seconds,
+        fingerprint=admitted.fingerprint,
+    )
+
+
+def preview(look: Looked) -> generator_pb2.Preview:
+    """A look on the wire."""
+    return generator_pb2.Preview(index=look.index, step=look.step, steps=look.steps, data=look.data)
+
+
+def unfinished(
+    name: str,
+    request: generator_pb2.GenerateRequest,
+    create_time: datetime,
+    progress: generator_pb2.StepProgress,
+) -> generator_pb2.Generation:
+    """A generation that is being made on the wire."""
+    state = generator_pb2.GENERATION_STATE_RUNNING
+    message = generator_pb2.Generation(name=name, request=request, state=state, progress=progress)
+    message.create_time.FromDatetime(create_time)
+    return message
+
+
 def generation(record: GenerationRecord) -> generator_pb2.Generation:
     """A record on the wire."""
     message = generator_pb2.Generation(
         name=record.name,
-        request=ParseDict(dict(record.request), generator_pb2.GenerateRequest()),
+        request=request_of(record.request),
         images=[image_header(picture) for picture in record.pictures],
         model_digests=dict(record.models),
         timings=done(record),
+        state=_STATES[record.state],
+        error_reason=record.reason,
+        error_message=record.message,
     )
     message.create_time.FromDatetime(record.create_time)
     return message

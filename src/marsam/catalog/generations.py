@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from marsam.catalog.files import FileRef
 from marsam.core.errors import Invalid
@@ -34,9 +34,24 @@ class Timings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pulse:
+    """A sign of life of a generation that is being made, by the one who makes it; its age is the object's. `step` of
+    `steps` are done over all pictures."""
+
+    SCHEMA: ClassVar[str] = "marsam.pulse/1"
+
+    name: str
+    replica: str
+    request: Mapping[str, Any]
+    step: int
+    steps: int
+    create_time: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
 class GenerationRecord:
-    """A finished generation. `request` is the resolved request as JSON, `models` maps every model's name to its
-    digest.
+    """A generation that ended. `request` is the resolved request as JSON, `models` maps every model's name to its
+    digest. Only one that succeeded has its pictures; the others say what they ended with.
     """
 
     SCHEMA: ClassVar[str] = "marsam.generation/1"
@@ -48,8 +63,11 @@ class GenerationRecord:
     timings: Timings
     fingerprint: str
     create_time: datetime
+    state: Literal["succeeded", "failed", "cancelled"] = "succeeded"
+    reason: str = ""
+    message: str = ""
 
     def __post_init__(self) -> None:
         parse(self.name, "generation")
-        if not self.pictures:
+        if not self.pictures and self.state == "succeeded":
             raise Invalid(f"{self.name} has no pictures", field="pictures")

@@ -172,6 +172,20 @@ def generation(project_id: str, generation_id: str) -> str:
     return f"{generations(project_id)}/{check_ulid(generation_id, field='generation')}.json"
 
 
+def pulse(project_id: str, generation_id: str) -> str:
+    """The sign of life of a generation that is being made."""
+    return f"{_drawing(project_id, generation_id)}/pulse.json"
+
+
+def cancel(project_id: str, generation_id: str) -> str:
+    """The wish that whoever makes a generation ends it."""
+    return f"{_drawing(project_id, generation_id)}/cancel.json"
+
+
+def _drawing(project_id: str, generation_id: str) -> str:
+    return f"{project(project_id)}/drawing/{check_ulid(generation_id, field='generation')}"
+
+
 def jobs(project_id: str, kind: JobKind) -> str:
     """The folder of jobs of one kind."""
     return f"{project(project_id)}/{check_slug(kind, field='kind')}"

@@ -28,7 +28,7 @@ _SUFFIX = ".json"
 _FOLDERS = frozenset(
     {
         *("blobs", "condemned", "requests", "datasets", "models", "reservations", "tombstones", "aliases", "suites"),
-        *("generations", "runs", "evaluations", "imports", "open", "ended"),
+        *("generations", "drawing", "runs", "evaluations", "imports", "open", "ended"),
     }
 )
 

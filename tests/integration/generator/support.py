@@ -98,7 +98,7 @@ class Served:
 @contextlib.asynccontextmanager
 async def serving(store: str, cache: Path, **settings: Any) -> AsyncIterator[Served]:
     """Start a generator in this loop and stop it after the block."""
-    chosen = GeneratorSettings(store=store, cache=cache, threads=1, grace_seconds=0.5, **settings)
+    chosen = GeneratorSettings(store=store, cache=cache, threads=1, **{"grace_seconds": 0.5, **settings})
     lifecycle = Lifecycle()
     meter = Meter(service="generator", version="0")
     ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()

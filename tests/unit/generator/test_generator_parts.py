@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from marsam_generator import attended as module
 from marsam_generator.attended import attended
 from marsam_generator.engine.admission import Admission
 from marsam_generator.hardware import choose
@@ -33,17 +32,6 @@ class Source:
             yield 2
         finally:
             self.unwound = True
-
-
-async def test_silence_is_broken_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SILENCE_S", 0.02)
-    source, seen = Source(), []
-    async for event in attended(source.events(), asyncio.Event()):
-        seen.append(event)
-        if len(seen) == 3:
-            source.go.set()
-    assert seen[:3] == [1, None, None] and seen[-1] == 2
-    assert source.unwound
 
 
 async def test_a_cancel_from_elsewhere_unwinds_the_source() -> None:

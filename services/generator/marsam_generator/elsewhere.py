@@ -1,0 +1,101 @@
+"""What is known of generations that are not made here: ids of their requests, their records, their signs of life."""
+
+from marsam.api.generator.v1 import generator_pb2
+from marsam.catalog.generations import GenerationRecord
+from marsam.core.clock import Clock
+from marsam.core.errors import Missing, Unavailable
+from marsam.core.ids import new_ulid
+from marsam.core.names import format_name, parse
+from marsam.jobs.requests import recall, remember
+from marsam.store.blobs import Blobs
+from marsam_generator import wire
+from marsam_generator.pulses import BEAT_S, Pulses
+from marsam_generator.records import load_record, not_found
+
+_SCOPE = "Generate"
+
+
+class Elsewhere:
+    """The store's view."""
+
+    def __init__(self, blobs: Blobs, pulses: Pulses, clock: Clock) -> None:
+        self._blobs = blobs
+        self._pulses = pulses
+        self._clock = clock
+
+    async def known(self, request: generator_pb2.GenerateRequest) -> str | None:
+        """The generation that the request's id stands for. Asked first: its models may be gone by now."""
+        project = parse(request.parent, "project", field="parent").project
+        ulid = await recall(
+            self._blobs, project, scope=_SCOPE, request_id=request.request_id, content=_content(request)
+        )
+        return None if ulid is None else format_name("generation", project, ulid)
+
+    async def name(self, request: generator_pb2.GenerateRequest) -> str:
+        """The generation's name: a request id stands for the first call's name for ever."""
+        project = parse(request.parent, "project", field="parent").project
+        ulid = new_ulid(self._clock)
+        if request.request_id:
+            ulid, _ = await remember(
+                self._blobs,
+                project,
+                scope=_SCOPE,
+                request_id=request.request_id,
+                content=_content(request),
+                result=ulid,
+                clock=self._clock,
+            )
+        return format_name("generation", project, ulid)
+
+    async def ended(self, name: str) -> GenerationRecord | None:
+        """The record of a generation that ended."""
+        try:
+            return await load_record(self._blobs, name)
+        except Missing:
+            return None
+
+    async def raise_if_made(self, name: str) -> None:
+        """Raise `Unavailable` (GENERATION_IN_PROGRESS) while another replica makes a generation."""
+        found = await self._pulses.of(name)
+        if found is None or not found[1]:
+            return
+        pulse, _ = found
+        raise Unavailable(
+            f"{name} is being made by another replica ({pulse.step} of {pulse.steps} steps)",
+            reason="GENERATION_IN_PROGRESS",
+            resource=name,
+            remedy="ask again with the same request_id, or look with GetGeneration",
+            retry_after_s=BEAT_S,
+        )
+
+    async def find(self, name: str) -> generator_pb2.Generation:
+        """A generation, as its record or its last sign of life has it. Raises `Missing`."""
+        made = await self.ended(name)
+        if made is not None and made.state == "succeeded":
+            return wire.generation(made)
+        found = await self._pulses.of(name)
+        if made is not None and (found is None or not found[1]):
+            return wire.generation(made)
+        if found is None:
+            raise not_found(name)
+        pulse, alive = found
+        request = wire.request_of(pulse.request)
+        progress = generator_pb2.StepProgress(step=pulse.step, steps=pulse.steps)
+        told = wire.unfinished(name, request, pulse.create_time, progress)
+        if not alive:
+            told.state = generator_pb2.GENERATION_STATE_FAILED
+            told.error_reason = "GENERATION_LOST"
+            told.error_message = "the replica that made it is gone; the same request_id makes it again, with its seed"
+        return told
+
+    async def cancel(self, name: str) -> None:
+        """Have whoever makes a generation end it; one that ended stays what it is. Raises `Missing`."""
+        if await self.ended(name) is None:
+            if await self._pulses.of(name) is None:
+                raise not_found(name)
+            await self._pulses.ask_to_end(name)
+
+
+def _content(request: generator_pb2.GenerateRequest) -> bytes:
+    """What is asked, as a request id is compared by."""
+    return wire.without_id(request).SerializeToString(deterministic=True)
