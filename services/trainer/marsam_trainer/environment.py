@@ -22,9 +22,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def check_room_here(processes: int, environment: Mapping[str, str], *, devices: Path = Path("/dev")) -> None:
-    """Raise Invalid (PROCESSES_UNSUPPORTED) when a run of so many processes gets no GPU for each of them, or on a
-    machine without GPUs no core.
+def check_room_here(processes: int, environment: Mapping[str, str], *, devices: Path = Path("/dev")) -> int:
+    """How many of so many processes share this machine: all. Raises Invalid (PROCESSES_UNSUPPORTED) when a run of them
+    gets no GPU for each of them, or on a machine without GPUs no core.
     """
     gpus = visible_gpus(environment, devices=devices)
     room, what = (gpus, "GPU") if gpus else (available_cores(), "core")
@@ -35,6 +35,7 @@ def check_room_here(processes: int, environment: Mapping[str, str], *, devices: 
             reason="PROCESSES_UNSUPPORTED",
             remedy=f"at most {room} processes, or a trainer whose runs are Jobs of a cluster",
         )
+    return processes
 
 
 def visible_gpus(environment: Mapping[str, str], *, devices: Path = Path("/dev")) -> int:

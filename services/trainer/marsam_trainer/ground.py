@@ -12,13 +12,14 @@ from marsam.launch.process import ProcessLauncher
 from marsam_trainer.environment import check_room_here, child_environment, free_port
 from marsam_trainer.settings import TrainerSettings
 
-Room = Callable[[int, str], object]
+Room = Callable[[int, str], int]
 _SLOTS_HERE = 1
 _SLOTS_CLUSTER = 64
 
 
-def anywhere(processes: int, profile: str) -> None:
-    """Room for however many."""
+def anywhere(processes: int, profile: str) -> int:
+    """Room for however many, on one machine."""
+    return processes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +29,8 @@ class Ground:
     `owner` is who drives the runs: the same after a restart, so that they are found again. `stops` says whether runs
     end with the trainer. `command` and `cache` hold where a run is; `metrics` gives it host and port to be scraped at
     (port 0: none); `beat_path` is the file that it touches. `profiles` are names and descriptions, `default` is one.
-    `elsewhere` says that runs get other machines than this one. `room` raises Invalid (PROCESSES_UNSUPPORTED) when so
-    many processes of a run have no place with a profile.
+    `elsewhere` says that runs get other machines than this one. `room` says how many of so many processes of
+    a run share a machine with a profile, and raises Invalid (PROCESSES_UNSUPPORTED) when they have no place.
     """
 
     launcher: Launcher
@@ -87,5 +88,5 @@ async def _cluster(settings: TrainerSettings) -> AsyncIterator[Ground]:
             profiles={name: profile.description for name, profile in file.profiles.items()},
             default=file.default_name,
             elsewhere=True,
-            room=file.spread,
+            room=lambda processes, profile: file.spread(processes, profile)[1],
         )

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,7 +37,13 @@ class Asked(Protocol):
 
 
 async def ask_elsewhere(
-    ground: Ground, settings: TrainerSettings, spec: Asked, *, command: str, limit_s: float
+    ground: Ground,
+    settings: TrainerSettings,
+    spec: Asked,
+    *,
+    command: str,
+    limit_s: float,
+    more: Sequence[str] = (),
 ) -> dict[str, Any]:
     """What the run program's `command` (`plan`, `probe`, `convert`) says of `spec` on a machine of its profile.
 
@@ -47,7 +54,7 @@ async def ask_elsewhere(
     program = Program(
         argv=(
             *ground.command, command, "--store", settings.store, "--cache", ground.cache,
-            "--spec-json", dump(spec).decode(),
+            "--spec-json", dump(spec).decode(), *more,
         ),
         log_path=log,
         labels={"marsam.dev/project": spec.project},

@@ -57,6 +57,40 @@ class Remedy:
         return f"{shown} ({self.message}) → {_gib(self.total_bytes)}"
 
 
+_LESS = {
+    "encoded data": ("resolution", "lower resolution, or give it fewer pictures"),
+    "best weights": ("publish", "publish=last"),
+    "checkpoint on its way": (
+        "optimiser",
+        "optimiser=adamw_8bit, or a checkpoint_every of all steps",
+    ),
+    "libraries": ("processes", "fewer processes on a machine"),
+}
+"""What makes a term of a host's memory smaller: the field to change, and how."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host:
+    """What all processes of a run that share a machine keep in its memory beside their GPUs' at the largest, in bytes
+    by term."""
+
+    memory: Mapping[str, int]
+    total_bytes: int
+    available_bytes: int
+
+    def fault(self) -> Fault:
+        """That it is more than there is."""
+        terms = sorted(self.memory.items(), key=lambda item: item[1], reverse=True)
+        field, way = _LESS.get(terms[0][0], ("profile", "lower batch_size or resolution"))
+        return Fault(
+            field=field,
+            reason="HOST_MEMORY_SHORT",
+            message=f"beside its GPUs the run needs about {_gib(self.total_bytes)} of its machine's memory, which has "
+            f"{_gib(self.available_bytes)}: {', '.join(f'{term} {_gib(size)}' for term, size in terms)}",
+            remedy=f"{way}; or a profile with more memory",
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """Memory in bytes by term, of the largest of the `stages`; estimated wall time in `seconds`, 0 when unknown.
@@ -77,12 +111,15 @@ class Plan:
     stages: tuple[Stage, ...] = ()
     peak_stage: str = ""
     remedies: tuple[Remedy, ...] = ()
+    host: Host | None = None
     past: Correction = ARITHMETIC
     faults: tuple[Fault, ...] = ()
 
     @property
     def fit(self) -> Fit:
         """How the run suits its machine."""
+        if self._host_short:
+            return Fit.SHORT
         if self.total_bytes <= GOOD * self.available_bytes:
             return Fit.GOOD
         return Fit.TIGHT if self.total_bytes <= self.limit * self.available_bytes else Fit.SHORT
@@ -106,7 +143,13 @@ class Plan:
 
     def shortage(self) -> list[Fault]:
         """The fault of a run that cannot fit; empty when it may."""
-        return [self._memory_fault("MEMORY_SHORT")] if self.fit is Fit.SHORT else []
+        short = self.total_bytes > self.limit * self.available_bytes
+        found = [self._memory_fault("MEMORY_SHORT")] if short else []
+        return [*found, self.host.fault()] if self.host is not None and self._host_short else found
+
+    @property
+    def _host_short(self) -> bool:
+        return self.host is not None and self.host.total_bytes > self.limit * self.host.available_bytes
 
     def tightness(self) -> list[Fault]:
         """What to know of a run that may fit, or not."""
@@ -142,7 +185,11 @@ class Planner:
 
     def __init__(self, settings: TrainerSettings, ground: Ground) -> None:
         self._limit = settings.memory_limit
-        self._questions = Questions("plan", _MATTERS, self._made, settings=settings, ground=ground)
+
+        def together(spec: RunSpec) -> tuple[str, ...]:
+            return ("--together", str(ground.room(spec.processes, spec.profile))) if spec.processes > 1 else ()
+
+        self._questions = Questions("plan", _MATTERS, self._made, settings=settings, ground=ground, more=together)
         self._elsewhere = ground.elsewhere
 
     async def close(self) -> None:
@@ -212,6 +259,7 @@ def _plan(told: Mapping[str, Any], limit: float) -> Plan:
             for stage in told.get("stages", ())
         ),
         peak_stage=str(told.get("peak_stage", "")),
+        host=_host(told["host"]) if "host" in told else None,
         remedies=tuple(
             Remedy(
                 changes=dict(remedy["changes"]),
@@ -221,6 +269,14 @@ def _plan(told: Mapping[str, Any], limit: float) -> Plan:
             )
             for remedy in told.get("remedies", ())
         ),
+    )
+
+
+def _host(told: Mapping[str, Any]) -> Host:
+    return Host(
+        memory=_terms(told),
+        total_bytes=int(told["total_bytes"]),
+        available_bytes=int(told["available_bytes"]),
     )
 
 

@@ -44,8 +44,11 @@ class Questions(Generic[T]):
         *,
         settings: TrainerSettings,
         ground: Ground,
+        more: Callable[[RunSpec], Sequence[str]] = lambda spec: (),
     ) -> None:
+        """`more` are arguments that the run program is given beside the spec."""
         self._command = command
+        self._more = more
         self._matters = matters
         self._read = read
         self._settings = settings
@@ -85,11 +88,18 @@ class Questions(Generic[T]):
                 limit_s = self._settings.plan_timeout_s
                 if self._ground.elsewhere:
                     told = await ask_elsewhere(
-                        self._ground, self._settings, spec, command=self._command, limit_s=limit_s
+                        self._ground,
+                        self._settings,
+                        spec,
+                        command=self._command,
+                        limit_s=limit_s,
+                        more=self._more(spec),
                     )
                     error = f"it said {str(told)[:300]}"
                 else:
-                    told, error = await ask_here(self._settings, spec, command=self._command, limit_s=limit_s)
+                    told, error = await ask_here(
+                        self._settings, spec, command=self._command, limit_s=limit_s, more=self._more(spec)
+                    )
             except OSError as broken:
                 why = broken.strerror or str(broken)
                 raise self._failed(f"the run program cannot be asked: {why}") from broken
@@ -107,14 +117,16 @@ class Questions(Generic[T]):
         return Unavailable(message, reason=f"{self._command.upper()}_FAILED")
 
 
-async def ask_here(settings: TrainerSettings, spec: Asked, *, command: str, limit_s: float) -> tuple[Any, str]:
+async def ask_here(
+    settings: TrainerSettings, spec: Asked, *, command: str, limit_s: float, more: Sequence[str] = ()
+) -> tuple[Any, str]:
     """What a process of this machine answers, and how it ended in words. Raises Deadline (…_SLOW)."""
     with tempfile.TemporaryDirectory(prefix=f"marsam-{command}-") as folder:
         file = Path(folder) / "spec.json"
         await asyncio.to_thread(file.write_bytes, dump(spec))
         process = await asyncio.create_subprocess_exec(
             *settings.run_command, command,
-            "--store", settings.store, "--cache", str(settings.cache), "--spec", str(file),
+            "--store", settings.store, "--cache", str(settings.cache), "--spec", str(file), *more,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

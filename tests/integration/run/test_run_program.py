@@ -343,6 +343,28 @@ def test_what_cannot_fit_says_what_to_change_and_does_not_start(
 
 
 @pytest.mark.slow
+def test_processes_that_share_a_machine_are_planned_together(
+    shelf: Shelf, cache: Path, program: Program, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stages(together: int, **changes: Any) -> dict[str, dict[str, int]]:
+        order = shelf.spec("01jdfw3e5zk8q6y7v9x0abcdef", **changes, processes=2, batch_size=4)
+        arguments = ["plan", "--store", shelf.url, "--cache", str(cache), "--spec-json", dump(order).decode()]
+        assert program([*arguments, "--device", "cpu", "--together", str(together)]) == codes.DONE
+        found = json.loads(capsys.readouterr().out)
+        assert found["total_bytes"] == max(stage["total_bytes"] for stage in found["stages"])
+        return {stage["name"]: {term["term"]: term["bytes"] for term in stage["memory"]} for stage in found["stages"]}
+
+    alone, both = (stages(count)["save"] for count in (1, 2))
+    for term in ("base weights", "trainable weights", "optimiser", "encoded data"):
+        assert both[term] == 2 * alone[term]
+    assert both["libraries"] > 1.9 * alone["libraries"]
+    # The first alone writes checkpoints of what all hold whole.
+    assert both["checkpoint on its way"] == alone["checkpoint on its way"]
+    alone, both = (stages(count, sharding="sharded")["save"] for count in (1, 2))
+    assert both["checkpoint on its way"] == 2 * alone["checkpoint on its way"]
+
+
+@pytest.mark.slow
 def test_a_run_is_held_against_its_memory_by_what_past_runs_took(
     shelf: Shelf, cache: Path, program: Program, capsys: pytest.CaptureFixture[str]
 ) -> None:

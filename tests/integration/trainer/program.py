@@ -54,10 +54,12 @@ def main() -> int:
     parser.add_argument("--memory-limit", type=float)
     parser.add_argument("--memory-correction", action="append", default=[])
     parser.add_argument("--spec-json")
+    parser.add_argument("--together", type=int, default=1)
     options = parser.parse_args()
     if options.command in ("plan", "probe"):
         said = options.spec_json.encode() if options.spec_json else Path(options.spec).read_bytes()
-        return (plan if options.command == "plan" else probe)(load(RunSpec, said), Path(options.cache))
+        spec, cache = load(RunSpec, said), Path(options.cache)
+        return plan(spec, cache, options.together) if options.command == "plan" else probe(spec, cache)
     corrections = dict(given.split("=") for given in options.memory_correction)
     most = options.memory_limit * AVAILABLE / float(corrections.get("cpu", 1.0))
     return asyncio.run(train(options.store, options.run, int(options.attempt), Path(options.cache), most=most))
@@ -67,14 +69,18 @@ def needs(spec: RunSpec) -> int:
     return 1000 * spec.batch_size
 
 
-def plan(spec: RunSpec, cache: Path) -> int:
+def plan(spec: RunSpec, cache: Path, together: int) -> int:
     with (cache / "plans").open("a") as calls:
         calls.write("asked\n")
     if "plan-crash" in spec.labels:
         sys.stderr.write("ImportError: no such library\n")
         return 70
-    total = needs(spec)
+    total = needs(spec) * together
+    waiting = int(spec.labels.get("host", 0))
+    host = {"memory": [{"term": "libraries", "bytes": 100}, {"term": "checkpoint on its way", "bytes": waiting}],
+            "total_bytes": waiting + 100, "available_bytes": AVAILABLE}  # fmt: skip
     print(json.dumps({
+        **({"host": host} if waiting else {}),
         "faults": [], "memory": [{"term": "base weights", "bytes": total - 100}, {"term": "optimiser", "bytes": 100}],
         "total_bytes": total, "available_bytes": AVAILABLE, "trainable_parameters": 7, "quantised_share": 0.0,
         "seconds": 2.0 * spec.steps, "device": "cpu", "peak_stage": "train",
@@ -121,7 +127,7 @@ async def train(store_url: str, run: str, attempt: int, cache: Path, *, most: fl
     jobs = JobStore(blobs, name.project, "runs", CLOCK)
     ordered = load(RunSpec, await jobs.spec(name.id))
     spec = ordered.as_changed(entry.detail for entry in await jobs.history(name.id))
-    if needs(spec) > most:  # the run program checks on its own, too
+    if needs(spec) * int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > most:  # the run program checks on its own, too
         return 64
     does = spec.labels
     stopping = asyncio.Event()

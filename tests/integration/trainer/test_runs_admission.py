@@ -260,6 +260,25 @@ async def test_a_run_that_may_not_fit_is_warned_of_and_one_that_cannot_is_not_ma
     assert (await validate(shared, batch_size=69)).plan.fit == trainer_pb2.PLAN_FIT_SHORT
 
 
+async def test_processes_that_share_a_machine_share_its_memory(shared: Service) -> None:
+    assert list((await validate(shared, batch_size=40)).faults) == []
+    found = await validate(shared, batch_size=40, processes=2)
+    assert [fault.reason for fault in found.faults] == ["MEMORY_SHORT"]
+    assert (found.plan.total_bytes, found.plan.fit) == (80_000, trainer_pb2.PLAN_FIT_SHORT)
+
+
+async def test_what_waits_beside_a_gpu_is_held_against_the_hosts_memory(shared: Service) -> None:
+    order: dict[str, Any] = {"batch_size": 7, "labels": {"host": "68000"}}
+    found = await validate(shared, **order)
+    assert [(fault.field, fault.reason) for fault in found.faults] == [("spec.optimiser", "HOST_MEMORY_SHORT")]
+    assert (found.plan.total_bytes, found.plan.fit) == (7000, trainer_pb2.PLAN_FIT_SHORT)
+    assert "0.1 MiB: checkpoint on its way 0.1 MiB, libraries" in found.faults[0].message
+    assert "adamw_8bit" in found.faults[0].remedy
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await shared.create(**order)
+    assert error_of(caught.value).reason == "HOST_MEMORY_SHORT"
+
+
 @pytest.mark.slow
 async def test_plans_learn_from_what_past_runs_took(shared: Service) -> None:
     kind: dict[str, Any] = {"gradient_checkpointing": True, "batch_size": 10, "steps": 1}

@@ -332,6 +332,12 @@ async def test_a_plan_is_made_where_the_run_would_be(jobs: JobService) -> None:
     assert [fault.reason for fault in short.faults] == ["MEMORY_SHORT"]
 
 
+async def test_processes_on_nodes_of_their_own_share_no_memory(jobs: JobService) -> None:
+    request = trainer_pb2.ValidateRunRequest(parent=PARENT, spec=jobs.ordered(batch_size=40, processes=2))
+    found = await jobs.trainer.ValidateRun(request, timeout=60)
+    assert (list(found.faults), found.plan.total_bytes) == ([], 40_000)
+
+
 async def test_a_plan_whose_machine_cannot_be_had_stops_nobody(jobs: JobService) -> None:
     request = trainer_pb2.ValidateRunRequest(parent=PARENT, spec=jobs.ordered(profile="never"))
     found = await jobs.trainer.ValidateRun(request, timeout=60)

@@ -55,6 +55,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     )
     train.add_argument("--cache-bytes", type=int, default=None, help="most bytes of copies to keep; unbounded")
     plan = commands.add_parser("plan", help="print what a run would take, as JSON")
+    plan.add_argument("--together", type=int, default=1, help="how many processes of the run share a machine")
     probe = commands.add_parser("probe", help="print how the base reads a run's captions, as JSON")
     convert = commands.add_parser("convert", help="store the parts of a checkpoint in one file, and print them as JSON")
     for command in (plan, probe, convert):
@@ -271,7 +272,7 @@ def _answer(options: argparse.Namespace) -> int:
                 from marsam_trainer.run.plan import plan
 
                 spec = load(RunSpec, text, what=what)
-                found = plan(bridge, blobs, spec, cache=options.cache, device=options.device)
+                found = plan(bridge, blobs, spec, cache=options.cache, device=options.device, together=options.together)
             elif options.command == "probe":
                 from marsam_trainer.run.probe import probe
 

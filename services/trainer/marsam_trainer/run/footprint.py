@@ -37,8 +37,8 @@ def footprint(
     parts = Held(family, method, params, source, facts, spec, amount)
     data = encoded_bytes(facts, spec, amount)
     on_cpu = device == "cpu"
-    beside = {"encoded data": data} if on_cpu else {}
-    host = 0 if on_cpu else data
+    encoded = {"encoded data": data}
+    beside, host = (encoded, {}) if on_cpu else ({}, encoded)
     held, shared = parts.standing(), parts.shared()
     coder = {} if parts.decodes else {"image coder": parts.coder_bytes}
     # Once it has drawn, a run keeps the decoder for the next preview.
@@ -54,20 +54,20 @@ def footprint(
     # A checkpoint is written beside the steps from a copy of the state, which the writer copies once more.
     kept = 2 * saved if spec.saves else 0
     # They wait on the CPU's side.
-    later = {**beside, "best weights": best, "checkpoint on its way": kept} if on_cpu else beside
-    aside = 0 if on_cpu else best + kept
+    waiting = {"best weights": best, "checkpoint on its way": kept}
+    later, aside = ({**beside, **waiting}, {}) if on_cpu else (beside, {**host, **waiting})
     # While the average is in their place, the trained values are kept beside it.
     averaged = {"weights put aside": held["moving average"]} if spec.ema_decay else {}
     stages = (
-        *parts.encoding(beside),
-        Stage(name="train", terms={**held, **train, **drawn, **later}, flops=flops * spec.steps, host=host + aside),
+        *parts.encoding(beside, host),
+        Stage(name="train", terms={**held, **train, **drawn, **later}, flops=flops * spec.steps, aside=aside),
         Stage(
             name="preview",
             terms={**held, **averaged, **coder, "activations": preview, **later},
             flops=drawing,
-            host=host + aside,
+            aside=aside,
         ),
-        *parts.validation({**held, **averaged, **drawn, **later}, host=host + aside),
-        Stage(name="save", terms={**held, **drawn, **later}, host=host and host + aside),
+        *parts.validation({**held, **averaged, **drawn, **later}, aside=aside),
+        Stage(name="save", terms={**held, **drawn, **later}, aside=aside),
     )
     return Footprint(stages=stages, trainable=sum(parts.sizes), share=sum(parts.quantised) / parts.every)

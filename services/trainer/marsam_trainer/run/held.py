@@ -149,7 +149,7 @@ class Held:
         flops = times * len(prompts) / rows * (one.steps * step.flops + decoded.flops)
         return lanes * max(step.peak + self._unpacked() + self._squared(), decoded.peak), flops
 
-    def validation(self, there: Mapping[str, int], *, host: int) -> list[Stage]:
+    def validation(self, there: Mapping[str, int], *, aside: Mapping[str, int]) -> list[Stage]:
         """Asking for the loss on what is held out, as often as the run does; nothing where nothing is."""
         asked, spec = self.amount.held_out * TIMES, self.spec
         if not asked:
@@ -162,20 +162,21 @@ class Held:
         activations = lanes * (found.peak + self._unpacked() + self._squared())
         flops = found.flops * asked / rows * spec.validations
         terms = {**there, **self.shown(min(asked, spec.batch_size)), "activations": activations}
-        return [Stage(name="validate", terms=terms, flops=flops, host=host)]
+        return [Stage(name="validate", terms=terms, flops=flops, aside=aside)]
 
     def shown(self, count: int) -> dict[str, int]:
         """So many pictures beside their latents, where the image decoder trains."""
         return {"pictures": count * 3 * 4 * self.spec.resolution**2} if self.decodes else {}
 
-    def encoding(self, beside: Mapping[str, int]) -> list[Stage]:
+    def encoding(self, beside: Mapping[str, int], aside: Mapping[str, int]) -> list[Stage]:
         """Pictures, then captions while the image coder is still there; those only where encoders do not train."""
         found, held = self.pictures(), {"image coder": self.coder_bytes}
-        stages = [Stage(name="encode pictures", terms={**held, "activations": found.peak, **beside}, flops=found.flops)]
+        terms = {**held, "activations": found.peak, **beside}
+        stages = [Stage(name="encode pictures", terms=terms, flops=found.flops, aside=aside)]
         if not self.reads:
             found, held = self.captions(), {**held, "text encoders": self.encoder_bytes}
             terms = {**held, "activations": found.peak, **beside}
-            stages.append(Stage(name="encode captions", terms=terms, flops=found.flops))
+            stages.append(Stage(name="encode captions", terms=terms, flops=found.flops, aside=aside))
         return stages
 
     def pictures(self) -> Traced:

@@ -41,9 +41,12 @@ EFFICIENCY = 0.5
 """Share of a large matrix product's speed that a step reaches (measured on Hayy's base on a CPU: 75 of 150 GFLOP/s)."""
 
 
-def plan(bridge: Bridge, blobs: Blobs, spec: RunSpec, *, cache: Path, device: str = "") -> dict[str, Any]:
+def plan(
+    bridge: Bridge, blobs: Blobs, spec: RunSpec, *, cache: Path, device: str = "", together: int = 1
+) -> dict[str, Any]:
     """The plan of a run as plain data: `stages`, the largest of them in `memory` and `total_bytes`, `seconds`, `fits`,
-    `remedies` where it does not, and `faults`, empty when it can start."""
+    `remedies` where it does not, and `faults`, empty when it can start. `together` processes of the run share a
+    machine: what they need of its memory is of them all, what they need of their GPUs of one."""
     device = device or default_device()
     faults: list[dict[str, str]] = []
     base, version, apart = load_order(bridge, blobs, spec)
@@ -68,7 +71,9 @@ def plan(bridge: Bridge, blobs: Blobs, spec: RunSpec, *, cache: Path, device: st
                 faults += _faults(error)
         if faults:
             return {"faults": faults}
-        drafts = Drafts(source, facts, (version, apart), device=device, lanes=_lanes(device))
+        drafts = Drafts(
+            source, facts, (version, apart), device=device, lanes=_lanes(device, together), together=together
+        )
         available = device_memory(device).total
         found = drafts.of(spec)
         family = registry.family_facts(base.family)
@@ -90,9 +95,16 @@ class Drafts:
     versions: tuple[DatasetVersion, DatasetVersion | None]
     device: str
     lanes: int
+    together: int = 1
 
     def of(self, spec: RunSpec) -> Footprint:
-        """What `spec` takes. Raises Invalid, Unsupported."""
+        """What `spec` takes of a machine, or of each of its GPUs. Raises Invalid, Unsupported."""
+        # Of a model that each process holds whole the first alone writes checkpoints.
+        once = ("checkpoint on its way",) if spec.sharding == "replicated" else ()
+        return self.each(spec).on_one_host(self.together, once=once)
+
+    def each(self, spec: RunSpec) -> Footprint:
+        """What one process of `spec` takes. Raises Invalid, Unsupported."""
         apart = held_out_of(self.versions[0], spec.languages)[: validation.MOST]
         samples = [*shown(spec, *self.versions), *apart]
         captions = {caption for sample in samples for caption in sample.captions}
@@ -106,6 +118,8 @@ class Drafts:
             Amount(pictures=len(samples), captions=len(captions) + 1, lanes=self.lanes, held_out=len(apart)),
             device=self.device,
         )
+        if self.device != "cpu":
+            found = found.beside_gpus("libraries", device_memory("cpu").used)
         return found.beside("libraries", _libraries(self.device))
 
 
@@ -128,8 +142,16 @@ def told(found: Footprint, spec: RunSpec, *, device: str, available: int) -> dic
         }
         for stage in found.stages
     ]
-    peak = found.peak
+    peak, fullest = found.peak, found.fullest
+    host: dict[str, Any] = {
+        "stage": fullest.name,
+        "memory": [{"term": term, "bytes": size} for term, size in fullest.aside.items() if size],
+        "total_bytes": fullest.host,
+        "available_bytes": device_memory("cpu").total,
+    }
+    fits = peak.total <= ADMIT * available and fullest.host <= ADMIT * host["available_bytes"]
     return {
+        **({"host": host} if device != "cpu" else {}),
         "stages": stages,
         "peak_stage": peak.name,
         "memory": [{"term": term, "bytes": size} for term, size in peak.terms.items() if size],
@@ -138,7 +160,7 @@ def told(found: Footprint, spec: RunSpec, *, device: str, available: int) -> dic
         "trainable_parameters": found.trainable,
         "quantised_share": found.share,
         "seconds": sum(stage.flops for stage in found.stages) / speed,
-        "fits": peak.total <= ADMIT * available,
+        "fits": fits,
         "device": device,
         "faults": [],
     }
@@ -152,10 +174,13 @@ def expected(
     *,
     device: str,
     lanes: int,
+    together: int,
 ) -> dict[str, Any]:
-    """As `plan`, made by the run itself before it loads anything, to be compared with what it takes in the end."""
-    drafts = Drafts(source, facts, versions, device=device, lanes=lanes)
-    return told(drafts.of(spec), spec, device=device, available=device_memory(device).total)
+    """As `plan`, made by the run itself before it loads anything, to be compared with what it takes in the end:
+    `each_bytes` are what this process alone needs."""
+    drafts = Drafts(source, facts, versions, device=device, lanes=lanes, together=together)
+    found = told(drafts.of(spec), spec, device=device, available=device_memory(device).total)
+    return {**found, "each_bytes": drafts.each(spec).peak.total if together > 1 else found["total_bytes"]}
 
 
 def _libraries(device: str) -> int:
@@ -164,8 +189,8 @@ def _libraries(device: str) -> int:
     return device_memory(device).used + WORKSPACES if device == "cpu" else CONTEXT
 
 
-def _lanes(device: str) -> int:
-    return min(computing_cores(), MOST) if device == "cpu" else 1
+def _lanes(device: str, together: int) -> int:
+    return max(1, min(computing_cores() // together, MOST)) if device == "cpu" else 1
 
 
 def _machine_flops(device: str, precision: Precision) -> float:

@@ -1,22 +1,28 @@
 """What the stages of a run take."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One stage of a run: bytes by term, bytes in the host's memory beside a GPU's, arithmetic operations."""
+    """One stage of a run: bytes by term, those that are in the host's memory beside a GPU's apart in `aside`,
+    arithmetic operations."""
 
     name: str
     terms: Mapping[str, int]
     flops: float = 0.0
-    host: int = 0
+    aside: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
         """Bytes at its largest moment."""
         return sum(self.terms.values())
+
+    @property
+    def host(self) -> int:
+        """Bytes in the host's memory beside a GPU's."""
+        return sum(self.aside.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +48,28 @@ class Footprint:
     def peak(self) -> Stage:
         """The stage that needs most."""
         return max(self.stages, key=lambda stage: stage.total)
+
+    @property
+    def fullest(self) -> Stage:
+        """The stage that needs most of the host's memory beside a GPU's."""
+        return max(self.stages, key=lambda stage: stage.host)
+
+    def on_one_host(self, count: int, *, once: Collection[str]) -> "Footprint":
+        """Of `count` processes alike that share one host: its memory holds everything so often, but for the terms
+        `once`. GPUs are each process' own."""
+
+        def all_of(terms: Mapping[str, int]) -> dict[str, int]:
+            return {term: size if term in once else count * size for term, size in terms.items()}
+
+        if any(stage.aside for stage in self.stages):
+            stages = tuple(replace(stage, aside=all_of(stage.aside)) for stage in self.stages)
+        else:
+            stages = tuple(replace(stage, terms=all_of(stage.terms)) for stage in self.stages)
+        return replace(self, stages=stages)
+
+    def beside_gpus(self, term: str, size: int) -> "Footprint":
+        """The same with `size` more bytes in the host's memory in every stage."""
+        return replace(self, stages=tuple(replace(stage, aside={**stage.aside, term: size}) for stage in self.stages))
 
     def beside(self, term: str, size: int) -> "Footprint":
         """The same with `size` more bytes in every stage."""
