@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from marsam.api.generator.v1 import generator_pb2_grpc
 from marsam.core.clock import SystemClock
 from marsam.diffusion.devices.net import gpu_memory
+from marsam.imaging.pool import DecodePool
 from marsam.rpc.server import Assembly, Lifecycle, Registration
 from marsam.store.cache import Cache
 from marsam.store.metered import MeteredBlobs
@@ -20,6 +21,7 @@ from marsam_generator.engines.local import LocalEngine
 from marsam_generator.evaluation.hosting import Hosting, caller_tls, hosted
 from marsam_generator.hardware import choose
 from marsam_generator.heap import trimmed
+from marsam_generator.images import LIMITS, Images
 from marsam_generator.models import Library
 from marsam_generator.service import SERVICE, GeneratorServicer
 from marsam_generator.settings import GeneratorSettings
@@ -47,11 +49,13 @@ async def assemble(settings: GeneratorSettings, meter: Meter, lifecycle: Lifecyc
         admission=admission,
         meter=meter,
     )
+    pool = DecodePool(size=1, limits=LIMITS)
     engine = LocalEngine(library=library, admission=admission, meter=meter)
     studio = Studio(
         blobs=blobs,
         engine=engine,
         bases=Bases(trees),
+        images=Images(blobs, pool),
         meter=meter,
         clock=clock,
         max_steps=settings.max_steps,
@@ -85,6 +89,7 @@ async def assemble(settings: GeneratorSettings, meter: Meter, lifecycle: Lifecyc
         stopping.cancel()
         await studio.close(patience_s=left, hurried=lifecycle.hurried)
         await engine.close()
+        await pool.close()
         await trees.close()
 
 

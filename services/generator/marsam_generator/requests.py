@@ -1,5 +1,6 @@
 """From a Generate request to pictures that can be drawn: every default filled in, every fault named at once."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -9,20 +10,28 @@ from marsam.catalog.models import Model
 from marsam.core.errors import Invalid, MarsamError, Precondition, Unsupported, Violation, unknown_name
 from marsam.core.ids import sha256_hex
 from marsam.core.names import parse
-from marsam.diffusion import registry
+from marsam.diffusion.buckets import Size
 from marsam.diffusion.sampling import Picture, for_base
 from marsam.diffusion.schedulers import own_scheduler, schedulers
 from marsam.diffusion.spec import BaseFacts
 from marsam.store.blobs import Blobs
+from marsam_generator import sizes
 from marsam_generator.bases import Bases
 from marsam_generator.engine.bank import dora_beside_others
+from marsam_generator.engine.coder import Start
 from marsam_generator.engine.work import Previews
+from marsam_generator.images import Images
 
 MAX_COUNT = 16
 LARGEST_PREVIEW = 256
 """Longest side of a preview in pixels where nothing is said."""
 LARGEST_SEED = 2**53 - 1
 MAX_GUIDANCE = 50.0
+STRENGTH = 0.6
+"""Of a picture that starts from another: what diffusers' pipelines of flows take; Stable Diffusion's takes 0.8, SDXL's
+0.3."""
+MASKED_STRENGTH = 1.0
+"""Inside a mask: what is there is to go."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +44,7 @@ class Wanted:
     facts: BaseFacts
     adapters: Sequence[tuple[Model, float]]
     pictures: Sequence[Picture]
+    start: Start | None
     warnings: Sequence[str]
     previews: Previews | None = None
 
@@ -52,22 +62,21 @@ class Wanted:
 
 
 async def check(
-    request: generator_pb2.GenerateRequest, *, blobs: Blobs, bases: Bases, precision: str, max_steps: int
+    request: generator_pb2.GenerateRequest,
+    *,
+    blobs: Blobs,
+    bases: Bases,
+    images: Images,
+    precision: str,
+    max_steps: int,
 ) -> Wanted:
     """Resolve a request for an engine that computes in `precision`. One without a seed has seed 0 until it has a name:
     see `Wanted.with_seed_of`.
 
-    Raises `Invalid` with every fault at once, `Missing` for a model that is not there, `Precondition` for one that
-    does not fit.
+    Raises `Invalid` with every fault at once, `Missing` for a model or picture that is not there, `Precondition` for a
+    model that does not fit.
     """
     project = parse(request.parent, "project", field="parent").project
-    if request.init_image or request.mask_image or request.HasField("strength"):
-        raise Unsupported(
-            "starting from a picture is not built yet",
-            reason="INIT_IMAGE_UNSUPPORTED",
-            field="init_image" if not request.mask_image else "mask_image",
-            remedy="leave init_image, mask_image and strength out",
-        )
     for field, asked in (
         ("format", request.format), ("quality", request.HasField("quality")),
         ("reproducibility", request.reproducibility),
@@ -89,7 +98,9 @@ async def check(
     for adapter in acting:
         if adapter.params.get("dora") and len(acting) > 1:
             raise dora_beside_others(adapter.name)
-    resolved = _resolve(request, model, facts, max_steps=max_steps)
+    source = await images.source(request, project)
+    resolved = _resolve(request, model, facts, max_steps=max_steps, size=source.size if source else None)
+    sides = resolved.width, resolved.height
     del resolved.adapters[:]
     resolved.adapters.extend(generator_pb2.AdapterUse(model=one.name, weight=weight) for one, weight in adapters)
     return Wanted(
@@ -99,7 +110,12 @@ async def check(
         facts=facts,
         adapters=adapters,
         pictures=_pictures(resolved, facts),
-        warnings=[text for adapter, _ in adapters for text in _warnings(adapter, precision)],
+        start=await asyncio.to_thread(source.start, *sides) if source else None,
+        warnings=[
+            *(text for adapter, _ in adapters for text in _warnings(adapter, precision)),
+            *_unread(resolved, facts),
+            *(source.remarks(*sides) if source else ()),
+        ],
         previews=_previews(resolved),
     )
 
@@ -111,9 +127,10 @@ def _previews(resolved: generator_pb2.GenerateRequest) -> Previews | None:
 
 
 def _resolve(
-    request: generator_pb2.GenerateRequest, model: Model, facts: BaseFacts, *, max_steps: int
+    request: generator_pb2.GenerateRequest, model: Model, facts: BaseFacts, *, max_steps: int, size: Size | None
 ) -> generator_pb2.GenerateRequest:
-    """The request with its defaults. Raises one `Invalid` with a violation per fault."""
+    """The request with its defaults; `size` is that of the picture to start from. Raises one `Invalid` with a violation
+    per fault."""
     resolved = generator_pb2.GenerateRequest()
     resolved.CopyFrom(request)
     resolved.model = model.name
@@ -122,10 +139,15 @@ def _resolve(
         resolved.steps = min(facts.default_steps, max_steps)
     if not request.HasField("guidance"):
         resolved.guidance = facts.default_guidance
+    width, height = facts.default_side, facts.default_side
+    if size and not request.HasField("width") and not request.HasField("height"):
+        width, height = sizes.like(size, facts)
     if not request.HasField("width"):
-        resolved.width = facts.default_side
+        resolved.width = width
     if not request.HasField("height"):
-        resolved.height = facts.default_side
+        resolved.height = height
+    if request.init_image and not request.HasField("strength"):
+        resolved.strength = MASKED_STRENGTH if request.mask_image else STRENGTH
     if not request.scheduler:
         resolved.scheduler = own_scheduler(facts)
     if not request.HasField("seed"):
@@ -138,8 +160,8 @@ def _resolve(
         lambda: _in_range("count", resolved.count, 1, MAX_COUNT),
         lambda: _in_range("seed", resolved.seed, 0, LARGEST_SEED - resolved.count),
         lambda: _known_scheduler(resolved.scheduler, facts),
-        lambda: _side("width", resolved.width, facts),
-        lambda: _side("height", resolved.height, facts),
+        lambda: sizes.check(resolved.width, resolved.height, facts),
+        lambda: _starts(resolved),
     )
     return resolved
 
@@ -180,22 +202,33 @@ def _known_scheduler(name: str, facts: BaseFacts) -> None:
         raise unknown_name("scheduler", name, known, field="scheduler")
 
 
-def _side(name: str, value: int, facts: BaseFacts) -> None:
-    bounds = registry.family_facts(facts.family)
-    multiple = facts.side_multiple
-    # A base made for less than its family usually draws may draw what it was made for.
-    low = min(-(-bounds.min_side // multiple) * multiple, facts.default_side)
-    high = bounds.max_side // multiple * multiple
-    if low <= value <= high and value % multiple == 0:
-        return
-    below = min(max(value // multiple * multiple, low), high)
-    near = sorted({below, min(max(below + multiple, low), high)} if low < value < high else {below})
-    raise Invalid(
-        f"{name} must be a multiple of {multiple} px between {low} and {high}, got {value}",
-        field=name,
-        reason="SIZE_UNSUPPORTED",
-        remedy=f"{name}: use {' or '.join(map(str, near))}; this base was made for {facts.default_side}",
-    )
+def _starts(resolved: generator_pb2.GenerateRequest) -> None:
+    for field, asked in (("mask_image", resolved.mask_image), ("strength", resolved.HasField("strength"))):
+        if asked and not resolved.init_image:
+            raise Invalid(
+                f"{field} is for pictures that start from another",
+                field=field,
+                reason="START_MISSING",
+                remedy=f"name the picture to start from as init_image, or leave {field} out",
+            )
+    # Written so that NaN, which compares false with everything, is refused too.
+    if resolved.init_image and not 0.0 < resolved.strength <= 1.0:
+        raise Invalid(
+            f"strength must be above 0 and at most 1, got {resolved.strength:g}",
+            field="strength",
+            reason="STRENGTH_OUT_OF_RANGE",
+        )
+
+
+def _unread(resolved: generator_pb2.GenerateRequest, facts: BaseFacts) -> list[str]:
+    """What of a request the base does not look at."""
+    if not resolved.negative_prompt:
+        return []
+    if facts.embedded_guidance:
+        return ["negative_prompt has no effect: this base takes guidance as a number and predicts once a step"]
+    if resolved.guidance == 1.0:
+        return ["negative_prompt has no effect at guidance 1, which is without guidance"]
+    return []
 
 
 async def _adapter(blobs: Blobs, name: str, model: Model, *, field: str) -> Model:
@@ -258,4 +291,5 @@ def _picture(resolved: generator_pb2.GenerateRequest, index: int) -> Picture:
         steps=resolved.steps,
         guidance=resolved.guidance,
         scheduler=resolved.scheduler,
+        strength=resolved.strength if resolved.init_image else 1.0,
     )

@@ -10,7 +10,7 @@ from marsam.api.generator.v1 import generator_pb2, generator_pb2_grpc
 from marsam.catalog.aliases import resolve as resolve_model
 from marsam.catalog.models import Model
 from marsam.catalog.repository import list_models, load_model
-from marsam.core.errors import Invalid, Missing, Unsupported
+from marsam.core.errors import Invalid, Missing
 from marsam.core.names import parse
 from marsam.diffusion import registry
 from marsam.diffusion.schedulers import SCHEDULERS
@@ -119,10 +119,18 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
     async def UploadImage(
         self, request_iterator: AsyncIterator[generator_pb2.UploadImageRequest], context: grpc.aio.ServicerContext
     ) -> generator_pb2.UploadImageResponse:
-        raise Unsupported(
-            "starting from a picture is not built yet: there is nothing that an uploaded picture could be used for",
-            reason="INIT_IMAGE_UNSUPPORTED",
-        )
+        first = await anext(aiter(request_iterator), None)
+        if first is None or first.WhichOneof("part") != "header":
+            raise Invalid("an upload begins with its header", field="header", reason="STREAM_ORDER")
+        name = await self._studio.images.keep(first.header.parent, first.header.size_bytes, _chunks(request_iterator))
+        return generator_pb2.UploadImageResponse(image=name)
+
+
+async def _chunks(requests: AsyncIterator[generator_pb2.UploadImageRequest]) -> AsyncIterator[bytes]:
+    async for request in requests:
+        if request.WhichOneof("part") != "chunk":
+            raise Invalid("an upload has one header", field="header", reason="STREAM_ORDER")
+        yield request.chunk
 
 
 def _state(model: Model, residents: Mapping[str, Residence]) -> generator_pb2.AdapterState:

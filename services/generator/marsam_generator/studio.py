@@ -21,6 +21,7 @@ from marsam_generator.elsewhere import Elsewhere
 from marsam_generator.engine.engine import Denoising, Drawn, Progress
 from marsam_generator.engine.work import Looked, Terms
 from marsam_generator.engines.contract import Admitted, Commission, DrawingEngine
+from marsam_generator.images import Images
 from marsam_generator.live import Live
 from marsam_generator.pulses import Pulses
 from marsam_generator.records import failure, save
@@ -34,9 +35,18 @@ class Studio:
     """Draws for callers and keeps what it drew. Belongs to one event loop."""
 
     def __init__(
-        self, *, blobs: Blobs, engine: DrawingEngine, bases: Bases, meter: Meter, clock: Clock, max_steps: int
+        self,
+        *,
+        blobs: Blobs,
+        engine: DrawingEngine,
+        bases: Bases,
+        images: Images,
+        meter: Meter,
+        clock: Clock,
+        max_steps: int,
     ) -> None:
         self.engine = engine
+        self.images = images
         self.max_steps = max_steps
         self._blobs = blobs
         self._bases = bases
@@ -72,7 +82,12 @@ class Studio:
                 await self._elsewhere.raise_if_made(known)
             precision = (await self.engine.describe()).precision
             wanted = await check(
-                request, blobs=self._blobs, bases=self._bases, precision=precision, max_steps=self.max_steps
+                request,
+                blobs=self._blobs,
+                bases=self._bases,
+                images=self.images,
+                precision=precision,
+                max_steps=self.max_steps,
             )
             known = await self._elsewhere.name(request)
             if not await self._is_here(known):
@@ -177,6 +192,7 @@ class Studio:
                 model=wanted.model,
                 adapters=wanted.adapters,
                 pictures=wanted.pictures,
+                start=wanted.start,
                 terms=Terms(
                     tenant=wanted.resolved.tenant or wanted.project,
                     priority=wanted.resolved.priority,

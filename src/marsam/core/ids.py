@@ -44,6 +44,12 @@ def check_slug(text: str, *, field: str = "id") -> str:
     return text
 
 
+def check_sha256(text: str, *, field: str = "id") -> str:
+    """Return `text` if it is the hexadecimal digits of a SHA-256; Invalid otherwise."""
+    digest_hex(f"sha256:{text}", field=field)
+    return text
+
+
 def sha256_hex(data: bytes) -> str:
     """Return the SHA-256 of `data` as 64 hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from marsam.core.errors import Invalid, unknown_name
-from marsam.core.ids import check_slug, check_ulid
+from marsam.core.ids import check_sha256, check_slug, check_ulid
 
 # kind → the (collection, rule of its id) pairs below the project.
 _PATTERNS: dict[str, tuple[tuple[str, str], ...]] = {
@@ -17,10 +17,11 @@ _PATTERNS: dict[str, tuple[tuple[str, str], ...]] = {
     "alias": (("aliases", "slug"),),
     "evaluation": (("evaluations", "ulid"),),
     "generation": (("generations", "ulid"),),
+    "image": (("images", "sha256"),),
     "suite": (("suites", "slug"),),
     "suite_version": (("suites", "slug"), ("versions", "slug")),
 }
-_RULES = {"slug": check_slug, "ulid": check_ulid}
+_RULES = {"slug": check_slug, "ulid": check_ulid, "sha256": check_sha256}
 
 
 @dataclass(frozen=True, kw_only=True)

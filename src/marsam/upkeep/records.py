@@ -13,7 +13,7 @@ from marsam.catalog.imports import VocabularyRecord
 from marsam.catalog.models import AliasEntry, Model
 from marsam.catalog.repository import read_manifest
 from marsam.core.errors import Corrupt, MarsamError, Missing
-from marsam.core.names import format_name
+from marsam.core.names import format_name, parse
 from marsam.core.records import load
 from marsam.store import keys
 from marsam.store.blobs import Blobs, names, walk
@@ -199,7 +199,9 @@ def _model(model: Model) -> tuple[Mapping[str, int | None], Iterable[str]]:
 
 
 def _generation(record: GenerationRecord) -> tuple[Mapping[str, int | None], Iterable[str]]:
-    return sizes(picture.file for picture in record.pictures), record.models
+    started_from = [record.request.get(field) for field in ("init_image", "mask_image")]
+    images = {f"sha256:{parse(name, 'image').id}": None for name in started_from if name}
+    return {**images, **sizes(picture.file for picture in record.pictures)}, record.models
 
 
 async def _ids(blobs: Blobs, folder: str) -> list[str]:

@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 from marsam.api.generator.v1 import generator_pb2
-from marsam.core.errors import Invalid, MarsamError, Missing, Precondition, Unsupported
+from marsam.core.errors import Invalid, MarsamError, Missing, Precondition
 from marsam.rpc.wire import error_of
 from tests.integration.generator.support import PROJECT, Served, generate, model, request
 
@@ -87,18 +87,6 @@ def _twice() -> generator_pb2.GenerateRequest:
     asked.adapters.add(model=model("a"), weight=1.0)
     asked.adapters.add(model=model("a"), weight=0.5)
     return asked
-
-
-async def test_what_comes_later_says_so(served: Served) -> None:
-    error = await refused(served, request(init_image="projects/default/uploads/x"))
-    assert isinstance(error, Unsupported) and error.reason == "INIT_IMAGE_UNSUPPORTED"
-
-    async def upload() -> Any:
-        yield generator_pb2.UploadImageRequest(header=generator_pb2.UploadImageHeader(parent=PROJECT, size_bytes=10))
-
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await served.stub.UploadImage(upload(), timeout=20)
-    assert isinstance(error_of(caught.value), Unsupported)
 
 
 async def test_unknown_generations(served: Served) -> None:

@@ -90,7 +90,8 @@ class GeneratorServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def UploadImage(self, request_iterator, context):
-        """A picture for img2img or a mask, in chunks.
+        """A picture to start from, or a mask: a header, then chunks. It is checked, and kept in normal form (upright, sRGB,
+        opaque on white, no metadata) under a name made of its content, for as long as a generation refers to it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -32,7 +32,9 @@ class GeneratorServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> GeneratorServiceAsyncStub: ...
     UploadImage: _grpc.StreamUnaryMultiCallable[_generator_pb2.UploadImageRequest, _generator_pb2.UploadImageResponse]
-    """A picture for img2img or a mask, in chunks."""
+    """A picture to start from, or a mask: a header, then chunks. It is checked, and kept in normal form (upright, sRGB,
+    opaque on white, no metadata) under a name made of its content, for as long as a generation refers to it.
+    """
     Generate: _grpc.UnaryStreamMultiCallable[_generator_pb2.GenerateRequest, _generator_pb2.GenerateResponse]
     """Accepted first, then progress, then each image as a header and chunks, then done. Dropping the call cancels it."""
     GetGeneration: _grpc.UnaryUnaryMultiCallable[_generator_pb2.GetGenerationRequest, _generator_pb2.GetGenerationResponse]
@@ -50,7 +52,9 @@ class GeneratorServiceStub:
 class GeneratorServiceAsyncStub(GeneratorServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     UploadImage: _aio.StreamUnaryMultiCallable[_generator_pb2.UploadImageRequest, _generator_pb2.UploadImageResponse]  # type: ignore[assignment]
-    """A picture for img2img or a mask, in chunks."""
+    """A picture to start from, or a mask: a header, then chunks. It is checked, and kept in normal form (upright, sRGB,
+    opaque on white, no metadata) under a name made of its content, for as long as a generation refers to it.
+    """
     Generate: _aio.UnaryStreamMultiCallable[_generator_pb2.GenerateRequest, _generator_pb2.GenerateResponse]  # type: ignore[assignment]
     """Accepted first, then progress, then each image as a header and chunks, then done. Dropping the call cancels it."""
     GetGeneration: _aio.UnaryUnaryMultiCallable[_generator_pb2.GetGenerationRequest, _generator_pb2.GetGenerationResponse]  # type: ignore[assignment]
@@ -71,7 +75,9 @@ class GeneratorServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_generator_pb2.UploadImageRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_generator_pb2.UploadImageResponse, _abc.Awaitable[_generator_pb2.UploadImageResponse]]:
-        """A picture for img2img or a mask, in chunks."""
+        """A picture to start from, or a mask: a header, then chunks. It is checked, and kept in normal form (upright, sRGB,
+        opaque on white, no metadata) under a name made of its content, for as long as a generation refers to it.
+        """
 
     @_abc_1.abstractmethod
     def Generate(
