@@ -38,7 +38,7 @@ async def assemble(settings: GeneratorSettings, meter: Meter, lifecycle: Lifecyc
     clock = SystemClock()
     blobs = MeteredBlobs(await asyncio.to_thread(open_store, settings.store), meter)
     await prove(blobs)
-    admission = Admission(limit=settings.queue_pictures)
+    admission = Admission(seconds=settings.queue_seconds, pictures=settings.queue_pictures, lanes=hardware.lanes)
     trees = Trees(blobs, await asyncio.to_thread(Cache, settings.cache, budget=settings.cache_bytes))
     library = Library(
         blobs=blobs,

@@ -18,7 +18,8 @@ from marsam.store.blobs import Blobs
 from marsam.telemetry import Log, Meter, metrics
 from marsam_generator.engine.admission import Admission
 from marsam_generator.engine.engine import BASE, Engine
-from marsam_generator.engine.stepper import Tick
+from marsam_generator.engine.pace import Kind
+from marsam_generator.engine.stepper import Cut, Tick
 from marsam_generator.engine.width import Widths
 from marsam_generator.hardware import Hardware
 from marsam_generator.loads import Loads
@@ -204,17 +205,29 @@ class Library:
         family = registry.family(model.family)
         parts = await self._load_parts(model, ALL_PARTS)
         self._meter.begin(metrics.GENERATION_FIRST_IMAGE_SECONDS, base=model.name)
+        self._meter.begin(metrics.GENERATION_STEPS_SAVED, base=model.name)
         images = self._meter.rate(metrics.GENERATION_IMAGES_PER_SECOND, base=model.name)
         steps = self._meter.rate(metrics.GENERATION_STEPS_PER_SECOND, base=model.name)
 
         def observe(tick: Tick) -> None:
-            self._admission.observe(rows=tick.rows, seconds=tick.seconds)
+            digest = model.digest if tick.denoiser == BASE else tick.denoiser
+            self._admission.observe(
+                Kind(model=digest, sides=tick.sides, exact=tick.exact),
+                rows=tick.rows,
+                width=tick.width,
+                seconds=tick.seconds,
+                curve=tick.curve,
+            )
             steps.add(tick.rows)
             images.add(tick.pictures_done)
             self._meter.inc(metrics.GENERATION_STEPS, tick.rows, base=model.name)
             self._meter.inc(metrics.GENERATION_IMAGES, tick.pictures_done, base=model.name)
             self._meter.observe(metrics.GENERATION_TICK_SECONDS, tick.seconds, base=model.name)
             self._meter.observe(metrics.GENERATION_TICK_ROWS, tick.rows, base=model.name)
+            self._meter.set(metrics.GENERATION_WIDTH, tick.width, base=model.name)
+
+        def cut(cut: Cut) -> None:
+            self._meter.inc(metrics.GENERATION_STEPS_SAVED, cut.row_steps, base=model.name)
 
         engine = Engine(
             name=model.id,
@@ -223,6 +236,7 @@ class Library:
             lanes=self.hardware.lanes,
             widths=Widths(limit=self._tick_rows),
             observe=observe,
+            cut=cut,
         )
         seconds = time.monotonic() - began
         self._meter.observe(metrics.MODEL_LOAD_SECONDS, seconds, family=model.family)

@@ -35,8 +35,12 @@ class GeneratorSettings(ServerSettings):
     tick_rows: int = 32
     """Widest tick that may be measured and used, in rows; a guided picture has two."""
 
+    queue_seconds: float = 600.0
+    """Predicted seconds of work that may be in flight; beyond, Generate answers RESOURCE_EXHAUSTED with the time after
+    which to come again. A tenant that has less than its even share of it is let in all the same."""
+
     queue_pictures: int = 1024
-    """Pictures that may wait or be drawn at once; beyond, Generate answers RESOURCE_EXHAUSTED."""
+    """Pictures that may be in flight, however little work they are; as above."""
 
     max_steps: int = 250
     """Most steps of one picture."""
@@ -71,6 +75,7 @@ class GeneratorSettings(ServerSettings):
             ("memory_mib", 0),
             ("cache_bytes", 1),
             ("tick_rows", 2),
+            ("queue_seconds", 1),
             ("queue_pictures", 1),
             ("max_steps", 1),
             ("evaluation_slots", 1),

@@ -211,7 +211,11 @@ class Studio:
                         fingerprint = event.fingerprint
                         live.accept(wire.accepted(live.name, wanted, event))
                     case Progress():
-                        live.step(generator_pb2.StepProgress(step=event.done, steps=event.of, rows=event.rows))
+                        live.step(
+                            generator_pb2.StepProgress(
+                                step=event.done, steps=event.of, rows=event.rows, eta_seconds=event.eta
+                            )
+                        )
                     case Looked():
                         live.look(wire.preview(event))
                     case Drawn():

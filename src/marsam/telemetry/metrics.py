@@ -177,6 +177,11 @@ GENERATION_IMAGES = Counter(
 GENERATION_STEPS = Counter(
     name="marsam_generation_steps_total", help="Denoising steps times rows, by base model.", labels=("base",)
 )
+GENERATION_STEPS_SAVED = Counter(
+    name="marsam_generation_steps_saved_total",
+    help="Steps times rows that were not taken because the call was cancelled or its deadline passed.",
+    labels=("base",),
+)
 GENERATION_IMAGES_PER_SECOND = Gauge(
     name="marsam_generation_images_per_second", help="Over the last half minute.", labels=("base",)
 )
@@ -191,6 +196,11 @@ GENERATION_TICK_ROWS = Histogram(
     help="Rows that shared one forward.",
     labels=("base",),
     buckets=(1, 2, 4, 8, 16, 32, 64),
+)
+GENERATION_WIDTH = Gauge(
+    name="marsam_generation_width_limit_rows",
+    help="Rows that a forward of the size last drawn may have: beyond, width no longer pays, or memory ends.",
+    labels=("base",),
 )
 GENERATION_SECONDS = Histogram(
     name="marsam_generation_seconds",

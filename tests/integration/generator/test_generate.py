@@ -138,10 +138,12 @@ async def test_cancel_by_name(served: Served) -> None:
     error = error_of(caught.value)
     assert isinstance(error, Cancelled) and error.reason == "GENERATION_CANCELLED"
     assert row_steps(served) < 2 * 200
+    saved = "marsam_generation_steps_saved_total"
+    await until(lambda: served.meter.value(saved, base=model("base")) == 2 * 250 - row_steps(served))
 
 
 async def test_a_deadline_reaches_the_denoising_step(served: Served) -> None:
-    await generate(served.stub, request())
+    await served.stub.LoadAdapter(generator_pb2.LoadAdapterRequest(model=model("base")), timeout=60)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await generate(served.stub, request(steps=250, count=16), timeout_s=0.5)
     assert isinstance(error_of(caught.value), Deadline)
@@ -149,6 +151,25 @@ async def test_a_deadline_reaches_the_denoising_step(served: Served) -> None:
     settled = row_steps(served)
     await asyncio.sleep(0.2)
     assert row_steps(served) - settled <= 32
+
+
+async def test_work_is_predicted_and_a_hopeless_deadline_is_refused_at_once(served: Served) -> None:
+    first = await generate(served.stub, request())
+    assert first.accepted.work_seconds == 0  # nothing was measured yet
+    seen: list[generator_pb2.StepProgress] = []
+    async for message in served.stub.Generate(request(steps=40), timeout=60):
+        if message.HasField("accepted"):
+            accepted = message.accepted
+        if message.HasField("progress") and message.progress.step:
+            seen.append(message.progress)
+    assert accepted.work_seconds > 0 and accepted.wait_seconds == 0
+    assert seen[-1].eta_seconds < seen[0].eta_seconds < 10 * accepted.work_seconds
+    taken = row_steps(served)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await generate(served.stub, request(steps=250, count=16), timeout_s=2.0)
+    assert error_of(caught.value).reason == "DEADLINE_HOPELESS"
+    assert row_steps(served) == taken
+    assert (served.meter.value("marsam_generation_width_limit_rows", base=model("base")) or 0) >= 1
 
 
 async def test_a_full_queue_says_when_to_come_again(store: str, cache: Path) -> None:

@@ -48,7 +48,7 @@ class House:
 
     def __init__(self, store: str, cache: Path, *, budget: int = 1 << 30) -> None:
         self.blobs = SlowBlobs(Path(store))
-        self.admission = Admission(limit=64)
+        self.admission = Admission(seconds=600, pictures=64)
         meter = Meter(service="generator", version="0")
         trees = Trees(self.blobs, Cache(cache))
         self.library = Library(

@@ -52,7 +52,7 @@ async def test_it_is_decoded_by_its_own(tmp_path: Path) -> None:
     tuned = await publish(blobs, "full", "full", other, base=root)
     library = Library(
         blobs=blobs, trees=Trees(blobs, Cache(tmp_path / "cache")), hardware=choose("cpu", "fp32", 1), tick_rows=4,
-        budget=1 << 30, admission=Admission(limit=64), meter=Meter(service="generator", version="0"),
+        budget=1 << 30, admission=Admission(seconds=600, pictures=64), meter=Meter(service="generator", version="0"),
     )  # fmt: skip
     try:
         before = await _draw(library, root)

@@ -70,7 +70,7 @@ async def tuned(tmp_path: Path) -> Tuned:
     return Tuned(
         library=Library(
             blobs=blobs, trees=Trees(blobs, Cache(tmp_path / "cache")), hardware=choose("cpu", "fp32", 1), tick_rows=4,
-            budget=1 << 30, admission=Admission(limit=64), meter=meter,
+            budget=1 << 30, admission=Admission(seconds=600, pictures=64), meter=meter,
         ),
         base=root,
         adapter=await publish(blobs, "adapter", "adapter", tmp_path / "lora", base=root),

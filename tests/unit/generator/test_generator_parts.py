@@ -1,4 +1,4 @@
-"""Streams that may be cancelled from elsewhere, the queue's bound, the device, what a PNG carries."""
+"""Streams that may be cancelled from elsewhere, the device, what a PNG carries."""
 
 import asyncio
 import io
@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from marsam_generator.attended import attended
-from marsam_generator.engine.admission import Admission
 from marsam_generator.hardware import choose
 from marsam_generator.pictures import encode
 from marsam_generator.settings import GeneratorSettings
 from PIL import Image
 
-from marsam.core.errors import Cancelled, Exhausted, Invalid, Precondition
+from marsam.core.errors import Cancelled, Invalid, Precondition
 
 
 class Source:
@@ -59,23 +58,6 @@ async def test_what_the_source_raises_is_raised() -> None:
     with pytest.raises(Invalid):
         async for _ in attended(broken(), asyncio.Event()):
             pass
-
-
-def test_the_queue_is_bounded_and_says_how_long() -> None:
-    admission = Admission(limit=4)
-    admission.observe(rows=10, seconds=1.0)
-    with admission.enter(pictures=3, row_steps=60) as first:
-        assert (first.ahead, admission.pictures, admission.waiting) == (0, 3, 3)
-        assert admission.seconds_of_work == pytest.approx(6.0)
-        with pytest.raises(Exhausted) as caught:
-            admission.enter(pictures=2, row_steps=40).__enter__()
-        # One of the three pictures must be done first: a third of six seconds.
-        assert caught.value.retry_after_s == pytest.approx(2.0)
-        first.begun, first.row_steps = True, 10.0
-        with admission.enter(pictures=1, row_steps=20) as second:
-            assert (second.ahead, admission.waiting) == (3, 1)
-            assert admission.seconds_of_work == pytest.approx(3.0)
-    assert admission.pictures == 0
 
 
 def test_a_missing_gpu_is_refused_by_name() -> None:

@@ -23,7 +23,7 @@ from marsam_generator.engine.lanes import Lanes
 from marsam_generator.engine.looker import Looker
 from marsam_generator.engine.loop import StepLoop
 from marsam_generator.engine.reader import Reader
-from marsam_generator.engine.stepper import Tick
+from marsam_generator.engine.stepper import Cut, Tick
 from marsam_generator.engine.width import Widths
 from marsam_generator.engine.work import (
     Denoised,
@@ -56,11 +56,13 @@ class Drawing:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Steps done over all pictures, of all; `rows` shared the forward of the last."""
+    """Steps done over all pictures, of all; `rows` shared the forward of the last. `eta` predicts the seconds until the
+    last picture, 0 when unknown."""
 
     done: int
     of: int
     rows: int
+    eta: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +96,7 @@ class Engine:
         lanes: int,
         widths: Widths,
         observe: Callable[[Tick], None],
+        cut: Callable[[Cut], None] = lambda cut: None,
     ) -> None:
         if parts.denoiser is None:
             raise Internal("an engine needs the base's denoiser")
@@ -112,6 +115,7 @@ class Engine:
             lanes=Lanes(lanes),
             widths=widths,
             observe=observe,
+            cut=cut,
         )
 
     def bank(self, denoiser: str = BASE) -> AdapterBank:

@@ -2,17 +2,21 @@
 
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from dataclasses import replace
 
 from marsam.catalog.models import Model
 from marsam.telemetry import Meter, metrics
 from marsam_generator.engine.admission import Admission, Place
 from marsam_generator.engine.engine import Denoising, Drawing, Drawn, Progress
+from marsam_generator.engine.pace import Kind
 from marsam_generator.engine.work import Looked
 from marsam_generator.engines.contract import Admitted, Commission, Description, Residence, Said
 from marsam_generator.models import Library
 
 _QUEUE = "pictures"
+_ETA_S = 1.0
+"""A prediction counts down for so long before it is made again: making it looks at everybody in flight."""
 
 
 class LocalEngine:
@@ -27,21 +31,25 @@ class LocalEngine:
     async def draw(self, commission: Commission) -> AsyncGenerator[Said, None]:
         """See `DrawingEngine.draw`."""
         began = time.monotonic()
-        row_steps = sum(picture.taken * (2 if picture.guided else 1) for picture in commission.pictures)
+        asked = _place_of(commission)
         try:
-            with self._admission.enter(pictures=len(commission.pictures), row_steps=row_steps) as place:
+            with self._admission.enter(asked, deadline=commission.terms.deadline) as place:
                 self._report_depth()
                 yield Admitted(
                     ahead=place.ahead,
-                    wait_seconds=0.0,
-                    work_seconds=0.0,
+                    wait_seconds=self._admission.until_first_step(place),
+                    work_seconds=self._admission.until_last_picture(place),
                     fingerprint=self._library.hardware.fingerprint,
                 )
+                eta = _Eta(lambda: self._admission.until_last_picture(place))
                 async with contextlib.aclosing(self._drawn(commission)) as events:
                     async for event in events:
                         if isinstance(event, Progress):
                             self._began(place, began)
-                            place.row_steps = row_steps * (1 - event.done / event.of)
+                            place.left = 1 - event.done / event.of
+                            event = replace(event, eta=eta.now())
+                        elif isinstance(event, Drawn):
+                            self._admission.observe_decode(place.kind, event.decode_seconds)
                         yield event
         finally:
             self._report_depth()
@@ -102,3 +110,34 @@ class LocalEngine:
 
     def _report_depth(self) -> None:
         self._meter.set(metrics.QUEUE_DEPTH, self._admission.waiting, queue=_QUEUE)
+
+
+class _Eta:
+    """Seconds that are left, predicted now and then and counted down between."""
+
+    def __init__(self, predict: Callable[[], float]) -> None:
+        self._predict = predict
+        self._at = float("-inf")
+        self._seconds = 0.0
+
+    def now(self) -> float:
+        """The prediction of the moment, 0 when unknown."""
+        passed = time.monotonic() - self._at
+        if passed < _ETA_S and self._seconds:
+            return max(0.0, self._seconds - passed)
+        self._at, self._seconds = time.monotonic(), self._predict()
+        return self._seconds
+
+
+def _place_of(commission: Commission) -> Place:
+    rows = [2 if picture.guided else 1 for picture in commission.pictures]
+    taken = [picture.taken for picture in commission.pictures]
+    sides = (commission.pictures[0].width, commission.pictures[0].height)
+    return Place(
+        kind=Kind(model=commission.model.digest, sides=sides, exact=commission.terms.exact),
+        tenant=commission.terms.tenant,
+        pictures=len(rows),
+        rows=sum(rows),
+        steps=max(taken),
+        row_steps=sum(one * steps for one, steps in zip(rows, taken, strict=True)),
+    )
