@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -169,6 +170,16 @@ def test_a_missing_file_is_named() -> None:
     del configs["vae/config.json"]
     with pytest.raises(Invalid, match=r"vae/config\.json"):
         registry.read_base("sd1", configs)
+
+
+def test_a_base_is_distilled_where_its_manifest_says_so_and_its_files_do_not() -> None:
+    facts = registry.read_base("sd1", _configs())
+    assert facts.as_said({"rank": 4}) is facts
+    said = facts.as_said({"distilled": True})
+    assert (said.distilled, said.default_steps, said.default_guidance) == (True, 4, 1.0)
+    # Files that say it themselves know their steps.
+    fast = replace(registry.read_base("sd1", _configs(time_cond_proj_dim=256)), default_steps=2)
+    assert fast.as_said({"distilled": True}).default_steps == 2
 
 
 def test_a_consistency_model_is_distilled() -> None:
