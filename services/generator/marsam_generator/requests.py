@@ -115,9 +115,18 @@ async def check(
             *(text for adapter, _ in adapters for text in _warnings(adapter, precision)),
             *_unread(resolved, facts),
             *(source.remarks(*sides) if source else ()),
+            *await bases.remarks(model, _texts(resolved)),
         ],
         previews=_previews(resolved),
     )
+
+
+def _texts(resolved: generator_pb2.GenerateRequest) -> dict[str, str]:
+    """The texts that will be read, by what they are called."""
+    texts = {"prompt": resolved.prompt}
+    if resolved.negative_prompt and resolved.guidance != 1.0:
+        texts["negative prompt"] = resolved.negative_prompt
+    return texts
 
 
 def _previews(resolved: generator_pb2.GenerateRequest) -> Previews | None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from marsam.core.errors import Violation
+from marsam.diffusion.spec import BaseFacts, FamilyFacts
 from marsam.diffusion.text import plain
 
 UNKNOWN = 0.1
@@ -114,6 +115,25 @@ def read(
     )
 
 
+def readings_of(
+    words: Mapping[str, Tokenizer], family: FamilyFacts, facts: BaseFacts, captions: Mapping[str, Sequence[str]]
+) -> list[Reading]:
+    """A reading for each language and each of the tokenizers, which are named by their folders."""
+    readers = family.readers or tuple(words)
+    return [
+        read(
+            tokenizer,
+            texts,
+            language=language,
+            name=name,
+            usable=facts.caption_tokens.get(name) or usable(tokenizer, facts.text_length, preamble=facts.preamble),
+            attends=name in readers,
+        )
+        for language, texts in captions.items()
+        for name, tokenizer in words.items()
+    ]
+
+
 def faults(readings: Iterable[Reading]) -> list[tuple[Violation, str]]:
     """(What is wrong, its remedy) for each language that no encoder reads which reaches the attention layers."""
     found = _by_language(readings)
@@ -130,14 +150,14 @@ def faults(readings: Iterable[Reading]) -> list[tuple[Violation, str]]:
             reason = "LANGUAGE_UNREADABLE"
             message = (
                 f"the base cannot read the captions in '{language}': {best.tokenizer} does not know "
-                f"{_percent(best.unknown)} of their words (at most {_percent(UNKNOWN)} may be unknown)"
+                f"{percent(best.unknown)} of their words (at most {percent(UNKNOWN)} may be unknown)"
             )
             remedy = out
         else:
             reason = "LANGUAGE_TRUNCATED"
             message = (
-                f"the base takes {best.usable} tokens of a caption, and {_percent(best.lost)} of what the captions in "
-                f"'{language}' say lies beyond ({best.tokens_per_word:.1f} tokens a word; at most {_percent(LOST)} may)"
+                f"the base takes {best.usable} tokens of a caption, and {percent(best.lost)} of what the captions in "
+                f"'{language}' say lies beyond ({best.tokens_per_word:.1f} tokens a word; at most {percent(LOST)} may)"
             )
             remedy = f"shorten them, or {out}"
         refused.append((Violation(field="languages", message=message, reason=reason), remedy))
@@ -161,13 +181,13 @@ def warnings(readings: Iterable[Reading]) -> list[Violation]:
 def _remarks(reading: Reading) -> list[tuple[str, str]]:
     remarks = []
     if reading.unknown:
-        words = f"{_percent(reading.unknown)} of the words are unknown"
+        words = f"{percent(reading.unknown)} of the words are unknown"
         remarks.append((words if reading.reads else f"{words}; only another encoder reads them", "WORDS_UNKNOWN"))
     if reading.cut:
         remarks.append(
             (
-                f"{_percent(reading.cut)} of the captions are cut at {reading.usable} tokens, "
-                f"{_percent(reading.lost)} of all tokens is lost",
+                f"{percent(reading.cut)} of the captions are cut at {reading.usable} tokens, "
+                f"{percent(reading.lost)} of all tokens is lost",
                 "CAPTIONS_TRUNCATED",
             )
         )
@@ -176,7 +196,7 @@ def _remarks(reading: Reading) -> list[tuple[str, str]]:
             (f"{reading.tokens_per_word:.1f} tokens a word: words are spelt rather than read", "WORDS_SPLIT")
         )
     if reading.round_trip < 1.0 and not reading.unknown:
-        remarks.append((f"{_percent(1.0 - reading.round_trip)} of the captions decode to another text", "TEXT_CHANGED"))
+        remarks.append((f"{percent(1.0 - reading.round_trip)} of the captions decode to another text", "TEXT_CHANGED"))
     return remarks
 
 
@@ -216,5 +236,6 @@ def _share(part: float, whole: float, *, otherwise: float = 0.0) -> float:
     return part / whole if whole else otherwise
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """A share as it is told."""
     return f"{100 * share:.0f} %" if not 0 < share < 0.01 else f"{100 * share:.1g} %"

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from marsam_trainer.run.probe import readings_of
 
 from marsam.diffusion import reading, registry
 from marsam.diffusion.families.sd3.facts import T5_LENGTH
+from marsam.diffusion.reading import readings_of
 from marsam.diffusion.spec import Part
 
 pytestmark = pytest.mark.slow

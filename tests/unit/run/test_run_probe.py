@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hayy.captions import caption
 from hayy.world import sample
-from marsam_trainer.run.probe import captions_of, check, readings_of
+from marsam_trainer.run.probe import captions_of, check
 from transformers import AutoTokenizer
 
 from marsam.catalog.datasets import Caption, DatasetVersion, Item
@@ -19,7 +19,7 @@ from marsam.catalog.files import FileRef
 from marsam.core.errors import Corrupt, Invalid
 from marsam.core.ids import digest_of, new_ulid
 from marsam.diffusion import reading, registry
-from marsam.diffusion.reading import Reading
+from marsam.diffusion.reading import Reading, readings_of
 from marsam.diffusion.spec import Part
 from tests.contract.families.bases import build_sd1
 from tests.contract.families.tokenizers import clip, t5_without_arabic, words_only

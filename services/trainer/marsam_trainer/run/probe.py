@@ -10,8 +10,8 @@ from marsam.catalog.runs import RunSpec
 from marsam.core.errors import Invalid, Violation
 from marsam.core.records import to_plain
 from marsam.diffusion import reading, registry
-from marsam.diffusion.reading import Reading, Tokenizer
-from marsam.diffusion.spec import BaseFacts, FamilyFacts, Part
+from marsam.diffusion.reading import Reading, readings_of
+from marsam.diffusion.spec import BaseFacts, Part
 from marsam.store.blobs import Blobs
 from marsam.store.cache import Cache
 from marsam_trainer.run.bridge import Bridge
@@ -63,26 +63,6 @@ def captions_of(versions: Iterable[DatasetVersion | None], languages: Sequence[s
             if not languages or caption.language in languages:
                 found.setdefault(caption.language, []).append(caption.text)
     return dict(sorted(found.items()))
-
-
-def readings_of(
-    words: Mapping[str, Tokenizer], family: FamilyFacts, facts: BaseFacts, captions: Mapping[str, Sequence[str]]
-) -> list[Reading]:
-    """A reading for each language and each of the tokenizers, which are named by their folders."""
-    readers = family.readers or tuple(words)
-    return [
-        reading.read(
-            tokenizer,
-            texts,
-            language=language,
-            name=name,
-            usable=facts.caption_tokens.get(name)
-            or reading.usable(tokenizer, facts.text_length, preamble=facts.preamble),
-            attends=name in readers,
-        )
-        for language, texts in captions.items()
-        for name, tokenizer in words.items()
-    ]
 
 
 def _readings(source: Path, facts: BaseFacts, captions: Mapping[str, Sequence[str]]) -> list[Reading]:
