@@ -52,7 +52,14 @@ demo-full: setup ## raw and balanced sets, all three methods, side by side
 	$(BIN)/python scripts/tools.py
 	@touch $@
 
-test: setup-dev .tools/.stamp ## everything CI runs
+# A real Triton server, in an environment of its own: its wheel wants a numpy that nothing else here does.
+.triton/.stamp: | $(VENV)/.stamp-dev
+	@echo "Installing Triton Inference Server into .triton (about 400 MB)"
+	$(PYTHON) -m venv .triton
+	.triton/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-triton.txt nvidia-pytriton==0.7.0
+	@touch $@
+
+test: setup-dev .tools/.stamp .triton/.stamp ## everything CI runs
 	@$(BIN)/python scripts/system_packages.py
 	$(MAKE) --no-print-directory lint
 	$(HALVES) MARK='not soak and not gpu'
@@ -106,4 +113,4 @@ dashboards: setup-dev ## write the chart's Grafana dashboards anew
 	$(BIN)/python scripts/dashboards.py
 
 clean: ## remove the environment and what the demo made
-	rm -rf $(VENV) .demo .marsam dist/protos
+	rm -rf $(VENV) .triton .demo .marsam dist/protos

@@ -1,5 +1,6 @@
 """See that the programs the tests drive are here: installed by apt on Debian as root, else named and refused."""
 
+import ctypes
 import os
 import shutil
 import subprocess
@@ -19,13 +20,27 @@ PROGRAMS = {
     "unshare": "util-linux",
 }
 
-#: the same for `make images-check`, which is no part of the tests
+#: the same for libraries: Triton's Python backend runs the interpreter of this environment's version as a library
+LIBRARIES = {f"libpython3.{sys.version_info.minor}.so.1.0": f"libpython3.{sys.version_info.minor}"}
+
+#: programs alone for `make images-check`, which is no part of the tests
 IMAGE_PROGRAMS = {"buildah": "buildah", "crun": "crun", "debootstrap": "debootstrap"}
 
 
+def loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
+
+
 def main(arguments: list[str]) -> int:
-    programs = IMAGE_PROGRAMS if arguments == ["images"] else PROGRAMS
-    packages = sorted({package for program, package in programs.items() if shutil.which(program) is None})
+    images = arguments == ["images"]
+    programs = IMAGE_PROGRAMS if images else PROGRAMS
+    missing = {package for program, package in programs.items() if shutil.which(program) is None}
+    missing |= {package for library, package in ({} if images else LIBRARIES).items() if not loads(library)}
+    packages = sorted(missing)
     if not packages:
         return 0
     if shutil.which("apt-get") is None or os.geteuid() != 0:

@@ -1,28 +1,28 @@
 """The generator, put together. Importing this imports torch."""
 
 import asyncio
+import importlib
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from marsam.api.generator.v1 import generator_pb2_grpc
 from marsam.core.clock import SystemClock
-from marsam.diffusion.devices.net import gpu_memory
+from marsam.core.errors import Precondition
 from marsam.imaging.pool import DecodePool
 from marsam.rpc.server import Assembly, Lifecycle, Registration
+from marsam.store.blobs import Blobs
 from marsam.store.cache import Cache
 from marsam.store.metered import MeteredBlobs
 from marsam.store.open import open_store, prove
 from marsam.telemetry import Meter
 from marsam_generator.bases import Bases
-from marsam_generator.engine.admission import Admission
-from marsam_generator.engines.local import LocalEngine
+from marsam_generator.engines.building import local_engine
+from marsam_generator.engines.contract import DrawingEngine
 from marsam_generator.evaluation.hosting import Hosting, caller_tls, hosted
-from marsam_generator.hardware import choose
 from marsam_generator.heap import trimmed
 from marsam_generator.images import LIMITS, Images
-from marsam_generator.models import Library
 from marsam_generator.service import SERVICE, GeneratorServicer
 from marsam_generator.settings import GeneratorSettings
 from marsam_generator.studio import Studio
@@ -32,25 +32,12 @@ from marsam_generator.trees import Trees
 @asynccontextmanager
 async def assemble(settings: GeneratorSettings, meter: Meter, lifecycle: Lifecycle) -> AsyncIterator[Assembly]:
     """Build the service; when it ends, whatever is still being drawn is told so."""
-    hardware = choose(settings.device, settings.precision, settings.threads)
-    if hardware.device != "cpu":
-        meter.add_memory_source(gpu_memory)
     clock = SystemClock()
     blobs = MeteredBlobs(await asyncio.to_thread(open_store, settings.store), meter)
     await prove(blobs)
-    admission = Admission(seconds=settings.queue_seconds, pictures=settings.queue_pictures, lanes=hardware.lanes)
     trees = Trees(blobs, await asyncio.to_thread(Cache, settings.cache, budget=settings.cache_bytes))
-    library = Library(
-        blobs=blobs,
-        trees=trees,
-        hardware=hardware,
-        tick_rows=settings.tick_rows,
-        budget=settings.memory_mib * 2**20 or hardware.total_memory // 2,
-        admission=admission,
-        meter=meter,
-    )
     pool = DecodePool(size=1, limits=LIMITS)
-    engine = LocalEngine(library=library, admission=admission, meter=meter)
+    engine, fitness = _engine(settings, blobs=blobs, trees=trees, meter=meter)
     studio = Studio(
         blobs=blobs,
         engine=engine,
@@ -81,7 +68,7 @@ async def assemble(settings: GeneratorSettings, meter: Meter, lifecycle: Lifecyc
             trimmed(),
             hosted(hosting, blobs=blobs, meter=meter, clock=clock, lifecycle=lifecycle) as evaluation,
         ):
-            yield Assembly(registrations=[registration, evaluation])
+            yield Assembly(registrations=[registration, evaluation], fitness=fitness)
     finally:
         # Calls had the same seconds to end in: what is detached gets what they left of them.
         gone = time.monotonic() - stopping.result() if stopping.done() else math.inf
@@ -97,3 +84,22 @@ async def _stop_time(lifecycle: Lifecycle) -> float:
     """The monotonic time at which the process was asked to end."""
     await lifecycle.stopped()
     return time.monotonic()
+
+
+def _engine(
+    settings: GeneratorSettings, *, blobs: Blobs, trees: Trees, meter: Meter
+) -> tuple[DrawingEngine, Callable[[], AsyncIterator[bool]] | None]:
+    """Who draws, and how to know whether it can; None where that goes without saying."""
+    if settings.engine == "local":
+        return local_engine(settings, blobs=blobs, trees=trees, meter=meter), None
+    try:
+        module = importlib.import_module("marsam_generator.engines.triton")
+    except ModuleNotFoundError as error:
+        raise Precondition(
+            f"engine is triton, and {error.name} is not installed",
+            reason="EXTRA_MISSING",
+            field="engine",
+            remedy="pip install 'marsam[triton]'",
+        ) from error
+    engine = module.TritonEngine(address=settings.triton_url, model=settings.triton_model)
+    return engine, engine.fitness

@@ -7,11 +7,14 @@ from pathlib import Path
 from marsam.core.errors import Invalid
 from marsam.diffusion.spec import Precision
 from marsam.rpc.server import ServerSettings
+from marsam.rpc.server.settings import parse_address
+
+ENGINES = ("local", "triton")
 
 
 @dataclass(frozen=True, kw_only=True)
-class GeneratorSettings(ServerSettings):
-    """The generator's settings beside those of every service."""
+class EngineSettings:
+    """What draws, and with what: of a generator that draws itself, and of an engine in another process."""
 
     store: str
     """URL of the object store: an absolute path or file:///…"""
@@ -42,11 +45,44 @@ class GeneratorSettings(ServerSettings):
     queue_pictures: int = 1024
     """Pictures that may be in flight, however little work they are; as above."""
 
-    max_steps: int = 250
-    """Most steps of one picture."""
-
     memory_mib: int = 0
     """Budget of everything resident (bases, tuned models, adapters); 0 takes half of the device's memory."""
+
+    def __post_init__(self) -> None:
+        if self.precision not in tuple(Precision):
+            known = ", ".join(Precision)
+            raise Invalid(f"precision must be one of {known}, got '{self.precision}'", field="precision")
+        if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", self.device):
+            raise Invalid(f"device must be auto, cpu or cuda[:N], got '{self.device}'", field="device")
+        _at_least(self, threads=0, memory_mib=0, cache_bytes=1, tick_rows=2, queue_seconds=1, queue_pictures=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostedSettings(EngineSettings):
+    """The settings of an engine inside another program, say Triton."""
+
+    http_listen: str = "127.0.0.1:0"
+    """Address of the engine's own /metrics and /healthz."""
+
+    log_level: str = "info"
+    """debug, info, warning or error."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorSettings(EngineSettings, ServerSettings):
+    """The generator's settings beside those of every service."""
+
+    engine: str = "local"
+    """`local` draws in this process; `triton` has a Triton Inference Server draw, and this process needs no GPU."""
+
+    triton_url: str = ""
+    """Address (host:port) of Triton's gRPC, for `engine` triton."""
+
+    triton_model: str = "marsam_diffusion"
+    """Name of our model in Triton's model repository."""
+
+    max_steps: int = 250
+    """Most steps of one picture."""
 
     evaluation_slots: int = 1
     """Evaluations that may run at once; the others wait."""
@@ -64,22 +100,23 @@ class GeneratorSettings(ServerSettings):
     """Failed attempts after which an evaluation is given up."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.precision not in tuple(Precision):
-            known = ", ".join(Precision)
-            raise Invalid(f"precision must be one of {known}, got '{self.precision}'", field="precision")
-        if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", self.device):
-            raise Invalid(f"device must be auto, cpu or cuda[:N], got '{self.device}'", field="device")
-        for name, least in (
-            ("threads", 0),
-            ("memory_mib", 0),
-            ("cache_bytes", 1),
-            ("tick_rows", 2),
-            ("queue_seconds", 1),
-            ("queue_pictures", 1),
-            ("max_steps", 1),
-            ("evaluation_slots", 1),
-            ("evaluation_attempts", 1),
-        ):
-            if getattr(self, name) < least:
-                raise Invalid(f"{name} must be ≥ {least}, got {getattr(self, name)}", field=name)
+        ServerSettings.__post_init__(self)
+        EngineSettings.__post_init__(self)
+        if self.engine not in ENGINES:
+            raise Invalid(f"engine must be one of {', '.join(ENGINES)}, got '{self.engine}'", field="engine")
+        if self.engine == "triton":
+            parse_address(self.triton_url, field="triton_url")
+        elif self.triton_url:
+            raise Invalid(
+                f"triton_url is set and engine is '{self.engine}'",
+                field="triton_url",
+                reason="ENGINE_CONTRADICTED",
+                remedy="set MARSAM_ENGINE=triton, or leave MARSAM_TRITON_URL out",
+            )
+        _at_least(self, max_steps=1, evaluation_slots=1, evaluation_attempts=1)
+
+
+def _at_least(settings: EngineSettings, **bounds: int) -> None:
+    for name, least in bounds.items():
+        if getattr(settings, name) < least:
+            raise Invalid(f"{name} must be ≥ {least}, got {getattr(settings, name)}", field=name)

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -40,6 +40,8 @@ class Assembly:
 
     registrations: Sequence[Registration]
     pages: Sequence[Page] = ()
+    fitness: Callable[[], AsyncIterator[bool]] | None = None
+    """Whether the service can do its work: now, and whenever that changes. None: always."""
 
 
 Assemble = Callable[[S, Meter, Lifecycle], AbstractAsyncContextManager[Assembly]]
@@ -99,7 +101,14 @@ async def _main(service: str, settings: S, assemble: Assemble[S], *, follow_stdi
         _follow_stdin(patience=settings.drain_seconds + settings.grace_seconds + 20.0)
     meter = Meter(service=service, version=version("marsam"))
     async with assemble(settings, meter, lifecycle) as assembly:
-        await serve(assembly.registrations, settings, meter=meter, lifecycle=lifecycle, web=assembly.pages)
+        await serve(
+            assembly.registrations,
+            settings,
+            meter=meter,
+            lifecycle=lifecycle,
+            web=assembly.pages,
+            fitness=assembly.fitness,
+        )
 
 
 def _follow_stdin(*, patience: float) -> None:

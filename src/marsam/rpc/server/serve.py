@@ -68,10 +68,14 @@ async def serve(
     meter: Meter,
     lifecycle: Lifecycle,
     web: Sequence[Page] = (),
+    fitness: Callable[[], AsyncIterator[bool]] | None = None,
     announce: Callable[[str], None] = _announce,
 ) -> None:
     """Serves until `lifecycle.stop()`, then drains: NOT_SERVING, `drain_seconds` for load balancers, `grace_seconds`
     for open calls. `announce` gets the ready line with the real addresses. `web` joins the HTTP side.
+
+    While `fitness` says that the service cannot do its work, its health is NOT_SERVING and /readyz says so; calls are
+    taken all the same.
 
     Token file and certificate are read again when they change. Raises Precondition for an address that cannot be had
     or a certificate that no client would take, Invalid for a bad token file, certificate or key, Internal for a method
@@ -110,9 +114,20 @@ async def serve(
     watched = [one for one in (tokens, tls.reloaded if tls is not None else None) if one is not None]
     async with http.serving(app, listener, tls=context) as http_port, _lag_probe(meter), _kept_fresh(watched):
         await server.start()
-        for name in ("", *names):
-            await checker.set(name, health_pb2.HealthCheckResponse.SERVING)
-        serving.set()
+
+        async def tell(fit: bool) -> None:
+            for name in ("", *names):
+                states = health_pb2.HealthCheckResponse
+                await checker.set(name, states.SERVING if fit else states.NOT_SERVING)
+            (serving.set if fit else serving.clear)()
+
+        async def follow_fitness(told: AsyncIterator[bool]) -> None:
+            async for fit in told:
+                _LOG.info("service.fit" if fit else "service.unfit")
+                await tell(fit)
+
+        await tell(fitness is None)
+        minding = asyncio.create_task(follow_fitness(fitness()), name="rpc.fitness") if fitness is not None else None
         scheme = "https://" if tls is not None else ""
         where = lifecycle.address = f"{scheme}{Address(host=address.host, port=port)}"
         site = f"{scheme or 'http://'}{Address(host=http_address.host, port=http_port)}"
@@ -124,6 +139,9 @@ async def serve(
         try:
             await lifecycle.stopped()
         finally:
+            if minding is not None:
+                minding.cancel()
+                await asyncio.wait({minding})
             await _drain(server, checker, settings, lifecycle)
 
 
