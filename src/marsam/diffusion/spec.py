@@ -46,8 +46,7 @@ class Precision(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Quantisation:
-    """How the Linear weights of a frozen denoiser are held: 4-bit NormalFloat in blocks of 64, absmax quantised again
-    when `double`."""
+    """How a frozen denoiser's Linear weights are held: NF4 in blocks of 64, absmax quantised again when `double`."""
 
     kind: str = "nf4"
     double: bool = True

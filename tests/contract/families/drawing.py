@@ -1,6 +1,9 @@
-"""The latents that a drawing of ours passes through, for comparisons with a maker's own pipeline."""
+"""The latents that a drawing of ours passes through, and the pictures that a generator's engine gives."""
+
+import contextlib
 
 import torch
+from marsam_generator.engine.engine import Drawing, Drawn, Engine
 
 from marsam.diffusion.sampling import Ground, Picture, Walk, for_base, sample, times, told
 from marsam.diffusion.spec import Components, Family
@@ -26,3 +29,23 @@ def latents(family: Family, parts: Components, picture: Picture, ground: Ground 
 def pixels(family: Family, parts: Components, picture: Picture) -> torch.Tensor:
     """The finished picture (1, 3, H, W) in [0, 1], as pipelines give it."""
     return (sample(family, parts, [picture]) + 1) / 2
+
+
+async def drawn(engine: Engine, drawing: Drawing) -> list[torch.Tensor]:
+    """The pictures of a drawing in their order, as levels (H, W, 3)."""
+    found: dict[int, torch.Tensor] = {}
+    async with contextlib.aclosing(engine.draw(drawing)) as events:
+        async for event in events:
+            if isinstance(event, Drawn):
+                found[event.index] = event.pixels
+    return [found[index] for index in range(len(drawing.pictures))]
+
+
+def levels(pixels: torch.Tensor) -> torch.Tensor:
+    """What `sample` gives of a picture, (3, H, W), as an engine gives it."""
+    return ((pixels + 1.0) * 127.5).round().to(torch.uint8).permute(1, 2, 0)
+
+
+def close(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether levels are equal but for one where a value lies on its edge."""
+    return int((one.int() - other.int()).abs().max()) <= 1

@@ -1,16 +1,18 @@
 """What the suite does with one family and one method, in a few words."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from marsam_trainer.run.checkpoint import write_state
 from marsam_trainer.run.feed import Feed, TrainingSet
 from marsam_trainer.run.holding import Holding
 from marsam_trainer.run.loop import Loop
 from marsam_trainer.run.position import Plan
+from safetensors.torch import load_file
 
 from marsam.diffusion import registry, schedule, tuned
 from marsam.diffusion.conditionings import join
@@ -136,6 +138,47 @@ def loop(
         reseed=bool(rig.params.get("dropout")) or draws(rig.parts),
         holding=holding,
     )
+
+
+def taken(loop: Loop) -> Loop:
+    """The loop, every step taken."""
+    while not loop.done:
+        loop.step()
+    return loop
+
+
+def taught(rig: Rig, *, steps: int = 4, **how: Any) -> Rig:
+    """The rig after a few steps."""
+    taken(loop(rig, steps=steps, **how))
+    return rig
+
+
+def goes_on_in_the_same_bits(
+    make: Callable[[], Loop], folder: Path, *, at: int = 4, meanwhile: Callable[[Loop], None] = lambda loop: None
+) -> None:
+    """Of three equal loops, one takes every step and one the steps up to `at`, from where the third goes on by a file:
+    losses and state are the same. `meanwhile` is done to the second before it is saved."""
+    whole, first, second = taken(make()), make(), make()
+    for _ in range(at):
+        first.step()
+    meanwhile(first)
+    write_state(first.state(), folder / "state.safetensors")
+    second.restore(load_file(folder / "state.safetensors"), at)
+    taken(second)
+    assert second.position.losses == whole.position.losses
+    assert digest(second.state()) == digest(whole.state())
+
+
+def moves_alone(rig: Rig, named: Mapping[str, torch.nn.Parameter]) -> None:
+    """Of `named`, what trains is fp32 and moves within three steps, and all else stays as it was, to the bit."""
+    ours = {id(value) for value in rig.trained.values()}
+    assert ours == {id(value) for value in named.values() if value.requires_grad}
+    assert all(value.dtype == torch.float32 for value in rig.trained.values())
+    frozen = {name: value.detach().clone() for name, value in named.items() if id(value) not in ours}
+    before = {name: value.detach().clone() for name, value in rig.trained.items()}
+    taught(rig, steps=3)
+    assert [name for name, value in rig.trained.items() if torch.equal(value, before[name])] == []
+    assert all(torch.equal(named[name], value) and named[name].grad is None for name, value in frozen.items())
 
 
 def predict(family: Family, parts: Components, *, times: tuple[float, ...] = (0.1, 0.5, 1.0)) -> torch.Tensor:

@@ -93,15 +93,7 @@ def test_what_is_declared_trains_and_nothing_else(bases: dict[str, Path], family
     rig = rigs.load(bases[family], family, method)
     named = dict(rig.denoiser.named_parameters())
     assert set(rig.trained) == {name for name, value in named.items() if value.requires_grad}
-    assert all(value.dtype == torch.float32 for value in rig.trained.values())
-    frozen = {name: value.detach().clone() for name, value in named.items() if name not in rig.trained}
-    before = {name: value.detach().clone() for name, value in rig.trained.items()}
-    loop = rigs.loop(rig, steps=3)
-    while not loop.done:
-        loop.step()
-    unchanged = [name for name, value in rig.trained.items() if torch.equal(value, before[name])]
-    assert unchanged == []
-    assert all(torch.equal(named[name], value) and named[name].grad is None for name, value in frozen.items())
+    rigs.moves_alone(rig, named)
 
 
 @pytest.mark.slow
@@ -117,22 +109,7 @@ def test_one_batch_can_be_learnt_by_heart(bases: dict[str, Path], family: str, m
 
 @every_pair
 def test_a_resumed_run_ends_in_the_same_bits(bases: dict[str, Path], family: str, method: str, tmp_path: Path) -> None:
-    from marsam_trainer.run.checkpoint import write_state
-    from safetensors.torch import load_file
-
-    whole = rigs.loop(rigs.load(bases[family], family, method), ema_decay=0.9)
-    while not whole.done:
-        whole.step()
-    first = rigs.loop(rigs.load(bases[family], family, method), ema_decay=0.9)
-    for _ in range(4):
-        first.step()
-    write_state(first.state(), tmp_path / "state.safetensors")
-    second = rigs.loop(rigs.load(bases[family], family, method), ema_decay=0.9)
-    second.restore(load_file(tmp_path / "state.safetensors"), 4)
-    while not second.done:
-        second.step()
-    assert second.position.losses == whole.position.losses
-    assert rigs.digest(second.state()) == rigs.digest(whole.state())
+    rigs.goes_on_in_the_same_bits(lambda: rigs.loop(rigs.load(bases[family], family, method), ema_decay=0.9), tmp_path)
 
 
 @pytest.mark.slow
@@ -159,9 +136,7 @@ def test_saved_and_loaded_gives_the_same_output(
     bases: dict[str, Path], family: str, method: str, tmp_path: Path
 ) -> None:
     rig = rigs.load(bases[family], family, method)
-    loop = rigs.loop(rig, steps=4)
-    while not loop.done:
-        loop.step()
+    rigs.taught(rig)
     tuned = rigs.predict(rig.family, rig.parts)
     base = rigs.plain(rig)
     untuned = rigs.predict(rig.family, base)
@@ -201,9 +176,7 @@ def test_a_picture_changes_with_an_adapter_and_returns_without_it(
     bases: dict[str, Path], family: str, tmp_path: Path
 ) -> None:
     rig = rigs.load(bases[family], family, "lora")
-    loop = rigs.loop(rig, steps=4)
-    while not loop.done:
-        loop.step()
+    rigs.taught(rig)
     rig.save(tmp_path)
     parts = rig.family.load(bases[family])
     picture = Picture(prompt="a red kite", seed=4, width=rig.side, height=rig.side, steps=4)

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import DiffusionPipeline
-from marsam_trainer.run.checkpoint import write_state
 from peft import PeftModel
 from safetensors.torch import load_file
 from torch import nn
@@ -118,12 +117,7 @@ def test_a_start_to_the_bit(bases: dict[str, Path], family: str, method: str) ->
 @every_pair
 def test_trained_saved_and_loaded(bases: dict[str, Path], family: str, method: str, tmp_path: Path) -> None:
     rig = rigs.load(bases[family], family, method, params=DORA)
-    before = {name: value.detach().clone() for name, value in rig.trained.items()}
-    loop = rigs.loop(rig, steps=4)
-    while not loop.done:
-        loop.step()
-    assert [name for name, value in rig.trained.items() if torch.equal(value, before[name])] == []
-    assert {value.dtype for value in rig.trained.values()} == {torch.float32}
+    rigs.moves_alone(rig, dict(rig.denoiser.named_parameters()))
     tuned, base = rigs.predict(rig.family, rig.parts), rigs.plain(rig)
     untuned = rigs.predict(rig.family, base)
     rig.save(tmp_path)
@@ -141,19 +135,9 @@ def test_trained_saved_and_loaded(bases: dict[str, Path], family: str, method: s
 @pytest.mark.slow
 @every_pair
 def test_resumed_in_the_same_bits(bases: dict[str, Path], family: str, method: str, tmp_path: Path) -> None:
-    whole, first, second = (
-        rigs.loop(rigs.load(bases[family], family, method, params=DORA), ema_decay=0.9) for _ in range(3)
+    rigs.goes_on_in_the_same_bits(
+        lambda: rigs.loop(rigs.load(bases[family], family, method, params=DORA), ema_decay=0.9), tmp_path
     )
-    while not whole.done:
-        whole.step()
-    for _ in range(4):
-        first.step()
-    write_state(first.state(), tmp_path / "state.safetensors")
-    second.restore(load_file(tmp_path / "state.safetensors"), 4)
-    while not second.done:
-        second.step()
-    assert second.position.losses == whole.position.losses
-    assert rigs.digest(second.state()) == rigs.digest(whole.state())
 
 
 @pytest.mark.slow
@@ -163,9 +147,7 @@ def test_on_text_encoders_too(bases: dict[str, Path], family: str, tmp_path: Pat
     base = rig.family.load(bases[family])
     before = _reads(rig, base)
     assert all(torch.equal(_reads(rig, rig.parts)[name], value) for name, value in before.items())
-    loop = rigs.loop(rig, steps=4)
-    while not loop.done:
-        loop.step()
+    rigs.taught(rig)
     after = _reads(rig, rig.parts)
     rig.save(tmp_path)
     adapter = adapters.read(tmp_path)

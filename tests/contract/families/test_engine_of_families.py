@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from marsam_generator.engine.engine import Drawing, Drawn, Engine
+from marsam_generator.engine.engine import Drawing, Engine
 from marsam_generator.engine.reader import TOKENS, Reader
 from marsam_generator.engine.stepper import Tick
 from marsam_generator.engine.width import Widths
@@ -22,24 +22,15 @@ from marsam.diffusion.conditionings import filled
 from marsam.diffusion.sampling import Picture, for_base, sample
 from marsam.diffusion.schedulers import schedulers
 from tests.contract.families import rig as rigs
+from tests.contract.families.drawing import close, drawn, levels
 
 pytestmark = pytest.mark.slow
 PROMPTS = ("a red kite", "طائرة ورقية حمراء فوق مدينة على البحر", "")
 
 
 async def _draw(engine: Engine, picture: Picture, **fields: Any) -> torch.Tensor:
-    drawing = Drawing(id=new_ulid(), pictures=[picture], **fields)
-    found = [event.pixels async for event in engine.draw(drawing) if isinstance(event, Drawn)]
-    return found[0]
-
-
-def _levels(pixels: torch.Tensor) -> torch.Tensor:
-    return ((pixels + 1.0) * 127.5).round().to(torch.uint8).permute(1, 2, 0)
-
-
-def _close(one: torch.Tensor, other: torch.Tensor) -> bool:
-    # uint8: a grey level may flip where a value lies on its edge.
-    return int((one.int() - other.int()).abs().max()) <= 1
+    (pixels,) = await drawn(engine, Drawing(id=new_ulid(), pictures=[picture], **fields))
+    return pixels
 
 
 @pytest.mark.parametrize("name", registry.families())
@@ -47,9 +38,7 @@ async def test_what_is_drawn_together_is_what_each_would_be_alone(
     bases: dict[str, Path], name: str, tmp_path: Path
 ) -> None:
     rig = rigs.load(bases[name], name, "lora")
-    loop = rigs.loop(rig, steps=4)
-    while not loop.done:
-        loop.step()
+    rigs.taught(rig)
     rig.save(tmp_path)
     adapter = adapters.read(tmp_path)
     family = registry.family(name)
@@ -71,7 +60,7 @@ async def test_what_is_drawn_together_is_what_each_would_be_alone(
         parts = family.load(bases[name])
         if weight:
             adapters.apply(parts.denoiser, adapter, weight=weight)
-        alone.append(_levels(sample(family, parts, [picture])[0]))
+        alone.append(levels(sample(family, parts, [picture])[0]))
     ticks: list[Tick] = []
     engine = Engine(
         name=name, family=family, parts=family.load(bases[name]), lanes=1, widths=Widths(limit=16),
@@ -97,11 +86,11 @@ async def test_what_is_drawn_together_is_what_each_would_be_alone(
     finally:
         await engine.close()
     for one, other in zip(alone, together, strict=True):
-        assert _close(one, other)
+        assert close(one, other)
     # Five rows, or three where guidance needs no second one.
     assert max(tick.rows for tick in ticks) == sum(2 if picture.guided else 1 for picture in wanted)
     plain = sample(family, family.load(bases[name]), [wanted[1]])[0]
-    assert not _close(_levels(plain), together[1])
+    assert not close(levels(plain), together[1])
 
 
 async def _engine(family: Any, parts: Any) -> Engine:
@@ -113,9 +102,7 @@ async def test_prompts_are_read_under_the_adapters_of_their_own_request(
     bases: dict[str, Path], name: str, tmp_path: Path
 ) -> None:
     rig = rigs.load(bases[name], name, "lora", params=rigs.WITH_TEXT)
-    loop = rigs.loop(rig, steps=4)
-    while not loop.done:
-        loop.step()
+    rigs.taught(rig)
     rig.save(tmp_path)
     adapter, family = adapters.read(tmp_path), registry.family(name)
     base = family.load(bases[name])
@@ -123,13 +110,13 @@ async def test_prompts_are_read_under_the_adapters_of_their_own_request(
     picture = for_base(
         Picture(prompt=PROMPTS[0], negative="grey", seed=3, width=side, height=side, steps=3, guidance=3.0), base.facts
     )
-    plain = _levels(sample(family, base, [picture])[0])
+    plain = levels(sample(family, base, [picture])[0])
     alone = {0.0: plain}
     for weight in (1.0, 0.5):
         parts = family.load(bases[name])
         networks = {family.facts.denoiser_folder: parts.denoiser, **parts.text}
         parts_of_adapters.apply_all(networks, family.facts, adapter, weight=weight)
-        alone[weight] = _levels(sample(family, parts, [picture])[0])
+        alone[weight] = levels(sample(family, parts, [picture])[0])
     engine = await _engine(family, family.load(bases[name]))
     try:
         assert torch.equal(await _draw(engine, picture), plain)
@@ -137,7 +124,7 @@ async def test_prompts_are_read_under_the_adapters_of_their_own_request(
         held = engine.bank_bytes
         drawn = await asyncio.gather(*(_draw(engine, picture, adapters={"tuned": weight}) for weight in alone))
         for one, other in zip(drawn, alone.values(), strict=True):
-            assert _close(one, other)
+            assert close(one, other)
         # What others asked for is nothing to who asked for none.
         assert torch.equal(await _draw(engine, picture), plain)
         await engine.evict("tuned")
@@ -152,9 +139,7 @@ async def test_a_prompt_is_encoded_once_for_each_use_of_an_adapter(
     bases: dict[str, Path], name: str, tmp_path: Path
 ) -> None:
     rig = rigs.load(bases[name], name, "lora", params=rigs.WITH_TEXT)
-    loop = rigs.loop(rig, steps=4)
-    while not loop.done:
-        loop.step()
+    rigs.taught(rig)
     rig.save(tmp_path)
     adapter, family = adapters.read(tmp_path), registry.family(name)
     parts = family.load(bases[name])
@@ -182,15 +167,13 @@ async def test_a_prompt_is_encoded_once_for_each_use_of_an_adapter(
 
 async def test_a_tuned_model_reads_with_encoders_of_its_own(bases: dict[str, Path], tmp_path: Path) -> None:
     rig = rigs.load(bases["sd1"], "sd1", "full", params=rigs.WITH_TEXT)
-    loop = rigs.loop(rig, steps=4, rate=1e-3)
-    while not loop.done:
-        loop.step()
+    rigs.taught(rig, rate=1e-3)
     picture = Picture(prompt=PROMPTS[0], seed=3, width=rig.side, height=rig.side, steps=3, guidance=3.0)
     for value in rig.trained.values():
         value.requires_grad_(False)
     rig.denoiser.eval()
-    tuned = _levels(sample(rig.family, rig.parts, [picture])[0])
-    plain = _levels(sample(rig.family, rig.family.load(bases["sd1"]), [picture])[0])
+    tuned = levels(sample(rig.family, rig.parts, [picture])[0])
+    plain = levels(sample(rig.family, rig.family.load(bases["sd1"]), [picture])[0])
     engine = await _engine(rig.family, rig.family.load(bases["sd1"]))
     try:
         await engine.add_denoiser("full", replace(rig.parts, image_coder=None))

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from marsam_trainer.run.checkpoint import write_state
 from marsam_trainer.run.loop import loss_of
-from safetensors.torch import load_file
 
 from marsam.diffusion import registry, tuned
 from marsam.diffusion.sampling import Picture, sample
@@ -42,9 +40,7 @@ def test_it_learns_the_pictures_and_leaves_latents_alone(bases: dict[str, Path],
     assert {name.split(".")[0] for name in ours} <= {"decoder", "post_quant_conv"}
     before = {name: value.detach().clone() for name, value in coder.state_dict().items()}
     began, latents = _apart(rig), rigs.training_set(rig).latents
-    loop = rigs.loop(rig, steps=30, rate=2e-3, snr_gamma=None)
-    while not loop.done:
-        loop.step()
+    rigs.taught(rig, steps=30, rate=2e-3, snr_gamma=None)
     assert _apart(rig) < 0.95 * began
     moved = {name for name, value in coder.state_dict().items() if not torch.equal(value, before[name])}
     assert moved == set(ours)
@@ -85,17 +81,7 @@ def test_what_a_mask_leaves_out_is_not_reconstructed(bases: dict[str, Path]) -> 
 
 @pytest.mark.parametrize("family", ["sd1", "sana"])
 def test_resumed_in_the_same_bits(bases: dict[str, Path], family: str, tmp_path: Path) -> None:
-    whole, first, second = (rigs.loop(_load(bases, family), ema_decay=0.9) for _ in range(3))
-    while not whole.done:
-        whole.step()
-    for _ in range(4):
-        first.step()
-    write_state(first.state(), tmp_path / "state.safetensors")
-    second.restore(load_file(tmp_path / "state.safetensors"), 4)
-    while not second.done:
-        second.step()
-    assert second.position.losses == whole.position.losses
-    assert rigs.digest(second.state()) == rigs.digest(whole.state())
+    rigs.goes_on_in_the_same_bits(lambda: rigs.loop(_load(bases, family), ema_decay=0.9), tmp_path)
 
 
 def test_the_denoiser_learns_what_it_would_alone(bases: dict[str, Path]) -> None:

@@ -14,6 +14,7 @@ from marsam.diffusion import registry
 from marsam.diffusion.onefile.facts import Held, recognise, reference
 from marsam.diffusion.onefile.net import convert
 from tests.contract.families import originals
+from tests.contract.families.original_rules import DENOISERS
 
 
 def names_in(file: Path) -> list[str]:
@@ -175,7 +176,7 @@ def test_flux_at_its_one_width(tmp_path: Path) -> None:
         for name, value in model.state_dict().items()
     }
     file = tmp_path / "flux.safetensors"
-    save_file({n: v.contiguous() for n, v in originals.renamed(theirs, originals.DENOISERS["flux"]).items()}, file)
+    save_file({n: v.contiguous() for n, v in originals.renamed(theirs, DENOISERS["flux"]).items()}, file)
     held = recognise(names_in(file))
     assert (held.family, reference(held, names_in(file))) == ("flux", "black-forest-labs/FLUX.1-dev")
     (path,) = convert(file, held, tmp_path, tmp_path / "made")

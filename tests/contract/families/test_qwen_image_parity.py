@@ -228,9 +228,7 @@ def test_an_adapter_leaves_out_what_no_prediction_depends_on(bases: dict[str, Pa
 
 def test_an_adapter_loads_with_peft_alone(bases: dict[str, Path], tmp_path: Path) -> None:
     rig = rigs.load(bases["qwen_image"], "qwen_image", "lora")
-    loop = rigs.loop(rig, steps=4)
-    while not loop.done:
-        loop.step()
+    rigs.taught(rig)
     rig.save(tmp_path)
     transformer = QwenImageTransformer2DModel.from_pretrained(bases["qwen_image"] / "transformer").eval()
     theirs = rigs.with_denoiser(rig.parts, PeftModel.from_pretrained(transformer, tmp_path).base_model.model)

@@ -107,9 +107,7 @@ def test_pictures_do_not_depend_on_their_neighbours(base: Path) -> None:
 
 def test_an_adapter_loads_with_peft_alone(bases: dict[str, Path], tmp_path: Path) -> None:
     rig = rigs.load(bases["sd1"], "sd1", "lora")
-    loop = rigs.loop(rig, steps=4)
-    while not loop.done:
-        loop.step()
+    rigs.taught(rig)
     rig.save(tmp_path)
     unet = UNet2DConditionModel.from_pretrained(bases["sd1"] / "unet").eval()
     theirs = rigs.with_denoiser(rig.parts, PeftModel.from_pretrained(unet, tmp_path).base_model.model)
@@ -118,9 +116,7 @@ def test_an_adapter_loads_with_peft_alone(bases: dict[str, Path], tmp_path: Path
 
 def test_a_full_model_loads_with_diffusers_alone(bases: dict[str, Path], tmp_path: Path) -> None:
     rig = rigs.load(bases["sd1"], "sd1", "full")
-    loop = rigs.loop(rig, steps=2)
-    while not loop.done:
-        loop.step()
+    rigs.taught(rig, steps=2)
     rig.save(tmp_path)
     theirs = rigs.with_denoiser(rig.parts, UNet2DConditionModel.from_pretrained(tmp_path / "unet").eval())
     assert torch.equal(rigs.predict(rig.family, theirs), rigs.predict(rig.family, rig.parts))

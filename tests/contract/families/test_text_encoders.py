@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 import torch
 from marsam_trainer.run import preview
-from marsam_trainer.run.checkpoint import write_state
+from marsam_trainer.run.loop import Loop
 from marsam_trainer.run.recompute import checkpoint_blocks
-from safetensors.torch import load_file
 
 from marsam.core.errors import Corrupt, Invalid
 from marsam.diffusion import registry, tuned
@@ -33,13 +32,6 @@ every_pair = pytest.mark.parametrize(("family", "method"), PAIRS)
 
 def _load(source: Path, family: str, method: str, **more: Any) -> rigs.Rig:
     return rigs.load(source, family, method, params={**rigs.WITH_TEXT, **more})
-
-
-def _trained(rig: rigs.Rig, steps: int = 4) -> rigs.Rig:
-    loop = rigs.loop(rig, steps=steps)
-    while not loop.done:
-        loop.step()
-    return rig
 
 
 @torch.no_grad()
@@ -99,16 +91,9 @@ def test_what_is_declared_trains_in_all_parts_and_nothing_else(
         for folder, module in _modules(rig).items()
         for name, value in module.named_parameters()
     }
-    tied = {id(value) for value in rig.trained.values()}
-    assert tied == {id(value) for value in named.values() if value.requires_grad}
     touched = {folder for folder in facts.encoders if any(name.startswith(f"{folder}.") for name in rig.trained)}
     assert touched == {name for name, one in facts.encoders.items() if method != "full" or one.whole}
-    assert all(value.dtype == torch.float32 for value in rig.trained.values())
-    frozen = {name: value.detach().clone() for name, value in named.items() if id(value) not in tied}
-    before = {name: value.detach().clone() for name, value in rig.trained.items()}
-    _trained(rig, steps=3)
-    assert [name for name, value in rig.trained.items() if torch.equal(value, before[name])] == []
-    assert all(torch.equal(named[name], value) and named[name].grad is None for name, value in frozen.items())
+    rigs.moves_alone(rig, named)
 
 
 @pytest.mark.slow
@@ -120,7 +105,7 @@ def test_nothing_changes_at_first_and_what_is_saved_reads_captions_as_it_was_tun
     untuned = rig.family.load(bases[family], quantisation=rig.method.quantisation(rig.params))
     before, said_before = _read(rig, untuned), rigs.predict(rig.family, untuned)
     assert _equal(_read(rig, rig.parts), before)
-    _trained(rig)
+    rigs.taught(rig)
     after, said = _read(rig, rig.parts), rigs.predict(rig.family, rig.parts)
     assert (
         max(float((after.tensors[name] - before.tensors[name]).abs().max()) for name in rig.parts.facts.conditioning)
@@ -156,23 +141,17 @@ def test_a_resumed_run_ends_in_the_same_bits_previews_or_not(
     bases: dict[str, Path], family: str, method: str, tmp_path: Path
 ) -> None:
     more = {} if method == "full" else {"dropout": 0.2}
-    whole = rigs.loop(_load(bases[family], family, method, **more), steps=6, ema_decay=0.9)
-    while not whole.done:
-        whole.step()
-    first = rigs.loop(_load(bases[family], family, method, **more), steps=6, ema_decay=0.9)
-    for _ in range(3):
-        first.step()
-    wanted = preview.pictures(["a red kite"], first.parts.facts, side=rigs.side(first.parts.facts), seed=1)
-    assert preview.draw(first.family, first.parts, wanted, None, lanes=first.lanes, budget_s=60.0) is not None
-    stopped = {"stopping": lambda: True}
-    assert preview.draw(first.family, first.parts, wanted, None, lanes=first.lanes, budget_s=60.0, **stopped) is None
-    write_state(first.state(), tmp_path / "state.safetensors")
-    second = rigs.loop(_load(bases[family], family, method, **more), steps=6, ema_decay=0.9)
-    second.restore(load_file(tmp_path / "state.safetensors"), 3)
-    while not second.done:
-        second.step()
-    assert second.position.losses == whole.position.losses
-    assert rigs.digest(second.state()) == rigs.digest(whole.state())
+
+    def draw(loop: Loop) -> None:
+        wanted = preview.pictures(["a red kite"], loop.parts.facts, side=rigs.side(loop.parts.facts), seed=1)
+        how = {"lanes": loop.lanes, "budget_s": 60.0}
+        assert preview.draw(loop.family, loop.parts, wanted, None, **how) is not None
+        assert preview.draw(loop.family, loop.parts, wanted, None, **how, stopping=lambda: True) is None
+
+    rigs.goes_on_in_the_same_bits(
+        lambda: rigs.loop(_load(bases[family], family, method, **more), steps=6, ema_decay=0.9),
+        tmp_path, at=3, meanwhile=draw,
+    )  # fmt: skip
 
 
 @pytest.mark.slow
@@ -214,7 +193,7 @@ def test_bf16_holds_encoders_in_bf16_and_trains_in_fp32(bases: dict[str, Path], 
 
 @pytest.mark.slow
 def test_a_preview_is_drawn_by_the_encoders_as_they_are(bases: dict[str, Path]) -> None:
-    rig = _trained(_load(bases["sd1"], "sd1", "lora"))
+    rig = rigs.taught(_load(bases["sd1"], "sd1", "lora"))
     wanted = preview.pictures(["a red kite"], rig.parts.facts, side=rig.side, seed=1)
     lanes = rigs.loop(rig).lanes
     tuned_ones = preview.draw(rig.family, rig.parts, wanted, None, lanes=lanes, budget_s=60.0)
@@ -244,7 +223,7 @@ def test_an_adapter_of_another_bases_encoder_is_refused(bases: dict[str, Path], 
 
 @pytest.mark.slow
 def test_a_picture_changes_by_the_encoders_share_alone(bases: dict[str, Path], tmp_path: Path) -> None:
-    rig = _trained(_load(bases["sd1"], "sd1", "lora"))
+    rig = rigs.taught(_load(bases["sd1"], "sd1", "lora"))
     rig.save(tmp_path)
     adapter = adapters.read(tmp_path)
     parts = rig.family.load(bases["sd1"])

@@ -168,9 +168,7 @@ def test_latents_are_shifted_then_scaled(family: Family, parts: Components, pipe
 
 def test_an_adapter_loads_with_peft_alone(bases: dict[str, Path], tmp_path: Path) -> None:
     rig = rigs.load(bases["z_image"], "z_image", "lora")
-    loop = rigs.loop(rig, steps=4)
-    while not loop.done:
-        loop.step()
+    rigs.taught(rig)
     rig.save(tmp_path)
     transformer = ZImageTransformer2DModel.from_pretrained(bases["z_image"] / "transformer").eval()
     theirs = rigs.with_denoiser(rig.parts, PeftModel.from_pretrained(transformer, tmp_path).base_model.model)

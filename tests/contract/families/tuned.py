@@ -28,9 +28,7 @@ class Tuned:
     def __init__(self, base: Path, name: str, folder: Path, **params: Any) -> None:
         self.base, self.folder = base, folder
         self.rig = rigs.load(base, name, "lora", params=params)
-        loop = rigs.loop(self.rig, steps=4)
-        while not loop.done:
-            loop.step()
+        rigs.taught(self.rig)
         self.said = rigs.predict(self.rig.family, self.rig.parts)
         self.rig.save(folder / "adapter")
         self.blobs = FolderBlobs(folder / "store")

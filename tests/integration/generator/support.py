@@ -13,19 +13,29 @@ from pathlib import Path
 from typing import IO, Any
 
 import grpc.aio
+import torch
 from marsam_generator.assembly import assemble
+from marsam_generator.engine.admission import Admission
+from marsam_generator.engine.engine import Drawing
+from marsam_generator.hardware import choose
+from marsam_generator.models import Library
 from marsam_generator.settings import GeneratorSettings
+from marsam_generator.trees import Trees
 
 from marsam.api.generator.v1 import generator_pb2, generator_pb2_grpc
 from marsam.catalog.files import FileRef
 from marsam.catalog.models import Lineage, Model, ModelKind
 from marsam.catalog.repository import save_model
+from marsam.core.ids import new_ulid
+from marsam.diffusion.sampling import Picture
 from marsam.rpc.server import Lifecycle, serve
 from marsam.rpc.wire import channel
 from marsam.store.blobs import Blobs
+from marsam.store.cache import Cache
 from marsam.store.content import put_blob
 from marsam.store.open import open_store
 from marsam.telemetry import Meter
+from tests.contract.families.drawing import drawn
 from tests.unit.generator.tiny import write_adapter, write_base
 
 PROJECT = "projects/default"
@@ -55,6 +65,24 @@ async def publish(
     )
     await save_model(blobs, made)
     return made
+
+
+def library(blobs: Blobs, cache: Path) -> Library:
+    """Models of a store, held on this processor."""
+    return Library(
+        blobs=blobs, trees=Trees(blobs, Cache(cache)), hardware=choose("cpu", "fp32", 1), tick_rows=4,
+        budget=1 << 30, admission=Admission(seconds=600, pictures=64), meter=Meter(service="generator", version="0"),
+    )  # fmt: skip
+
+
+async def draw(held: Library, drawn_by: Model, picture: Picture, adapters: Sequence[Model] = ()) -> torch.Tensor:
+    """A picture by a model and adapters, each with its whole weight."""
+    async with held.lease(drawn_by, adapters) as lease:
+        drawing = Drawing(
+            id=new_ulid(), pictures=[picture], denoiser=lease.denoiser, adapters=dict.fromkeys(lease.adapters, 1.0)
+        )
+        (pixels,) = await drawn(lease.engine, drawing)
+        return pixels
 
 
 @contextlib.contextmanager

@@ -1,6 +1,5 @@
 """Models whose text encoders were tuned, from the store to a picture."""
 
-import contextlib
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,21 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from marsam_generator.engine.admission import Admission
-from marsam_generator.engine.engine import Drawing, Drawn
-from marsam_generator.hardware import choose
 from marsam_generator.models import Library
-from marsam_generator.trees import Trees
 
 from marsam.catalog.models import Model
-from marsam.core.ids import new_ulid
 from marsam.diffusion.sampling import Picture
-from marsam.store.cache import Cache
 from marsam.store.folder import FolderBlobs
-from marsam.telemetry import Meter
 from tests.contract.families import rig as rigs
 from tests.contract.families.bases import build_sd1
-from tests.integration.generator.support import publish
+from tests.integration.generator.support import draw, library, publish
 
 pytestmark = pytest.mark.slow
 
@@ -41,13 +33,7 @@ class Tuned:
 
     async def draw(self, model: Model, adapters: Sequence[Model] = ()) -> torch.Tensor:
         picture = Picture(prompt="a red kite", negative="grey", seed=3, width=32, height=32, steps=3, guidance=3.0)
-        async with self.library.lease(model, adapters) as lease:
-            drawing = Drawing(
-                id=new_ulid(), pictures=[picture], denoiser=lease.denoiser, adapters=dict.fromkeys(lease.adapters, 1.0)
-            )
-            async with contextlib.aclosing(lease.engine.draw(drawing)) as events:
-                found = [event.pixels async for event in events if isinstance(event, Drawn)]
-                return found[0]
+        return await draw(self.library, model, picture, adapters)
 
 
 @pytest.fixture
@@ -55,9 +41,7 @@ async def tuned(tmp_path: Path) -> Tuned:
     blobs, base = FolderBlobs(tmp_path / "store"), build_sd1(tmp_path / "base")
     for method in ("lora", "full"):
         rig = rigs.load(base, "sd1", method, params=rigs.WITH_TEXT)
-        loop = rigs.loop(rig, steps=6)
-        while not loop.done:
-            loop.step()
+        rigs.taught(rig, steps=6)
         rig.save(tmp_path / method)
     shutil.copytree(tmp_path / "lora", tmp_path / "mute", ignore=shutil.ignore_patterns("text_encoder"))
     for name, left_out in (("whole", ()), ("half", ("text_encoder",))):
@@ -66,12 +50,8 @@ async def tuned(tmp_path: Path) -> Tuned:
             tmp_path / "full", tmp_path / name, ignore=shutil.ignore_patterns(*left_out), dirs_exist_ok=True
         )
     root = await publish(blobs, "base", "base", base)
-    meter = Meter(service="generator", version="0")
     return Tuned(
-        library=Library(
-            blobs=blobs, trees=Trees(blobs, Cache(tmp_path / "cache")), hardware=choose("cpu", "fp32", 1), tick_rows=4,
-            budget=1 << 30, admission=Admission(seconds=600, pictures=64), meter=meter,
-        ),
+        library=library(blobs, tmp_path / "cache"),
         base=root,
         adapter=await publish(blobs, "adapter", "adapter", tmp_path / "lora", base=root),
         mute=await publish(blobs, "mute", "adapter", tmp_path / "mute", base=root),

@@ -19,6 +19,7 @@ from marsam.core.errors import Cancelled, Deadline, Internal, MarsamError
 from marsam.core.ids import new_ulid
 from marsam.diffusion import registry
 from marsam.diffusion.sampling import Picture, initial_noise
+from tests.contract.families.drawing import close, drawn
 
 FAMILY = registry.family("sd1")
 ANOTHER_BATCH = 1e-4
@@ -38,12 +39,7 @@ class Bench:
 
     async def draw(self, *pictures: Picture, **fields: Any) -> list[torch.Tensor]:
         """The pixels, by index."""
-        drawing = Drawing(id=new_ulid(), pictures=pictures, **fields)
-        found: dict[int, torch.Tensor] = {}
-        async for event in self.engine.draw(drawing):
-            if isinstance(event, Drawn):
-                found[event.index] = event.pixels
-        return [found[index] for index in range(len(pictures))]
+        return await drawn(self.engine, Drawing(id=new_ulid(), pictures=pictures, **fields))
 
     async def latent(self, picture: Picture) -> torch.Tensor:
         """The clean latent of one picture, past the image coder."""
@@ -84,11 +80,6 @@ async def bench(parts) -> AsyncIterator[Bench]:
 def picture(seed: int = 0, **fields: Any) -> Picture:
     values: dict[str, Any] = {"prompt": "a chef", "width": 16, "height": 16, "steps": 4, "guidance": 3.0, **fields}
     return Picture(seed=seed, **values)
-
-
-def close(one: torch.Tensor, other: torch.Tensor) -> bool:
-    # uint8: one grey level may flip where a value lies on its edge.
-    return int((one.int() - other.int()).abs().max()) <= 1
 
 
 async def test_parity_with_the_diffusers_pipeline(bench: Bench, base_folder: Path) -> None:
