@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from marsam_generator.engine.coder import Coder
 from marsam_generator.engine.looks import CELLS, fitted, made_up
 from torch.nn.functional import avg_pool2d
 
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.slow
 def test_colours_are_told_from_latents(bases: dict[str, Path], name: str) -> None:
     family = registry.family(name)
     parts = family.load(bases[name])
-    colours, factor = fitted(family, parts), parts.facts.latent_factor
+    colours, factor = fitted(Coder(family, parts)), parts.facts.latent_factor
     latents = torch.cat([made_up((parts.facts.latent_channels, CELLS, CELLS), seed=seed) for seed in (90, 91, 92)])
     with torch.no_grad():
         wanted = avg_pool2d(family.decode(parts, latents), factor // colours.fine)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from marsam_generator.engine.coder import Coder
 from marsam_generator.engine.engine import Drawing, Drawn, Engine
 from marsam_generator.engine.looker import Looks
 from marsam_generator.engine.looks import Colours, fitted, jpeg, made_up
@@ -31,8 +32,8 @@ def explained(found: torch.Tensor, wanted: torch.Tensor) -> float:
 @pytest.mark.slow
 def test_of_hayys_pictures_the_fit_explains_most() -> None:
     parts = FAMILY.load(HAYY)
-    colours = fitted(FAMILY, parts)
-    assert torch.equal(colours.weight, fitted(FAMILY, parts).weight)
+    colours = fitted(Coder(FAMILY, parts))
+    assert torch.equal(colours.weight, fitted(Coder(FAMILY, parts)).weight)
     prompts = ("a chef in a kitchen", "طاهية في مطبخ", "a fisherman by the sea", "an astronaut on the moon")
     wanted = [Picture(prompt=p, seed=s, width=128, height=128, steps=8, guidance=5.0) for s, p in enumerate(prompts)]
     pictures = sample(FAMILY, parts, wanted)

@@ -105,7 +105,7 @@ class Engine:
         self._readers = {BASE: Reader(family, parts)}
         self._coders = {BASE: Coder(family, parts)}
         self._coding = ThreadPoolExecutor(lanes, thread_name_prefix="marsam-coder")
-        self._looker = Looker(family)
+        self._looker = Looker()
         self._loop = StepLoop(
             name=name,
             family=family,
@@ -149,7 +149,7 @@ class Engine:
         """Forget a fully tuned denoiser. Nothing may be drawing with it."""
         await asyncio.wrap_future(self._loop.between(lambda: self._loop.denoisers.pop(name, None)))
         if (coder := self._coders.pop(name, None)) is not None:
-            self._looker.forget(coder.parts)
+            self._looker.forget(coder)
         if (reader := self._readers.pop(name, None)) is not None:
             reader.close()
 
@@ -208,7 +208,7 @@ class Engine:
             look_every=drawing.previews.every_steps if drawing.previews else 0,
         )
         decoding: set[asyncio.Task[None]] = set()
-        looks = await self._looker.begin(coder.parts, drawing.pictures, drawing.previews, events.put_nowait)
+        looks = await self._looker.begin(coder, drawing.pictures, drawing.previews, events.put_nowait)
 
         async def decode(event: Denoised) -> None:
             try:

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from marsam.diffusion.sampling import Picture
-from marsam.diffusion.spec import Components, Family
 from marsam.telemetry import Log
+from marsam_generator.engine.coder import Coder
 from marsam_generator.engine.looks import Colours, fitted, jpeg
 from marsam_generator.engine.work import Glimpsed, Looked, Previews
 
@@ -56,13 +56,12 @@ class Looks:
 class Looker:
     """Belongs to one engine; `begin` is called from its event loop."""
 
-    def __init__(self, family: Family) -> None:
-        self._family = family
+    def __init__(self) -> None:
         self._colours: dict[int, Colours] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="marsam-look")
 
     async def begin(
-        self, coder: Components, pictures: Sequence[Picture], previews: Previews | None, tell: Callable[[Looked], None]
+        self, coder: Coder, pictures: Sequence[Picture], previews: Previews | None, tell: Callable[[Looked], None]
     ) -> Looks:
         """Looks at `pictures`, told one by one. The first ones wait for the fit, once for each image coder."""
         there = asyncio.get_running_loop()
@@ -75,7 +74,7 @@ class Looker:
 
         return Looks(make, tell)
 
-    def forget(self, coder: Components) -> None:
+    def forget(self, coder: Coder) -> None:
         """An image coder left the memory."""
         self._colours.pop(id(coder), None)
 
@@ -83,11 +82,11 @@ class Looker:
         """End the thread; what waits for it is given up."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _fit(self, coder: Components) -> None:
+    def _fit(self, coder: Coder) -> None:
         if id(coder) not in self._colours:
-            self._colours[id(coder)] = fitted(self._family, coder)
+            self._colours[id(coder)] = fitted(coder)
 
-    def _jpeg(self, coder: Components, glimpse: Glimpsed, picture: Picture, max_side: int) -> bytes:
+    def _jpeg(self, coder: Coder, glimpse: Glimpsed, picture: Picture, max_side: int) -> bytes:
         return jpeg(
             self._colours[id(coder)],
             glimpse.latent,

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch.nn.functional import avg_pool2d, interpolate, pad, pixel_shuffle, pixel_unshuffle, unfold
 
-from marsam.diffusion.spec import Components, Family
+from marsam_generator.engine.coder import Coder
 
 SHARP = 4
 """Pixels along a side of the square that is one pixel of a look, where a cell of the latent is not smaller."""
@@ -41,18 +41,18 @@ class Colours:
         return pixel_shuffle(pixels, self.fine).nan_to_num(0.0).clamp(-1.0, 1.0)
 
 
-@torch.no_grad()
-def fitted(family: Family, parts: Components) -> Colours:
+def fitted(coder: Coder) -> Colours:
     """The least-squares fit to what the base's image coder makes of made-up latents. The same coder gives the same fit.
     Takes seconds for a large coder on a CPU."""
-    factor = parts.facts.latent_factor
+    facts = coder.parts.facts
+    factor = facts.latent_factor
     fine = max(1, factor // SHARP)
-    shape = (parts.facts.latent_channels, CELLS, CELLS)
+    shape = (facts.latent_channels, CELLS, CELLS)
     known: list[torch.Tensor] = []
     wanted: list[torch.Tensor] = []
     for seed in range(PICTURES):
         latent = made_up(shape, seed=seed)
-        picture = family.decode(parts, latent).cpu()
+        picture = coder.decoded(latent)
         known.append(_around(latent)[0].double())
         wanted.append(pixel_unshuffle(avg_pool2d(picture, factor // fine), fine)[0].flatten(1).T.double())
     rows, colours = torch.cat(known), torch.cat(wanted)

@@ -214,14 +214,21 @@ def _need(part: Any, name: Part) -> Any:
 def scaled_mean(coder: Any, pixels: torch.Tensor) -> torch.Tensor:
     """(B, 3, H, W) in [-1, 1] → the posterior's mean under an AutoencoderKL, as its configuration shifts and scales
     it."""
-    mean = coder.encode(pixels.to(torch.float32)).latent_dist.mode()
+    mean = coder.encode(pixels.to(coder.dtype)).latent_dist.mode().float()
     return (mean - (coder.config.shift_factor or 0.0)) * coder.config.scaling_factor
 
 
 def unscaled_picture(coder: Any, latents: torch.Tensor) -> torch.Tensor:
     """The way back: pixels (B, 3, H, W), float32 in [-1, 1]."""
     latents = latents.to(torch.float32) / coder.config.scaling_factor + (coder.config.shift_factor or 0.0)
-    return coder.decode(latents, return_dict=False)[0].clamp(-1.0, 1.0)
+    return in_range(coder.decode(latents.to(coder.dtype), return_dict=False)[0])
+
+
+def in_range(pixels: torch.Tensor) -> torch.Tensor:
+    """What an image coder made, float32 in [-1, 1]. What it did not make a number is NaN: an infinity that was cut to 1
+    would pass for white."""
+    whole = pixels.float()
+    return whole.masked_fill(~torch.isfinite(whole), torch.nan).clamp(-1.0, 1.0)
 
 
 def to_tokens(latents: torch.Tensor, patch: int) -> torch.Tensor:

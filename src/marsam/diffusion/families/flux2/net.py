@@ -67,7 +67,7 @@ class Flux2(loading.Assembled):
     @torch.no_grad()
     def encode_image(self, parts: Components, pixels: torch.Tensor) -> torch.Tensor:
         coder = loading.image_coder(parts)
-        cells = coder.encode(pixels.to(parts.device, torch.float32)).latent_dist.mode()
+        cells = coder.encode(pixels.to(parts.device, coder.dtype)).latent_dist.mode().float()
         mean, spread = _statistics(coder)
         return (pixel_unshuffle(cells, _side(coder)) - mean) / spread
 
@@ -75,8 +75,7 @@ class Flux2(loading.Assembled):
         coder = loading.image_coder(parts)
         mean, spread = _statistics(coder)
         cells = pixel_shuffle(latents.to(parts.device, torch.float32) * spread + mean, _side(coder))
-        pixels: torch.Tensor = coder.decode(cells, return_dict=False)[0]
-        return pixels.clamp(-1.0, 1.0)
+        return loading.in_range(coder.decode(cells.to(coder.dtype), return_dict=False)[0])
 
     def predict(
         self, denoiser: Any, noisy: torch.Tensor, t: torch.Tensor, cond: Conditioning, *, train_steps: int
@@ -107,8 +106,8 @@ def _places(rows: int, columns: int, words: int, device: torch.device) -> torch.
 
 def _statistics(coder: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and spread of a latent's channels, (C, 1, 1) each, as the image coder's batch norm has them."""
-    spread = torch.sqrt(coder.bn.running_var + coder.config.batch_norm_eps)
-    return coder.bn.running_mean.view(-1, 1, 1), spread.view(-1, 1, 1)
+    spread = torch.sqrt(coder.bn.running_var.float() + coder.config.batch_norm_eps)
+    return coder.bn.running_mean.float().view(-1, 1, 1), spread.view(-1, 1, 1)
 
 
 def _side(coder: Any) -> int:

@@ -67,16 +67,16 @@ class QwenImage(loading.Assembled):
         coder = loading.image_coder(parts)
         # The coder is one of films, and a picture is a film of one frame. Its `encode` and `decode` leave the frame
         # before on the module, for the next: pictures have none, and are decoded side by side.
-        film = pixels.to(parts.device, torch.float32).unsqueeze(2)
+        film = pixels.to(parts.device, coder.dtype).unsqueeze(2)
         mean, spread = _statistics(coder)
-        posterior_mean, _ = coder.quant_conv(coder.encoder(film)).squeeze(2).chunk(2, dim=1)
+        posterior_mean, _ = coder.quant_conv(coder.encoder(film)).float().squeeze(2).chunk(2, dim=1)
         return (posterior_mean - mean) / spread
 
     def decode(self, parts: Components, latents: torch.Tensor) -> torch.Tensor:
         coder = loading.image_coder(parts)
         mean, spread = _statistics(coder)
-        film = (latents.to(parts.device, torch.float32) * spread + mean).unsqueeze(2)
-        return coder.decoder(coder.post_quant_conv(film)).squeeze(2).clamp(-1.0, 1.0)
+        film = (latents.to(parts.device, torch.float32) * spread + mean).to(coder.dtype).unsqueeze(2)
+        return loading.in_range(coder.decoder(coder.post_quant_conv(film)).squeeze(2))
 
     def predict(
         self, denoiser: Any, noisy: torch.Tensor, t: torch.Tensor, cond: Conditioning, *, train_steps: int

@@ -46,12 +46,12 @@ class Sana(loading.Assembled):
     @torch.no_grad()
     def encode_image(self, parts: Components, pixels: torch.Tensor) -> torch.Tensor:
         coder = loading.image_coder(parts)
-        return coder.encode(pixels.to(parts.device, torch.float32)).latent * coder.config.scaling_factor
+        return coder.encode(pixels.to(parts.device, coder.dtype)).latent.float() * coder.config.scaling_factor
 
     def decode(self, parts: Components, latents: torch.Tensor) -> torch.Tensor:
         coder = loading.image_coder(parts)
         latents = latents.to(parts.device, torch.float32) / coder.config.scaling_factor
-        return coder.decode(latents, return_dict=False)[0].clamp(-1.0, 1.0)
+        return loading.in_range(coder.decode(latents.to(coder.dtype), return_dict=False)[0])
 
     def predict(
         self, denoiser: Any, noisy: torch.Tensor, t: torch.Tensor, cond: Conditioning, *, train_steps: int

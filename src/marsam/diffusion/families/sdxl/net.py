@@ -55,7 +55,7 @@ class StableDiffusionXL(loading.Assembled):
     @torch.no_grad()
     def encode_image(self, parts: Components, pixels: torch.Tensor) -> torch.Tensor:
         coder = loading.image_coder(parts)
-        latents = coder.encode(pixels.to(parts.device, torch.float32)).latent_dist.mode()
+        latents = coder.encode(pixels.to(parts.device, coder.dtype)).latent_dist.mode().float()
         mean, spread = _numbers(coder, latents)
         return (latents - mean) * coder.config.scaling_factor / spread
 
@@ -64,7 +64,7 @@ class StableDiffusionXL(loading.Assembled):
         latents = latents.to(parts.device, torch.float32)
         mean, spread = _numbers(coder, latents)
         latents = latents * spread / coder.config.scaling_factor + mean
-        return coder.decode(latents, return_dict=False)[0].clamp(-1.0, 1.0)
+        return loading.in_range(coder.decode(latents.to(coder.dtype), return_dict=False)[0])
 
     def predict(
         self, denoiser: Any, noisy: torch.Tensor, t: torch.Tensor, cond: Conditioning, *, train_steps: int
