@@ -8,17 +8,18 @@ import torch
 
 from marsam.core.cores import computing_cores
 from marsam.core.errors import Precondition
-from marsam.diffusion.spec import Precision
+from marsam.diffusion.spec import Precision, Quantisation
 from marsam.telemetry import process_memory
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hardware:
-    """Where and how pictures are drawn. `lanes` is 1 on a GPU."""
+    """Where and how pictures are drawn. `lanes` is 1 on a GPU; `quantisation` is how denoisers are held."""
 
     device: str
     precision: Precision
     lanes: int
+    quantisation: Quantisation | None = None
 
     @cached_property
     def fingerprint(self) -> str:
@@ -28,7 +29,8 @@ class Hardware:
         kind = torch.cuda.get_device_name(self.device) if self.device.startswith("cuda") else "cpu"
         return (
             f"marsam {version('marsam')}; torch {torch.__version__}; diffusers {version('diffusers')}; "
-            f"{kind}; {self.precision}; lanes {self.lanes}"
+            f"{kind}; {self.precision}{f' on {self.quantisation.label()}' if self.quantisation else ''}; "
+            f"lanes {self.lanes}"
         )
 
     @property
@@ -39,11 +41,12 @@ class Hardware:
         return next(iter(process_memory())).total
 
 
-def choose(device: str, precision: str, threads: int) -> Hardware:
+def choose(device: str, precision: str, threads: int, quantisation: str = "") -> Hardware:
     """The hardware that the settings ask for. Raises `Precondition` for a GPU that is not there.
 
     On a processor every lane computes with one thread, so the whole process is told so.
     """
+    held = Quantisation.of(quantisation) if quantisation else None
     if device == "auto":
         device = "cuda:0" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda"):
@@ -55,6 +58,6 @@ def choose(device: str, precision: str, threads: int) -> Hardware:
                 field="device",
                 remedy="set MARSAM_DEVICE=cpu",
             )
-        return Hardware(device=f"cuda:{index}", precision=Precision(precision), lanes=1)
+        return Hardware(device=f"cuda:{index}", precision=Precision(precision), lanes=1, quantisation=held)
     torch.set_num_threads(1)
-    return Hardware(device="cpu", precision=Precision(precision), lanes=threads or computing_cores())
+    return Hardware(device="cpu", precision=Precision(precision), lanes=threads or computing_cores(), quantisation=held)

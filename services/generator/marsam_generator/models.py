@@ -281,7 +281,12 @@ class Library:
         family = registry.family(model.family)
         async with self._trees.laid_out(model, model.files) as folder:
             return await asyncio.to_thread(
-                family.load, folder, parts=parts, precision=self.hardware.precision, device=self.hardware.device
+                family.load,
+                folder,
+                parts=parts,
+                precision=self.hardware.precision,
+                device=self.hardware.device,
+                quantisation=self.hardware.quantisation,
             )
 
 

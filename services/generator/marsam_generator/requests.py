@@ -20,6 +20,7 @@ from marsam_generator.bases import Bases
 from marsam_generator.engine.bank import dora_beside_others
 from marsam_generator.engine.coder import Start
 from marsam_generator.engine.work import Previews
+from marsam_generator.engines.contract import Description
 from marsam_generator.images import Images
 
 MAX_COUNT = 16
@@ -67,10 +68,10 @@ async def check(
     blobs: Blobs,
     bases: Bases,
     images: Images,
-    precision: str,
+    engine: Description,
     max_steps: int,
 ) -> Wanted:
-    """Resolve a request for an engine that computes in `precision`. One without a seed has seed 0 until it has a name:
+    """Resolve a request for the engine that will draw it. One without a seed has seed 0 until it has a name:
     see `Wanted.with_seed_of`.
 
     Raises `Invalid` with every fault at once, `Missing` for a model or picture that is not there, `Precondition` for a
@@ -112,7 +113,7 @@ async def check(
         pictures=_pictures(resolved, facts),
         start=await asyncio.to_thread(source.start, *sides) if source else None,
         warnings=[
-            *(text for adapter, _ in adapters for text in _warnings(adapter, precision)),
+            *(text for adapter, _ in adapters for text in _warnings(adapter, engine)),
             *_unread(resolved, facts),
             *(source.remarks(*sides) if source else ()),
             *await bases.remarks(model, _texts(resolved)),
@@ -276,13 +277,14 @@ def _not_drawable(model: Model) -> Invalid:
     )
 
 
-def _warnings(adapter: Model, precision: str) -> list[str]:
+def _warnings(adapter: Model, engine: Description) -> list[str]:
     recipe = adapter.lineage.quantisation
-    if not recipe:
+    if recipe in ("", engine.quantisation):
         return []
+    held = f"held as {engine.quantisation}" if engine.quantisation else f"in {engine.precision}"
     return [
-        f"{adapter.name} was trained on the base held as {recipe} and is applied to the base in "
-        f"{precision}: it fits errors that are not there, so pictures may differ from its previews"
+        f"{adapter.name} was trained on the base held as {recipe} and is applied to the base "
+        f"{held}: it fits errors that are not there, so pictures may differ from its previews"
     ]
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from marsam.core.errors import Invalid
-from marsam.diffusion.spec import Precision
+from marsam.diffusion.spec import Precision, Quantisation
 from marsam.rpc.server import ServerSettings
 from marsam.rpc.server.settings import parse_address
 
@@ -29,7 +29,10 @@ class EngineSettings:
     """`auto` takes the first GPU and falls back to the processor; or `cpu`, `cuda`, `cuda:1`."""
 
     precision: str = "fp32"
-    """Arithmetic of the denoiser and text encoder: fp32 or bf16. The image coder is always fp32."""
+    """Arithmetic of the denoiser and text encoder: fp32, bf16 or fp16. The image coder is always fp32."""
+
+    quantisation: str = ""
+    """How the Linear weights of denoisers are held: nf4+dq or nf4 (4 bits), int8, or as they are when empty."""
 
     threads: int = 0
     """Processor lanes that share a tick; 0 takes OMP_NUM_THREADS, else every core that this process may use. A GPU has
@@ -52,6 +55,8 @@ class EngineSettings:
         if self.precision not in tuple(Precision):
             known = ", ".join(Precision)
             raise Invalid(f"precision must be one of {known}, got '{self.precision}'", field="precision")
+        if self.quantisation:
+            Quantisation.of(self.quantisation)
         if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", self.device):
             raise Invalid(f"device must be auto, cpu or cuda[:N], got '{self.device}'", field="device")
         _at_least(self, threads=0, memory_mib=0, cache_bytes=1, tick_rows=2, queue_seconds=1, queue_pictures=1)

@@ -80,13 +80,12 @@ class Studio:
                         yield message
                     return
                 await self._elsewhere.raise_if_made(known)
-            precision = (await self.engine.describe()).precision
             wanted = await check(
                 request,
                 blobs=self._blobs,
                 bases=self._bases,
                 images=self.images,
-                precision=precision,
+                engine=await self.engine.describe(),
                 max_steps=self.max_steps,
             )
             known = await self._elsewhere.name(request)

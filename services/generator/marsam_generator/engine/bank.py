@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from marsam.core.errors import Corrupt, Invalid, Missing
 from marsam.diffusion.adapter.net import Adapter
-from marsam.diffusion.weights.net import whole
+from marsam.diffusion.held.net import whole
 from marsam_generator.engine.mix import Mix
 from marsam_generator.engine.site import Share, Site
 

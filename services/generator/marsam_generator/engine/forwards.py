@@ -38,13 +38,14 @@ class Forwards:
         self._joined: OrderedDict[tuple[int, ...], tuple[list[Conditioning], Conditioning]] = OrderedDict()
 
     def of(self, denoiser: Denoiser, *, exact: bool) -> Forward:
-        """The forward of a denoiser. An exact one takes at most `EXACT_ROWS` and fills up what is missing."""
+        """The forward of a denoiser. An exact one takes at most `EXACT_ROWS`, fills up what is missing, and applies
+        every row's adapters by themselves."""
 
         def forward(rows: Sequence[Row]) -> torch.Tensor:
             noisy = torch.cat([row.noisy for row in rows]).to(self._device)
             times = torch.tensor([row.t for row in rows], dtype=torch.float64)
             cond = self._join([row.cond for row in rows])
-            with torch.inference_mode(), denoiser.bank.rows([row.adapters for row in rows]):
+            with torch.inference_mode(), denoiser.bank.rows([row.adapters for row in rows], apart=exact):
                 predicted = self._family.predict(denoiser.module, noisy, times, cond, train_steps=self._train_steps)
             return predicted.float().cpu()
 

@@ -65,7 +65,6 @@ class Site:
         rows = inputs[0]
         if rows.shape[0] != mix.rows:
             raise Internal(f"layer {self.name} saw {rows.shape[0]} rows in a batch of {mix.rows}")
-        output = output.contiguous()
         for batch in mix.batches(self._ranks, convolution=self._is_conv):
             shares = [self._shares[ask.key] for ask in batch.asks]
             for ask, share in zip(batch.asks, shares, strict=True):
@@ -85,37 +84,37 @@ class Site:
     @staticmethod
     def _multiplied(rows: Tensor, output: Tensor, shares: Sequence[Share], batch: Batch) -> None:
         """Linear: a product for each ask, all in one call."""
-        count = len(batch.asks)
-        flat = output.view(count, -1, output.shape[-1])
-        rows = rows.reshape(count, -1, rows.shape[-1])
-        if count == 1:
-            _add(flat[0], rows[0] @ shares[0].down.t(), shares[0].up, batch.asks[0].weight)
+        if len(shares) == 1:
+            hidden = rows.reshape(-1, rows.shape[-1]) @ shares[0].down.t()
+            _add(output, hidden, shares[0].up, batch.asks[0].weight)
             return
-        hidden = rows @ torch.stack([share.down for share in shares]).transpose(1, 2)
-        _add(flat, hidden.mul_(batch.weights), torch.stack([share.up for share in shares]), 1.0)
+        downs = torch.stack([share.down for share in shares])
+        hidden = rows.reshape(len(shares), -1, rows.shape[-1]) @ downs.transpose(1, 2)
+        _add(output, hidden.mul_(batch.weights), torch.stack([share.up for share in shares]), 1.0)
 
     def _convolved(self, rows: Tensor, output: Tensor, shares: Sequence[Share], batch: Batch) -> None:
         """Conv2d: of several asks every row is a group of one convolution, which is faster than as many of their
         own."""
-        conv, flat = self._module, output.view(*output.shape[:2], -1)
-        if len(batch.asks) == 1:
+        conv = self._module
+        if len(shares) == 1:
             share = shares[0]
             hidden = functional.conv2d(rows, share.down, None, conv.stride, conv.padding, conv.dilation).flatten(2)
-            _add(flat, share.up.t().expand(len(rows), -1, -1), hidden, batch.asks[0].weight)
+            _add(output, share.up.t().expand(len(rows), -1, -1), hidden, batch.asks[0].weight)
             return
         each = [share for share, ask in zip(shares, batch.asks, strict=True) for _ in range(ask.count)]
         groups = rows.reshape(1, -1, *rows.shape[2:])
         downs = torch.cat([share.down for share in each])
         hidden = functional.conv2d(groups, downs, None, conv.stride, conv.padding, conv.dilation, len(each))
-        hidden = hidden.view(len(each), -1, flat.shape[2]).mul_(batch.weights)
-        _add(flat, torch.stack([share.up for share in each]).transpose(1, 2), hidden, 1.0)
+        hidden = hidden.view(len(each), each[0].down.shape[0], -1).mul_(batch.weights)
+        _add(output, torch.stack([share.up for share in each]).transpose(1, 2), hidden, 1.0)
 
 
 def _add(output: Tensor, left: Tensor, right: Tensor, weight: float) -> None:
-    """Add weight · left @ right to `output` in place, matrix by matrix."""
-    if output.dtype != left.dtype:
-        output.add_((left @ right).mul_(weight).to(output.dtype))
-    elif output.dim() == 2:
-        output.addmm_(left, right, alpha=weight)
-    else:
-        output.baddbmm_(left, right, alpha=weight)
+    """Add weight · left @ right to `output` in place, matrix by matrix. Its strides stay: what follows computes in
+    them, and other bits come out where it has others."""
+    if output.dtype != left.dtype or not output.is_contiguous():
+        output.add_((left @ right).mul_(weight).to(output.dtype).view(output.shape))
+        return
+    flat = output.view(*left.shape[:-1], right.shape[-1])
+    add = flat.addmm_ if flat.dim() == 2 else flat.baddbmm_
+    add(left, right, alpha=weight)

@@ -47,12 +47,14 @@ class Residence:
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """What an engine is: its name, its device, the type it computes in, and the fingerprint of all that."""
+    """What an engine is: its name, its device, the type it computes in, how it holds denoisers (a label of
+    `Quantisation`, or empty), and the fingerprint of all that."""
 
     engine: str
     device: str
     precision: str
     fingerprint: str
+    quantisation: str = ""
 
 
 Said = Admitted | Progress | Looked | Drawn | Denoising

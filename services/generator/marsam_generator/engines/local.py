@@ -75,7 +75,11 @@ class LocalEngine:
         """See `DrawingEngine.describe`."""
         hardware = self._library.hardware
         return Description(
-            engine="local", device=hardware.device, precision=hardware.precision, fingerprint=hardware.fingerprint
+            engine="local",
+            device=hardware.device,
+            precision=hardware.precision,
+            fingerprint=hardware.fingerprint,
+            quantisation=hardware.quantisation.label() if hardware.quantisation else "",
         )
 
     async def load(self, model: Model, base: Model | None, *, pin: bool) -> None:

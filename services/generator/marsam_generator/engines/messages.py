@@ -165,7 +165,11 @@ def description_event(description: Description) -> engine_pb2.EngineEvent:
 def description_of(message: engine_pb2.Description) -> Description:
     """The inverse of `description_event`."""
     return Description(
-        engine=message.engine, device=message.device, precision=message.precision, fingerprint=message.fingerprint
+        engine=message.engine,
+        device=message.device,
+        precision=message.precision,
+        fingerprint=message.fingerprint,
+        quantisation=message.quantisation,
     )
 
 

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from marsam.core.errors import Corrupt, Missing
 from marsam.diffusion import registry
 from marsam.diffusion.basefiles import read_json
-from marsam.diffusion.nf4 import net as nf4
+from marsam.diffusion.held import net as held
 from marsam.diffusion.spec import ALL_PARTS, Components, Conditioning, FamilyFacts, Part, Precision, Quantisation
 from marsam.diffusion.weights.net import DTYPES, stream, weight_files
 
@@ -59,8 +59,9 @@ class Assembled(ABC):
             loaded = self.empty_denoiser(source)
             place = None
             if quantisation is not None:
-                nf4.replace(loaded, keep=facts.keep, quantisation=quantisation, precision=precision)
-                place = nf4.placer(device=device)
+                place = held.prepare(
+                    loaded, keep=facts.keep, quantisation=quantisation, precision=precision, device=device
+                )
             files = weight_files(source / facts.denoiser_folder)
             stream(loaded, files, precision=precision, device=device, place=place)
             loaded = loaded.eval()

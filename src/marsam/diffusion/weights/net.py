@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 import transformers
-from bitsandbytes.functional import dequantize_4bit
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -22,7 +21,7 @@ from marsam.core.errors import Corrupt, Invalid
 from marsam.diffusion.spec import Precision
 from marsam.store.staging import failure
 
-DTYPES = {Precision.FP32: torch.float32, Precision.BF16: torch.bfloat16}
+DTYPES = {Precision.FP32: torch.float32, Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
 
 _MAPPED = 64 << 20
 """Bytes that are read of one mapping of a file."""
@@ -172,15 +171,6 @@ def bytes_at_rest(module: Any) -> int:
                 if part is not None
             )
     return total
-
-
-def whole(layer: Any) -> torch.Tensor:
-    """A layer's weight in fp32, in the shape that it computes with, however it is held."""
-    state = getattr(layer.weight, "quant_state", None)
-    if state is not None:
-        return dequantize_4bit(layer.weight.data, state).float().view(layer.out_features, layer.in_features)
-    weight: torch.Tensor = layer.weight.detach()
-    return weight.float()
 
 
 def _nested(state: Any) -> tuple[Any, Any]:

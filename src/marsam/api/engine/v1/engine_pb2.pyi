@@ -230,16 +230,18 @@ class Residence(_message.Message):
     def __init__(self, size_bytes: _Optional[int] = ..., uses: _Optional[int] = ..., pinned: _Optional[bool] = ...) -> None: ...
 
 class Description(_message.Message):
-    __slots__ = ("engine", "device", "precision", "fingerprint")
+    __slots__ = ("engine", "device", "precision", "fingerprint", "quantisation")
     ENGINE_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     PRECISION_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    QUANTISATION_FIELD_NUMBER: _ClassVar[int]
     engine: str
     device: str
     precision: str
     fingerprint: str
-    def __init__(self, engine: _Optional[str] = ..., device: _Optional[str] = ..., precision: _Optional[str] = ..., fingerprint: _Optional[str] = ...) -> None: ...
+    quantisation: str
+    def __init__(self, engine: _Optional[str] = ..., device: _Optional[str] = ..., precision: _Optional[str] = ..., fingerprint: _Optional[str] = ..., quantisation: _Optional[str] = ...) -> None: ...
 
 class Finished(_message.Message):
     __slots__ = ()

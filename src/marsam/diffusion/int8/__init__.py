@@ -1,0 +1,1 @@
+"""Frozen base weights in 8 bits, quantised while they are read."""
