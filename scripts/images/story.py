@@ -16,7 +16,7 @@ from hayy.demo.screen import Screen
 from rich.console import Console
 
 from marsam.client import AsyncMarsam, Endpoints
-from marsam.client.generation import Image as Picture
+from marsam.client.drawing import Image as Picture
 from marsam.core.tokens import Principal, add_token, entry_of, new_token
 from scripts.images.containers import USER, Container, Image
 

@@ -1,21 +1,18 @@
 """`marsam generate`"""
 
-import re
-import unicodedata
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from marsam.cli import console
+from marsam.cli.pictures import kept, print_pictures, show_preview
 from marsam.cli.plain import plain
-from marsam.cli.session import Json, run, says_missing
+from marsam.cli.session import Json, pairs, run, says_missing
 from marsam.cli.watching import Bar
-from marsam.client import Accepted, AsyncMarsam, Done, Event, Image, Progress, short
-from marsam.core.errors import Exhausted, Exists, Invalid, MarsamError, did_you_mean
-
-_SUFFIXES = {"image/png": ".png", "image/jpeg": ".jpg", "image/webp": ".webp"}
+from marsam.client import Accepted, AsyncMarsam, Done, Event, Image, Preview, Progress, short
+from marsam.core.errors import Invalid, MarsamError, did_you_mean, unknown_name
 
 
 def generate(
@@ -33,12 +30,21 @@ def generate(
     scheduler: Annotated[str, typer.Option(help="ddim, dpm++, euler, euler_a, …")] = "",
     width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
     height: Annotated[int | None, typer.Option(help="Pixels.")] = None,
+    init: Annotated[Path | None, typer.Option(help="Picture to start from.")] = None,
+    mask: Annotated[Path | None, typer.Option(help="What of --init is drawn anew: white.")] = None,
+    preview: Annotated[int | None, typer.Option(metavar="STEPS", help="Write preview-N.jpg every so often.")] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="strength, format, quality, exact, …"),
+    ] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Print its name and leave: see generations.")] = False,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures.")] = Path(),
     as_json: Json = False,
 ) -> None:
-    """Draw pictures. What you leave out is the model's own default; Ctrl-C cancels."""
+    """Draw pictures; what you leave out is the model's own. Ctrl-C cancels."""
 
     async def work(marsam: AsyncMarsam) -> dict[str, Any]:
+        starts = [await marsam.generation.upload(one) if one else "" for one in (init, mask)]
         answer: dict[str, Any] = {"generation": "", "warnings": [], "images": [], "request": None, "timings": None}
         with Bar("waiting", quiet=as_json) as bar:
             events = marsam.generation.generate(
@@ -53,6 +59,11 @@ def generate(
                 scheduler=scheduler,
                 width=width,
                 height=height,
+                init_image=starts[0],
+                mask_image=starts[1],
+                preview_every=preview,
+                detach=detach,
+                **_settings(changes or []),
             )
             async for event in _known(marsam, events):
                 match event:
@@ -63,18 +74,22 @@ def generate(
                             bar.show(0, 0, f"place {event.queue_position} in the queue")
                         for warning in event.warnings:
                             bar.say(f"! {warning}")
+                        if detach:
+                            break
                     case Progress():
-                        bar.show(event.step, event.steps, f"step {event.step}/{event.steps}", name="drawing")
+                        left = f", {console.span(event.eta_seconds)} left" if event.eta_seconds else ""
+                        bar.show(event.step, event.steps, f"step {event.step}/{event.steps}{left}", name="drawing")
+                    case Preview():
+                        show_preview(out, event)
                     case Image():
-                        path = _save(out, prompt, event)
-                        size = {"width": event.width, "height": event.height}
-                        answer["images"].append({"path": str(path), "seed": event.seed, "digest": event.digest, **size})
+                        answer["images"].append(kept(out, prompt, event))
                     case Done():
                         answer["timings"] = {
                             "queued_seconds": event.queued_seconds,
                             "denoise_seconds": event.denoise_seconds,
                             "decode_seconds": event.decode_seconds,
                             "total_seconds": event.total_seconds,
+                            "encode_seconds": event.encode_seconds,
                         }
         return answer
 
@@ -82,8 +97,10 @@ def generate(
     if as_json:
         console.print_json(answer)
         return
-    for image in answer["images"]:
-        console.out().print(f"{image['path']}  seed {image['seed']}", markup=False)
+    print_pictures(answer["images"])
+    if detach:
+        console.out().print(answer["generation"], markup=False)
+        console.note(f"it goes on; its pictures: marsam generations fetch {short(answer['generation'])}")
     if answer["timings"]:
         timings = answer["timings"]
         seconds = console.span(timings["total_seconds"])
@@ -105,6 +122,30 @@ async def _known(marsam: AsyncMarsam, events: AsyncIterator[Event]) -> AsyncIter
         raise
 
 
+_SETTINGS: Mapping[str, Callable[[str], Any]] = {
+    "strength": float,
+    "format": str,
+    "quality": int,
+    "exact": lambda text: {"true": True, "false": False}[text],
+    "priority": int,
+    "tenant": str,
+    "preview_side": int,
+}
+
+
+def _settings(texts: list[str]) -> dict[str, Any]:
+    """What `--set` says, by the SDK's names."""
+    found = {}
+    for key, text in pairs(texts, option="--set").items():
+        if key not in _SETTINGS:
+            raise unknown_name("setting", key, tuple(_SETTINGS), field="--set")
+        try:
+            found[key] = _SETTINGS[key](text)
+        except (ValueError, KeyError) as error:
+            raise Invalid(f"{key} cannot be '{text}'", field="--set", reason="OPTION_MALFORMED") from error
+    return found
+
+
 def _adapters(texts: list[str]) -> dict[str, float]:
     found: dict[str, float] = {}
     for text in texts:
@@ -116,25 +157,3 @@ def _adapters(texts: list[str]) -> dict[str, float]:
                 f"the weight of adapter '{name}' must be a number, got '{weight}'", field="--adapter"
             ) from error
     return found
-
-
-def _save(folder: Path, prompt: str, image: Image) -> Path:
-    """Writes a picture under a name that says what it is; never over another one."""
-    letters = "".join(c for c in prompt.lower() if unicodedata.category(c) != "Mn")  # vowel marks are not letters
-    words = re.sub(r"\W+", "-", letters).strip("-")[:48] or "picture"
-    suffix = _SUFFIXES.get(image.media_type, ".png")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for number in range(1000):
-            path = folder / f"{words}-{image.seed}{f'-{number}' if number else ''}{suffix}"
-            try:
-                with path.open("xb") as file:
-                    file.write(image.data)
-            except FileExistsError:
-                if path.read_bytes() == image.data:
-                    return path
-                continue
-            return path
-    except OSError as error:
-        raise Exhausted(f"cannot write to {folder}: {error.strerror}", reason="DISK_WRITE_FAILED") from error
-    raise Exists(f"{folder} holds a thousand pictures of this prompt and seed already")

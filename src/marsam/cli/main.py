@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from marsam.cli import datasets, models, runs, store, tokens, upkeep
+from marsam.cli import datasets, generations, models, runs, store, tokens, upkeep
 from marsam.cli.doctor import doctor
 from marsam.cli.evaluate import evaluate
 from marsam.cli.generate import generate
@@ -32,6 +32,7 @@ app.add_typer(tokens.app, name="tokens")
 app.add_typer(store.app, name="store")
 app.add_typer(upkeep.app, name="upkeep")
 app.command(short_help="Draw pictures.")(generate)
+app.add_typer(generations.app, name="generations")
 app.command(short_help="Compare models on a suite; write the report.")(evaluate)
 app.command(short_help="Check machine, store and services.")(doctor)
 

@@ -8,9 +8,9 @@
 """
 
 from marsam.client.blocking import Marsam
+from marsam.client.drawing import Accepted, Done, Event, Image, Preview, Progress
 from marsam.client.endpoints import Endpoints, find
 from marsam.client.files import Transfer
-from marsam.client.generation import Accepted, Done, Event, Image, Progress
 from marsam.client.marsam import AsyncMarsam
 from marsam.client.models import kind_name
 from marsam.client.naming import qualify, short
@@ -27,6 +27,7 @@ __all__ = [
     "Event",
     "Image",
     "Marsam",
+    "Preview",
     "Progress",
     "Transfer",
     "find",

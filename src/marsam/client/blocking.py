@@ -140,6 +140,7 @@ class BlockingGeneration(_Facade[Generation]):
     """See `Generation`."""
 
     generate = _iterates(Generation.generate)
+    upload = _waits(Generation.upload)
     images = _waits(Generation.images)
     get = _waits(Generation.get)
     list = _waits(Generation.list)

@@ -1,65 +1,28 @@
 """Generation: pictures from a base and adapters, as they come."""
 
+import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import grpc.aio
 
 from marsam.api.generator.v1 import generator_pb2, generator_pb2_grpc
-from marsam.client.connection import SLOW_SECONDS, stream, unary
+from marsam.client.connection import SLOW_SECONDS, stream, unary, upload
+from marsam.client.drawing import Accepted, Event, Image, events_of
+from marsam.client.files import CHUNK_BYTES
 from marsam.client.naming import qualify
 from marsam.client.paging import PAGE, every
-from marsam.core.errors import Corrupt
-from marsam.core.ids import digest_of, new_ulid
+from marsam.core.errors import Invalid, Unavailable, did_you_mean
+from marsam.core.ids import new_ulid
 
 # Loading a base is part of the first call.
 _IDLE_SECONDS = 180.0
 
+_PATIENCE_SECONDS = 60.0
+"""How long a detached drawing is looked for when the service does not answer."""
 
-@dataclass(frozen=True, kw_only=True)
-class Accepted:
-    """The request is in the queue; `request` has every default filled in."""
-
-    name: str
-    request: generator_pb2.GenerateRequest
-    queue_position: int
-    warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """A denoising step is done."""
-
-    step: int
-    steps: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Image:
-    """A finished picture: `data` is the encoded file (PNG), its digest checked."""
-
-    index: int
-    seed: int
-    width: int
-    height: int
-    media_type: str
-    digest: str
-    data: bytes
-
-
-@dataclass(frozen=True, kw_only=True)
-class Done:
-    """All pictures are out; how long it took, and what drew them."""
-
-    queued_seconds: float
-    denoise_seconds: float
-    decode_seconds: float
-    total_seconds: float
-    fingerprint: str
-
-
-Event = Accepted | Progress | Image | Done
+FORMATS = ("png", "jpeg", "webp")
 
 
 class Generation:
@@ -83,12 +46,26 @@ class Generation:
         width: int | None = None,
         height: int | None = None,
         count: int = 1,
+        init_image: str = "",
+        mask_image: str = "",
+        strength: float | None = None,
+        format: str = "",
+        quality: int | None = None,
+        preview_every: int | None = None,
+        preview_side: int | None = None,
+        exact: bool = False,
+        priority: int = 0,
+        tenant: str = "",
+        detach: bool = False,
         request_id: str | None = None,
         seconds: float | None = 3600.0,
     ) -> AsyncIterator[Event]:
-        """Accepted, then progress and images as they are done, then Done. Leaving the loop cancels the work.
+        """Accepted, then progress, previews and images as they are done, then Done. Leaving the loop cancels the work,
+        unless it is `detach`ed: then it goes on, a lost call is taken up again here, and `images` has the pictures.
 
-        None and "" mean the model's own default; image i of `count` is drawn with `seed + i`.
+        None and "" mean the model's own default; image i of `count` is drawn with `seed + i`. `init_image` and
+        `mask_image` are names that `upload` gave; `format` is one of `FORMATS`; `preview_every` asks for a look at each
+        picture after every so many steps; `exact` for the same bits under any load.
         """
         request = generator_pb2.GenerateRequest(
             parent=f"projects/{self._project}",
@@ -106,30 +83,80 @@ class Generation:
             width=width,
             height=height,
             count=count,
+            init_image=init_image,
+            mask_image=mask_image,
+            strength=strength,
+            format=_format(format),
+            quality=quality,
+            preview=_preview(preview_every, preview_side),
+            reproducibility="REPRODUCIBILITY_EXACT" if exact else None,
+            priority=priority,
+            tenant=tenant,
+            detach=detach,
             request_id=request_id or new_ulid(),
         )
-        messages = stream(self._stub.Generate, request, seconds=seconds, idle=_IDLE_SECONDS)
-        async for event in _events(messages):
+        following = self._followed(request) if detach else self._events(request, seconds=seconds)
+        async for event in following:
             yield event
 
+    def _events(self, request: generator_pb2.GenerateRequest, *, seconds: float | None) -> AsyncIterator[Event]:
+        return events_of(stream(self._stub.Generate, request, seconds=seconds, idle=_IDLE_SECONDS))
+
+    async def _followed(self, request: generator_pb2.GenerateRequest) -> AsyncIterator[Event]:
+        """A detached drawing to its end, through lost calls; what was told already is not told again."""
+        accepted, had = False, set[int]()
+        contact = time.monotonic()
+        while True:
+            try:
+                async for event in self._events(request, seconds=None):
+                    contact = time.monotonic()
+                    if isinstance(event, Accepted):
+                        told, accepted = accepted, True
+                    elif isinstance(event, Image):
+                        told = event.index in had
+                        had.add(event.index)
+                    else:
+                        told = False
+                    if not told:
+                        yield event
+                return
+            except Unavailable as error:
+                if error.reason == "GENERATION_IN_PROGRESS":  # by another replica, which is well
+                    contact = time.monotonic()
+                if time.monotonic() - contact > _PATIENCE_SECONDS:
+                    raise
+                await asyncio.sleep(error.retry_after_s or 1.0)
+
+    async def upload(self, picture: Path) -> str:
+        """Sends a picture to start from, or a mask; gives its name. The same bytes have the same name."""
+        data = await asyncio.to_thread(_read, picture)
+
+        async def parts() -> AsyncIterator[generator_pb2.UploadImageRequest]:
+            header = generator_pb2.UploadImageHeader(parent=f"projects/{self._project}", size_bytes=len(data))
+            yield generator_pb2.UploadImageRequest(header=header)
+            for start in range(0, len(data), CHUNK_BYTES):
+                yield generator_pb2.UploadImageRequest(chunk=data[start : start + CHUNK_BYTES])
+
+        return (await upload(self._stub.UploadImage, parts(), seconds=SLOW_SECONDS)).image
+
     async def images(self, generation: str) -> Sequence[Image]:
-        """The pictures of a finished generation, again."""
+        """The pictures of a generation that is done, again. Raises Precondition for one that ended without."""
         name = qualify("generation", generation, project=self._project, field="generation")
         messages = stream(self._stub.ReadGeneration, generator_pb2.ReadGenerationRequest(name=name))
-        return [event async for event in _events(messages) if isinstance(event, Image)]
+        return [event async for event in events_of(messages) if isinstance(event, Image)]
 
     async def get(self, generation: str) -> generator_pb2.Generation:
-        """What a generation was asked for and made. Raises Missing."""
+        """What a generation was asked for and made, or how far it is. Raises Missing."""
         name = qualify("generation", generation, project=self._project, field="generation")
         return (await unary(self._stub.GetGeneration, generator_pb2.GetGenerationRequest(name=name))).generation
 
     async def list(self) -> Sequence[generator_pb2.Generation]:
-        """The project's generations."""
+        """The project's generations that ended, newest first."""
         request = generator_pb2.ListGenerationsRequest(parent=f"projects/{self._project}", page_size=PAGE)
         return await every(self._stub.ListGenerations, request, lambda answer: answer.generations)
 
     async def cancel(self, generation: str) -> None:
-        """Stops a generation that another call started."""
+        """Stops a generation that another call started, whichever replica draws it."""
         name = qualify("generation", generation, project=self._project, field="generation")
         await unary(self._stub.CancelGeneration, generator_pb2.CancelGenerationRequest(name=name))
 
@@ -142,9 +169,9 @@ class Generation:
         request = generator_pb2.ListAdaptersRequest(parent=f"projects/{self._project}", page_size=PAGE)
         return await every(self._stub.ListAdapters, request, lambda answer: answer.adapters)
 
-    async def load(self, model: str) -> generator_pb2.AdapterState:
-        """Brings a model into memory before it is asked for."""
-        request = generator_pb2.LoadAdapterRequest(model=self._name(model))
+    async def load(self, model: str, *, pin: bool = False) -> generator_pb2.AdapterState:
+        """Brings a model into memory before it is asked for; `pin` keeps it there until it is evicted."""
+        request = generator_pb2.LoadAdapterRequest(model=self._name(model), pin=pin)
         return (await unary(self._stub.LoadAdapter, request, seconds=SLOW_SECONDS)).adapter
 
     async def evict(self, model: str) -> None:
@@ -155,56 +182,24 @@ class Generation:
         return qualify("model", model, project=self._project, field="model")
 
 
-async def _events(messages: AsyncIterator[Any]) -> AsyncIterator[Event]:
-    """Joins the chunks that follow each image header."""
-    header: generator_pb2.ImageHeader | None = None
-    data = bytearray()
-    async for message in messages:
-        if message.WhichOneof(message.DESCRIPTOR.oneofs[0].name) == "chunk":
-            if header is None:
-                raise Corrupt("the service sent a chunk before any image", reason="STREAM_MALFORMED")
-            data += message.chunk
-            if len(data) >= header.file.size_bytes:
-                yield _image(header, bytes(data))
-                header, data = None, bytearray()
-            continue
-        if header is not None:
-            raise Corrupt(f"image {header.index} ended after {len(data)} bytes", reason="STREAM_MALFORMED")
-        if message.HasField("image"):
-            header = message.image
-        elif message.HasField("accepted"):
-            accepted = message.accepted
-            yield Accepted(
-                name=accepted.name,
-                request=accepted.resolved,
-                queue_position=accepted.queue_position,
-                warnings=tuple(accepted.warnings),
-            )
-        elif message.HasField("progress"):
-            yield Progress(step=message.progress.step, steps=message.progress.steps)
-        elif message.HasField("done"):
-            done = message.done
-            yield Done(
-                queued_seconds=done.queued_seconds,
-                denoise_seconds=done.denoise_seconds,
-                decode_seconds=done.decode_seconds,
-                total_seconds=done.total_seconds,
-                fingerprint=done.fingerprint,
-            )
-    if header is not None:
-        raise Corrupt(f"image {header.index} ended after {len(data)} bytes", reason="STREAM_MALFORMED")
+def _read(picture: Path) -> bytes:
+    if not picture.is_file():
+        beside = sorted(one.name for one in picture.parent.iterdir()) if picture.parent.is_dir() else []
+        remedy = did_you_mean(picture.name, beside)
+        raise Invalid(f"{picture} is not there", field="picture", reason="PATH_MISSING", remedy=remedy)
+    return picture.read_bytes()
 
 
-def _image(header: generator_pb2.ImageHeader, data: bytes) -> Image:
-    digest = digest_of(data)
-    if len(data) != header.file.size_bytes or (header.file.digest and digest != header.file.digest):
-        raise Corrupt(f"image {header.index} arrived as {digest}, announced as {header.file.digest}")
-    return Image(
-        index=header.index,
-        seed=header.seed,
-        width=header.width,
-        height=header.height,
-        media_type=header.file.media_type,
-        digest=digest,
-        data=data,
-    )
+def _format(name: str) -> str | None:
+    if name and name not in FORMATS:
+        raise Invalid(
+            f"pictures come as {', '.join(FORMATS)}, not as '{name}'",
+            field="format",
+            reason="FORMAT_UNKNOWN",
+            remedy=did_you_mean(name, FORMATS),
+        )
+    return f"FORMAT_{name.upper()}" if name else None
+
+
+def _preview(every: int | None, side: int | None) -> generator_pb2.PreviewSpec | None:
+    return None if every is None else generator_pb2.PreviewSpec(every_steps=every, max_side=side)

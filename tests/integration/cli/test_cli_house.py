@@ -239,6 +239,45 @@ def test_pictures_repeat_by_seed_and_change_with_the_adapter(adapter: str, folde
     assert (folder / changed["path"]).read_bytes()[:4] == b"\x89PNG"
 
 
+def test_previews_grow_beside_the_pictures(base: str, folder: Path) -> None:
+    words = ("generate", "a wall", "--model", "tiny", "--steps", "12", "--seed", "3", "-o", "grown", "--preview", "4")
+    drawn = ok(marsam(*words, folder=folder))
+    with PIL.Image.open(folder / "grown" / "preview-0.jpg") as look:
+        assert look.format == "JPEG"
+    assert (folder / drawn.out.split()[0]).read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_picture_is_started_from(base: str, folder: Path) -> None:
+    PIL.Image.new("RGB", (64, 64), "red").save(folder / "red.png")
+    words = ("generate", "a wall", "--model", "tiny", "--steps", "4", "--seed", "3", "-o", "begun", "--json")
+    plain = ok(marsam(*words, folder=folder)).json
+    begun = ok(marsam(*words, "--init", "red.png", "--set", "strength=0.5", folder=folder)).json
+    assert begun["request"]["init_image"].startswith("projects/default/images/")
+    assert begun["images"][0]["digest"] != plain["images"][0]["digest"]
+    missing = marsam(*words, "--init", "rde.png", folder=folder)
+    assert missing.code == 3 and "red.png" in missing.error["remedy"]
+
+
+def test_a_drawing_is_left_alone_found_and_fetched(base: str, folder: Path) -> None:
+    words = ("generate", "a wall", "--model", "tiny", "--steps", "40", "--seed", "3")
+    left = ok(marsam(*words, "--detach", folder=folder))
+    name = left.out.strip()
+    assert name.startswith("projects/default/generations/") and "generations fetch" in left.err
+    (fetched,) = ok(marsam("generations", "fetch", name.split("/")[-1], "-o", "got", "--json", folder=folder)).json
+    (drawn,) = ok(marsam(*words, "-o", "got", "--json", folder=folder)).json["images"]
+    assert fetched == drawn
+    shown = ok(marsam("generations", "show", name, "--json", folder=folder)).json
+    assert (shown["state"], shown["request"]["detach"], len(shown["images"])) == ("SUCCEEDED", True, 1)
+    assert "seed 3" in ok(marsam("generations", "show", name, folder=folder)).out
+    long = ok(marsam(*words[:4], "--steps", "250", "-n", "16", "--detach", "--json", folder=folder)).json["generation"]
+    ok(marsam("generations", "cancel", long, folder=folder))
+    refused = marsam("generations", "fetch", long, "--json", folder=folder)
+    assert refused.error["reason"] == "GENERATION_CANCELLED"
+    states = [one["state"] for one in ok(marsam("generations", "list", "--json", folder=folder)).json]
+    assert states[0] == "CANCELLED" and "SUCCEEDED" in states
+    assert "cancelled" in ok(marsam("generations", "list", folder=folder)).out
+
+
 def test_metrics_of_all_three_services_answer_the_operator_s_questions(house: Any, adapter: str, folder: Path) -> None:
     ok(marsam("generate", "x", "--model", "tiny", "--steps", "2", "-o", "drawn", folder=folder))
     texts = {name: httpx.get(house[name]["http"] + "/metrics").text for name in ("dataset", "trainer", "generator")}

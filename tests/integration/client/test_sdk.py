@@ -118,6 +118,7 @@ class Generator(generator_pb2_grpc.GeneratorServiceServicer):
         self.cancelled = asyncio.Event()
         self.endless = False
         self.lies = False
+        self.lost: list[str] = []
 
     async def Generate(self, request: Any, context: Any) -> AsyncIterator[Any]:
         yield generator_pb2.GenerateResponse(accepted=generator_pb2.Accepted(name="g", resolved=request))
@@ -139,6 +140,8 @@ class Generator(generator_pb2_grpc.GeneratorServiceServicer):
             )
             for start in range(0, 700, 256):
                 yield generator_pb2.GenerateResponse(chunk=data[start : start + 256])
+            if self.lost:
+                raise Unavailable("gone", reason=self.lost.pop(), retry_after_s=0.01)
         yield generator_pb2.GenerateResponse(done=generator_pb2.Done(total_seconds=0.5))
 
 
@@ -391,6 +394,18 @@ async def test_pictures_arrive_as_they_were_drawn(marsam: AsyncMarsam) -> None:
     images = [event for event in events if isinstance(event, Image)]
     assert [(image.index, image.seed, image.data) for image in images] == [(0, 7, b"\0" * 700), (1, 8, b"\1" * 700)]
     assert isinstance(events[-1], Done)
+
+
+async def test_a_detached_drawing_is_followed_through_lost_calls(house: House, marsam: AsyncMarsam) -> None:
+    house.generator.lost = ["GENERATION_IN_PROGRESS", "SHUTTING_DOWN"]
+    drawing = marsam.generation.generate("x", model="hayy-base", seed=7, count=2, detach=True)
+    events = [event async for event in drawing]
+    assert house.generator.lost == []
+    assert [type(event) for event in events if not isinstance(event, Progress)] == [Accepted, Image, Image, Done]
+    house.generator.lost = ["SHUTTING_DOWN"]
+    with pytest.raises(Unavailable):
+        async for _ in marsam.generation.generate("x", model="hayy-base", seed=7):
+            pass
 
 
 async def test_a_picture_of_another_digest_is_corrupt(house: House, marsam: AsyncMarsam) -> None:

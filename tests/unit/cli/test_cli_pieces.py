@@ -16,10 +16,11 @@ from marsam.api.generator.v1 import generator_pb2
 from marsam.api.model.v1 import model_pb2
 from marsam.api.trainer.v1 import trainer_pb2
 from marsam.cli import console, exits
-from marsam.cli.generate import _adapters, _save
+from marsam.cli.generate import _adapters, _settings
 from marsam.cli.home import Home
 from marsam.cli.main import app
 from marsam.cli.models import _accepted, _matched
+from marsam.cli.pictures import save
 from marsam.cli.plain import plain
 from marsam.cli.plans import print_answer
 from marsam.cli.session import pairs
@@ -48,6 +49,7 @@ def test_every_command_of_the_issue_is_there() -> None:
         "runs list", "runs show", "runs watch", "runs cancel", "runs resume",
         "models list", "models show", "models import", "models export", "store check", "tokens new",
         "upkeep gc", "upkeep verify",
+        "generations list", "generations show", "generations fetch", "generations cancel",
     }  # fmt: skip
 
 
@@ -56,9 +58,9 @@ def test_help_fits_a_screen(words: tuple[str, ...]) -> None:
     said = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"})
     assert said.exit_code == 0
     lines = said.output.rstrip().splitlines()
-    assert len(lines) <= 24
+    assert len(lines) <= 28
     assert max(map(len, lines)) <= 80
-    if words and words[-1] not in ("datasets", "runs", "models", "store", "tokens", "upkeep"):
+    if words and words[-1] not in ("datasets", "runs", "models", "generations", "store", "tokens", "upkeep"):
         assert "--json" in said.output
 
 
@@ -180,6 +182,16 @@ def test_what_is_set_goes_where_it_belongs_and_keeps_its_looks() -> None:
             pairs([bad], option="--set")
 
 
+def test_settings_that_have_no_option_of_their_own() -> None:
+    texts = ["strength=0.4", "format=webp", "quality=80", "exact=true", "priority=-2", "tenant=mona"]
+    told = {"strength": 0.4, "format": "webp", "quality": 80, "exact": True, "priority": -2, "tenant": "mona"}
+    assert _settings(texts) == told
+    for text, reason, words in (("qualty=3", "UNKNOWN_SETTING", "quality"), ("exact=yes", "OPTION_MALFORMED", "yes")):
+        with pytest.raises(Invalid) as caught:
+            _settings([text])
+        assert caught.value.reason == reason and words in f"{caught.value.message} {caught.value.remedy}"
+
+
 def test_adapters_and_their_weights() -> None:
     assert _adapters(["a", "b=0.5", "@prod=-1"]) == {"a": 1.0, "b": 0.5, "@prod": -1.0}
     with pytest.raises(Invalid) as caught:
@@ -192,16 +204,16 @@ def picture(data: bytes, seed: int = 7) -> Image:
 
 
 def test_a_picture_never_overwrites_another(tmp_path: Path) -> None:
-    first = _save(tmp_path / "new", "خبّاز في المختبر", picture(b"1"))
+    first = save(tmp_path / "new", "خبّاز في المختبر", picture(b"1"))
     assert first.name == "خباز-في-المختبر-7.png"
-    assert _save(tmp_path / "new", "خبّاز في المختبر", picture(b"1")) == first
-    other = _save(tmp_path / "new", "خبّاز في المختبر", picture(b"2"))
+    assert save(tmp_path / "new", "خبّاز في المختبر", picture(b"1")) == first
+    other = save(tmp_path / "new", "خبّاز في المختبر", picture(b"2"))
     assert other != first
     assert first.read_bytes() == b"1"
-    assert _save(tmp_path, "../../etc/passwd !", picture(b"3")).parent == tmp_path
+    assert save(tmp_path, "../../etc/passwd !", picture(b"3")).parent == tmp_path
     (tmp_path / "file").write_text("")
     with pytest.raises(Exhausted):
-        _save(tmp_path / "file", "x", picture(b"4"))
+        save(tmp_path / "file", "x", picture(b"4"))
 
 
 def test_a_home_is_for_one(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from marsam.catalog.models import Model
-from marsam.client.generation import Done, Generation, Image
+from marsam.client.drawing import Done, Image
+from marsam.client.generation import Generation
 from marsam.core.errors import Corrupt, Deadline, Exhausted, Precondition, Unavailable
 from marsam.core.ids import sha256_hex
 from marsam.core.records import canonical, to_plain
