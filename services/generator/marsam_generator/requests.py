@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from marsam.api.generator.v1 import generator_pb2
 from marsam.catalog.aliases import resolve as resolve_model
 from marsam.catalog.models import Model
-from marsam.core.errors import Invalid, MarsamError, Precondition, Unsupported, Violation, unknown_name
+from marsam.core.errors import Invalid, MarsamError, Precondition, Violation, unknown_name
 from marsam.core.ids import sha256_hex
 from marsam.core.names import parse
 from marsam.diffusion.buckets import Size
@@ -80,8 +80,6 @@ async def check(
     model that does not fit.
     """
     project = parse(request.parent, "project", field="parent").project
-    if request.reproducibility:
-        raise Unsupported("it is not built yet", reason="FIELD_UNSUPPORTED", field="reproducibility")
     model = await resolve_model(blobs, request.model)
     if model.kind not in ("base", "full"):
         raise _not_drawable(model)
@@ -142,6 +140,7 @@ def _resolve(
     resolved.CopyFrom(request)
     resolved.model = model.name
     resolved.count = request.count or 1
+    resolved.reproducibility = request.reproducibility or generator_pb2.REPRODUCIBILITY_SHARED
     if not request.HasField("steps"):
         resolved.steps = min(facts.default_steps, max_steps)
     if not request.HasField("guidance"):

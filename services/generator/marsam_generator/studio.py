@@ -196,6 +196,7 @@ class Studio:
                 terms=Terms(
                     tenant=wanted.resolved.tenant or wanted.project,
                     priority=wanted.resolved.priority,
+                    exact=wanted.resolved.reproducibility == generator_pb2.REPRODUCIBILITY_EXACT,
                     deadline=deadline,
                 ),
                 previews=wanted.previews,
