@@ -1,5 +1,6 @@
 """Uploaded pictures, and pictures drawn from them, through the service."""
 
+import asyncio
 import io
 from collections.abc import AsyncIterator
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import grpc.aio
 import numpy as np
 import pytest
+from marsam_generator.images import UPLOADS_AT_ONCE
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -116,6 +118,38 @@ async def test_an_upload_is_a_header_and_as_many_bytes_as_it_says(served: Served
 
     for messages in (headless(), twice()):
         assert (await _fault(served.stub.UploadImage(messages, timeout=20))).reason == "STREAM_ORDER"
+
+
+async def test_uploads_that_break_off_leave_room_and_too_many_at_once_are_told_to_come_again(served: Served) -> None:
+    data = _file(_colours())
+    gate = asyncio.Event()
+
+    async def stalled() -> AsyncIterator[generator_pb2.UploadImageRequest]:
+        async for message in _messages(data):
+            yield message
+            await gate.wait()
+
+    for _ in range(2):
+        calls = [served.stub.UploadImage(stalled(), timeout=60) for _ in range(UPLOADS_AT_ONCE + 1)]
+        waiting = [asyncio.ensure_future(_refusal(call)) for call in calls]
+        (refused,), others = await asyncio.wait(waiting, timeout=30, return_when=asyncio.FIRST_COMPLETED)
+        error = refused.result()
+        assert error is not None
+        assert (error.reason, error.retry_after_s) == ("UPLOADS_BUSY", 1.0)
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        async with asyncio.timeout(30):
+            while await _refusal(_upload(served, data)) is not None:
+                await asyncio.sleep(0.02)
+
+
+async def _refusal(call: Any) -> MarsamError | None:
+    try:
+        await call
+    except grpc.aio.AioRpcError as error:
+        return error_of(error)
+    return None
 
 
 async def test_a_picture_is_drawn_from_another_and_again_the_same(served: Served) -> None:
