@@ -121,6 +121,7 @@ class Served:
     blobs: Blobs
     meter: Meter
     channel: grpc.aio.Channel
+    target: str
 
 
 @contextlib.asynccontextmanager
@@ -143,7 +144,7 @@ async def serving(store: str, cache: Path, **settings: Any) -> AsyncIterator[Ser
         target = json.loads(await asyncio.wait_for(ready, 20))["grpc"]
         async with channel(target) as opened:
             stub = generator_pb2_grpc.GeneratorServiceStub(opened)
-            yield Served(stub=stub, blobs=open_store(store), meter=meter, channel=opened)
+            yield Served(stub=stub, blobs=open_store(store), meter=meter, channel=opened, target=target)
         lifecycle.stop()
         await asyncio.wait_for(task, 20)
 
