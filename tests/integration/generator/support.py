@@ -46,7 +46,14 @@ def model(name: str) -> str:
 
 
 async def publish(
-    blobs: Blobs, name: str, kind: ModelKind, folder: Path, *, base: Model | None = None, **more: Any
+    blobs: Blobs,
+    name: str,
+    kind: ModelKind,
+    folder: Path,
+    *,
+    base: Model | None = None,
+    family: str = "sd1",
+    **more: Any,
 ) -> Model:
     """Put a folder into the store as a model."""
     files = []
@@ -58,7 +65,7 @@ async def publish(
         kind=kind,
         create_time=datetime(2026, 11, 25, tzinfo=UTC),
         files=tuple(files),
-        family="sd1" if kind != "judge" else "",
+        family=family if kind != "judge" else "",
         base=base.name if base else None,
         base_digest=base.digest if base else None,
         **more,
