@@ -23,6 +23,7 @@ from marsam_generator.engines.contract import DrawingEngine
 from marsam_generator.evaluation.hosting import Hosting, caller_tls, hosted
 from marsam_generator.heap import trimmed
 from marsam_generator.images import LIMITS, Images
+from marsam_generator.rest.pages import pages
 from marsam_generator.service import SERVICE, GeneratorServicer
 from marsam_generator.settings import GeneratorSettings
 from marsam_generator.studio import Studio
@@ -38,10 +39,11 @@ async def assemble(settings: GeneratorSettings, meter: Meter, lifecycle: Lifecyc
     trees = Trees(blobs, await asyncio.to_thread(Cache, settings.cache, budget=settings.cache_bytes))
     pool = DecodePool(size=1, limits=LIMITS)
     engine, fitness = _engine(settings, blobs=blobs, trees=trees, meter=meter)
+    bases = Bases(trees)
     studio = Studio(
         blobs=blobs,
         engine=engine,
-        bases=Bases(trees),
+        bases=bases,
         images=Images(blobs, pool),
         meter=meter,
         clock=clock,
@@ -68,7 +70,10 @@ async def assemble(settings: GeneratorSettings, meter: Meter, lifecycle: Lifecyc
             trimmed(),
             hosted(hosting, blobs=blobs, meter=meter, clock=clock, lifecycle=lifecycle) as evaluation,
         ):
-            yield Assembly(registrations=[registration, evaluation], fitness=fitness)
+            shown = pages(studio=studio, servicer=servicer, blobs=blobs, bases=bases, lifecycle=lifecycle)
+            yield Assembly(
+                registrations=[registration, evaluation], fitness=fitness, pages=shown if settings.rest else ()
+            )
     finally:
         # Calls had the same seconds to end in: what is detached gets what they left of them.
         gone = time.monotonic() - stopping.result() if stopping.done() else math.inf

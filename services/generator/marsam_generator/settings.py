@@ -89,6 +89,10 @@ class GeneratorSettings(EngineSettings, ServerSettings):
     max_steps: int = 250
     """Most steps of one picture."""
 
+    rest: bool = False
+    """Whether the HTTP port also has REST (`/v1/images/generations` as OpenAI's clients call it, and its kin) and the
+    page for people at `/`. Behind tokens where gRPC is."""
+
     evaluation_slots: int = 1
     """Evaluations that may run at once; the others wait."""
 

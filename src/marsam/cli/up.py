@@ -151,4 +151,6 @@ def _announce(home: Home, running: list[Child], *, as_json: bool) -> None:
         return
     rows = [(child.service, child.address["grpc"], child.address["http"]) for child in ordered]
     console.print_table(("service", "gRPC", "HTTP"), rows, nothing="")
+    site = next(child.address["http"] for child in running if child.service == "generator")
+    console.note(f"draw in a browser: {site}/")
     console.note(f"up, over {home.root}; Ctrl-C stops. In another terminal: marsam doctor")

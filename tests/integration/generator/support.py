@@ -46,14 +46,7 @@ def model(name: str) -> str:
 
 
 async def publish(
-    blobs: Blobs,
-    name: str,
-    kind: ModelKind,
-    folder: Path,
-    *,
-    base: Model | None = None,
-    family: str = "sd1",
-    **more: Any,
+    blobs: Blobs, name: str, kind: ModelKind, folder: Path, *, base: Model | None = None, **more: Any
 ) -> Model:
     """Put a folder into the store as a model."""
     files = []
@@ -65,7 +58,7 @@ async def publish(
         kind=kind,
         create_time=datetime(2026, 11, 25, tzinfo=UTC),
         files=tuple(files),
-        family=family if kind != "judge" else "",
+        family="sd1" if kind != "judge" else "",
         base=base.name if base else None,
         base_digest=base.digest if base else None,
         **more,
@@ -122,13 +115,14 @@ def tiny_models(root: Path) -> Iterator[str]:
 
 @dataclass(kw_only=True)
 class Served:
-    """A running generator: its stub, its store, its metrics."""
+    """A running generator: its stub, its store, its metrics, and the addresses of both ports."""
 
     stub: Any
     blobs: Blobs
     meter: Meter
     channel: grpc.aio.Channel
-    target: str
+    grpc: str
+    http: str
 
 
 @contextlib.asynccontextmanager
@@ -145,13 +139,15 @@ async def serving(store: str, cache: Path, **settings: Any) -> AsyncIterator[Ser
                 chosen,
                 meter=meter,
                 lifecycle=lifecycle,
+                web=assembly.pages,
                 announce=lambda line: ready.set_result(line),
             )
         )
-        target = json.loads(await asyncio.wait_for(ready, 20))["grpc"]
-        async with channel(target) as opened:
+        where = json.loads(await asyncio.wait_for(ready, 20))
+        async with channel(where["grpc"]) as opened:
             stub = generator_pb2_grpc.GeneratorServiceStub(opened)
-            yield Served(stub=stub, blobs=open_store(store), meter=meter, channel=opened, target=target)
+            blobs = open_store(store)
+            yield Served(stub=stub, blobs=blobs, meter=meter, channel=opened, grpc=where["grpc"], http=where["http"])
         lifecycle.stop()
         await asyncio.wait_for(task, 20)
 

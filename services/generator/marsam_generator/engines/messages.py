@@ -125,8 +125,7 @@ def said_of(event: engine_pb2.EngineEvent) -> Said:
                 fingerprint=told.fingerprint,
             )
         case "progress":
-            step = event.progress
-            return Progress(done=step.done, of=step.of, rows=step.rows, eta=step.eta)
+            return Progress(done=event.progress.done, of=event.progress.of, rows=event.progress.rows)
         case "looked":
             look = event.looked
             return Looked(index=look.index, step=look.step, steps=look.steps, data=look.data)

@@ -75,13 +75,22 @@ class Auth:
 
     def inspect(self, call: Call, request: Message) -> None:
         """Raises Missing when the request names a project the caller may not see: it must not learn that it exists."""
-        if call.infrastructure or self._tokens is None:
-            return
-        principal = current_principal()
-        for name in _names(request, _DEPTH):
-            found = _PROJECT.fullmatch(name)
-            if found and not principal.sees(found.group(1)):
-                raise Missing(f"'{name}' was not found", resource=name)
+        if not call.infrastructure:
+            refuse_unseen(request)
+
+    @property
+    def open(self) -> bool:
+        """Whether everyone who reaches the service may call it."""
+        return self._tokens is None
+
+
+def refuse_unseen(request: Message) -> None:
+    """Raises Missing when the request names a project that the principal of this task may not see."""
+    principal = current_principal()
+    for name in _names(request, _DEPTH):
+        found = _PROJECT.fullmatch(name)
+        if found and not principal.sees(found.group(1)):
+            raise Missing(f"'{name}' was not found", resource=name)
 
 
 def _names(message: Message, depth: int) -> Iterator[str]:

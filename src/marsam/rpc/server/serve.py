@@ -108,7 +108,7 @@ async def serve(
     app = http.application(
         meter,
         ready=lambda: serving.is_set() and not lifecycle.draining.is_set(),
-        routes=pages.routes(web, auth),
+        routes=pages.routes(web, auth, layers=(access_log, metered(meter))),
     )
     context = tls.for_http() if tls is not None else None
     watched = [one for one in (tokens, tls.reloaded if tls is not None else None) if one is not None]

@@ -20,7 +20,11 @@ class Validation:
 
     def inspect(self, call: Call, request: Message) -> None:
         """Raises Invalid with one violation per broken rule."""
-        found = self._validator.collect_violations(request)
+        self.check(request)
+
+    def check(self, message: Message) -> None:
+        """The same for a message that came another way than by a call."""
+        found = self._validator.collect_violations(message)
         if not found:
             return
         violations = [_violation(violation.proto) for violation in found]
