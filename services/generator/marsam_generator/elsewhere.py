@@ -2,6 +2,7 @@
 
 from marsam.api.generator.v1 import generator_pb2
 from marsam.catalog.generations import GenerationRecord
+from marsam.catalog.repository import load_generation
 from marsam.core.clock import Clock
 from marsam.core.errors import Missing, Unavailable
 from marsam.core.ids import new_ulid
@@ -10,7 +11,6 @@ from marsam.jobs.requests import recall, remember
 from marsam.store.blobs import Blobs
 from marsam_generator import wire
 from marsam_generator.pulses import BEAT_S, Pulses
-from marsam_generator.records import load_record, not_found
 
 _SCOPE = "Generate"
 
@@ -50,7 +50,7 @@ class Elsewhere:
     async def ended(self, name: str) -> GenerationRecord | None:
         """The record of a generation that ended."""
         try:
-            return await load_record(self._blobs, name)
+            return await load_generation(self._blobs, name)
         except Missing:
             return None
 
@@ -77,7 +77,7 @@ class Elsewhere:
         if made is not None and (found is None or not found[1]):
             return wire.generation(made)
         if found is None:
-            raise not_found(name)
+            return wire.generation(await load_generation(self._blobs, name))
         pulse, alive = found
         request = wire.request_of(pulse.request)
         progress = generator_pb2.StepProgress(step=pulse.step, steps=pulse.steps)
@@ -92,7 +92,7 @@ class Elsewhere:
         """Have whoever makes a generation end it; one that ended stays what it is. Raises `Missing`."""
         if await self.ended(name) is None:
             if await self._pulses.of(name) is None:
-                raise not_found(name)
+                await load_generation(self._blobs, name)  # says that it is not there, unless it ended just now
             await self._pulses.ask_to_end(name)
 
 

@@ -1,29 +1,68 @@
-"""PNG out: pixels and, in iTXt, the request that made them, so that a picture can be made again from itself."""
+"""Pixels as a file, PNG, JPEG or WebP, with what made them inside, so that a picture can be made again from itself."""
 
 import io
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from marsam.imaging.inscription import TRAINED, Inscription
+
 PNG_LEVEL = 4
 """zlib effort: 6 takes twice the time for one percent."""
 
-REQUEST_KEY = "marsam:request"
-"""Keyword of the iTXt chunk that holds the resolved request as JSON (UTF-8: prompts are in any language)."""
+WEBP_LEVEL = {"method": 1, "quality": 20}
+"""Effort of lossless WebP: libwebp's own default takes three times as long, for nothing."""
+
+QUALITY = 90
+"""Of JPEG, where nothing is said."""
 
 
-def encode(pixels: torch.Tensor, request_json: str, seed: int) -> bytes:
-    """PNG of pixels (H, W, 3) uint8. The same pixels and request give the same bytes. Blocking; runs off the event
-    loop.
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """What a picture is written as. `quality` is 1 to 100; None is without loss."""
+
+    kind: Literal["png", "jpeg", "webp"] = "png"
+    quality: int | None = None
+
+    @property
+    def media_type(self) -> str:
+        """`image/png` and its kin."""
+        return f"image/{self.kind}"
+
+    @property
+    def suffix(self) -> str:
+        """What its files end with."""
+        return {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}[self.kind]
+
+
+def encode(pixels: torch.Tensor, inscription: Inscription, form: Form) -> bytes:
+    """Pixels (H, W, 3) uint8 as a file. The same pixels, inscription and form give the same bytes. Blocking; runs off
+    the event loop.
     """
     height, width, _ = pixels.shape
-    info = PngInfo()
-    info.add_itxt(REQUEST_KEY, request_json, zip=True)
-    info.add_itxt("marsam:seed", str(seed))
-    # IPTC's term for pictures made by a trained model; https://cv.iptc.org/newscodes/digitalsourcetype/
-    info.add_itxt("Digital Source Type", "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia")
     image = Image.frombytes("RGB", (width, height), pixels.numpy().tobytes())
+    packet = inscription.packet()
     out = io.BytesIO()
-    image.save(out, format="PNG", compress_level=PNG_LEVEL, pnginfo=info)
+    if form.kind == "png":
+        image.save(out, format="PNG", compress_level=PNG_LEVEL, pnginfo=_texts(inscription, packet))
+    elif form.kind == "jpeg":
+        # Colours at full size: saturated edges are what drawings have more of than photographs.
+        image.save(out, format="JPEG", quality=form.quality, subsampling=0, xmp=packet)
+    elif form.quality is None:
+        image.save(out, format="WEBP", lossless=True, xmp=packet, **WEBP_LEVEL)
+    else:
+        image.save(out, format="WEBP", quality=form.quality, xmp=packet)
     return out.getvalue()
+
+
+def _texts(inscription: Inscription, packet: bytes) -> PngInfo:
+    info = PngInfo()
+    info.add_itxt("marsam:request", inscription.request, zip=True)
+    info.add_itxt("marsam:seed", str(inscription.seed))
+    info.add_itxt("marsam:models", inscription.models_json)
+    info.add_itxt("Digital Source Type", TRAINED)
+    info.add_itxt("XML:com.adobe.xmp", packet.decode())
+    return info

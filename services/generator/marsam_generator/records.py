@@ -1,9 +1,10 @@
 """Records of generations that ended, in the store."""
 
 from marsam.catalog.generations import GenerationRecord, Timings
-from marsam.core.errors import Cancelled, Exists, MarsamError, Missing
+from marsam.catalog.repository import load_generation
+from marsam.core.errors import Cancelled, Exists, MarsamError
 from marsam.core.names import format_name, parse
-from marsam.core.records import dump, load
+from marsam.core.records import dump
 from marsam.store import keys
 from marsam.store.blobs import Blobs, names
 from marsam_generator import wire
@@ -20,7 +21,7 @@ async def save(blobs: Blobs, record: GenerationRecord) -> None:
     try:
         await blobs.create(key, dump(record))
     except Exists:
-        if record.state != "succeeded" or (await load_record(blobs, record.name)).state == "succeeded":
+        if record.state != "succeeded" or (await load_generation(blobs, record.name)).state == "succeeded":
             return
         await blobs.delete([key])
         await save(blobs, record)
@@ -41,21 +42,6 @@ def failure(live: Live, error: BaseException, *, total: float) -> GenerationReco
         reason=stated.reason if stated else "INTERNAL",
         message=stated.message if stated else "an unexpected error; the service's log has it",
     )
-
-
-async def load_record(blobs: Blobs, name: str) -> GenerationRecord:
-    """Return the record of a generation that ended. Raises `Missing` (GENERATION_NOT_FOUND)."""
-    parts = parse(name, "generation")
-    try:
-        data = await blobs.get(keys.generation(parts.project, parts.id))
-    except Missing as error:
-        raise not_found(name) from error
-    return load(GenerationRecord, data, what=name)
-
-
-def not_found(name: str) -> Missing:
-    """What is said of a generation of which nothing is known."""
-    return Missing(f"{name} does not exist, or did not end yet", reason="GENERATION_NOT_FOUND", resource=name)
 
 
 async def list_names(blobs: Blobs, project: str) -> list[str]:

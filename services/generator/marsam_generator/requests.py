@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from marsam.api.generator.v1 import generator_pb2
 from marsam.catalog.aliases import resolve as resolve_model
 from marsam.catalog.models import Model
-from marsam.core.errors import Invalid, MarsamError, Precondition, Unsupported, Violation, unknown_name
+from marsam.core.errors import Invalid, MarsamError, Precondition, Violation, unknown_name
 from marsam.core.ids import sha256_hex
 from marsam.core.names import parse
 from marsam.diffusion.buckets import Size
@@ -15,13 +15,14 @@ from marsam.diffusion.sampling import Picture, for_base
 from marsam.diffusion.schedulers import own_scheduler, schedulers
 from marsam.diffusion.spec import BaseFacts
 from marsam.store.blobs import Blobs
-from marsam_generator import sizes
+from marsam_generator import forms, sizes
 from marsam_generator.bases import Bases
 from marsam_generator.engine.bank import dora_beside_others
 from marsam_generator.engine.coder import Start
 from marsam_generator.engine.work import Previews
 from marsam_generator.engines.contract import Description
 from marsam_generator.images import Images
+from marsam_generator.pictures import Form
 
 MAX_COUNT = 16
 LARGEST_PREVIEW = 256
@@ -47,6 +48,7 @@ class Wanted:
     pictures: Sequence[Picture]
     start: Start | None
     warnings: Sequence[str]
+    form: Form
     previews: Previews | None = None
 
     @property
@@ -78,14 +80,6 @@ async def check(
     model that does not fit.
     """
     project = parse(request.parent, "project", field="parent").project
-    for field, asked in (
-        ("format", request.format), ("quality", request.HasField("quality")),
-        ("reproducibility", request.reproducibility),
-    ):  # fmt: skip
-        if asked:
-            raise Unsupported(
-                f"{field} is not built yet", reason="FIELD_UNSUPPORTED", field=field, remedy="leave it out"
-            )
     model = await resolve_model(blobs, request.model)
     if model.kind not in ("base", "full"):
         raise _not_drawable(model)
@@ -118,6 +112,7 @@ async def check(
             *(source.remarks(*sides) if source else ()),
             *await bases.remarks(model, _texts(resolved)),
         ],
+        form=forms.form_of(resolved),
         previews=_previews(resolved),
     )
 
@@ -145,6 +140,7 @@ def _resolve(
     resolved.CopyFrom(request)
     resolved.model = model.name
     resolved.count = request.count or 1
+    resolved.reproducibility = request.reproducibility or generator_pb2.REPRODUCIBILITY_SHARED
     if not request.HasField("steps"):
         resolved.steps = min(facts.default_steps, max_steps)
     if not request.HasField("guidance"):
@@ -172,6 +168,7 @@ def _resolve(
         lambda: _known_scheduler(resolved.scheduler, facts),
         lambda: sizes.check(resolved.width, resolved.height, facts),
         lambda: _starts(resolved),
+        lambda: forms.complete(resolved),
     )
     return resolved
 

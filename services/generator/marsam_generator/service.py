@@ -9,7 +9,7 @@ import grpc.aio
 from marsam.api.generator.v1 import generator_pb2, generator_pb2_grpc
 from marsam.catalog.aliases import resolve as resolve_model
 from marsam.catalog.models import Model
-from marsam.catalog.repository import list_models, load_model
+from marsam.catalog.repository import list_models, load_generation, load_model
 from marsam.core.errors import Invalid, Missing
 from marsam.core.names import parse
 from marsam.diffusion import registry
@@ -18,7 +18,7 @@ from marsam.rpc.server.paging import page
 from marsam.store.blobs import Blobs
 from marsam_generator import wire
 from marsam_generator.engines.contract import Residence
-from marsam_generator.records import list_names, load_record
+from marsam_generator.records import list_names
 from marsam_generator.requests import MAX_COUNT
 from marsam_generator.studio import Studio
 
@@ -55,7 +55,7 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
         found = {}
         for name in names:
             with contextlib.suppress(Missing):  # taken down meanwhile
-                found[name] = wire.generation(await load_record(self._blobs, name))
+                found[name] = wire.generation(await load_generation(self._blobs, name))
         fitting, token = asked.fit(list(found.values()), list(found), token)
         return generator_pb2.ListGenerationsResponse(generations=fitting, next_page_token=token)
 
@@ -68,7 +68,7 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
     async def ReadGeneration(
         self, request: generator_pb2.ReadGenerationRequest, context: grpc.aio.ServicerContext
     ) -> AsyncIterator[generator_pb2.ReadGenerationResponse]:
-        async for part in self._studio.read(await load_record(self._blobs, request.name)):
+        async for part in self._studio.read(await load_generation(self._blobs, request.name)):
             if isinstance(part, bytes):
                 yield generator_pb2.ReadGenerationResponse(chunk=part)
             else:

@@ -11,6 +11,7 @@ from marsam.catalog.generations import DrawnPicture, GenerationRecord, Timings
 from marsam.core.clock import Clock
 from marsam.core.errors import Cancelled, Deadline, MarsamError, Precondition
 from marsam.core.names import parse
+from marsam.imaging.inscription import Inscription
 from marsam.store.blobs import Blobs
 from marsam.store.content import put_blob, stream_blob
 from marsam.telemetry import Log, Meter, Span, metrics
@@ -195,6 +196,7 @@ class Studio:
                 terms=Terms(
                     tenant=wanted.resolved.tenant or wanted.project,
                     priority=wanted.resolved.priority,
+                    exact=wanted.resolved.reproducibility == generator_pb2.REPRODUCIBILITY_EXACT,
                     deadline=deadline,
                 ),
                 previews=wanted.previews,
@@ -248,9 +250,15 @@ class Studio:
     async def _keep(self, wanted: Wanted, event: Drawn, request_json: str) -> tuple[DrawnPicture, bytes]:
         picture = wanted.pictures[event.index]
         self._meter.observe(metrics.SPAN_SECONDS, event.decode_seconds, span=Span.GENERATE_DECODE.value)
-        data = await asyncio.to_thread(pictures.encode, event.pixels, request_json, picture.seed)
+        inscription = Inscription(request=request_json, seed=picture.seed, models=wanted.digests)
+        data = await asyncio.to_thread(pictures.encode, event.pixels, inscription, wanted.form)
         stored = await put_blob(self._blobs, wanted.project, data)
-        file = FileRef(path=f"{event.index:03d}.png", digest=stored.digest, size=stored.size, media_type="image/png")
+        file = FileRef(
+            path=f"{event.index:03d}{wanted.form.suffix}",
+            digest=stored.digest,
+            size=stored.size,
+            media_type=wanted.form.media_type,
+        )
         kept = DrawnPicture(index=event.index, seed=picture.seed, width=picture.width, height=picture.height, file=file)
         return kept, data
 

@@ -1,4 +1,4 @@
-"""Where a model comes from: its run, its base, the dataset version, and the photographs with their rights.
+"""Where a model, or a picture that was drawn, comes from: run, base, dataset version, photographs with their rights.
 
 Asked of a dataset version or of a picture in it, the other way round: which models saw it.
 """
@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from marsam.catalog.aliases import resolve
 from marsam.catalog.datasets import DatasetVersion, Item
+from marsam.catalog.generations import GenerationRecord
 from marsam.catalog.models import Model
-from marsam.catalog.repository import list_models, load_item, load_model, load_version
+from marsam.catalog.repository import list_models, load_generation, load_item, load_model, load_version
 from marsam.core.errors import Missing
 from marsam.core.names import format_name, parse
 from marsam.store.blobs import Blobs
@@ -31,8 +32,11 @@ class Node:
 
 
 async def trace(blobs: Blobs, name: str) -> list[Node]:
-    """The lineage of a model or alias, or what came of a dataset version or item; nearest first. Raises Missing."""
+    """The lineage of a model, alias or generation, or what came of a dataset version or item; nearest first. Raises
+    Missing."""
     segments = name.split("/")
+    if segments[2:3] == ["generations"]:
+        return await _of_generation(blobs, await load_generation(blobs, name))
     if segments[2:3] != ["datasets"]:
         return await _of_model(blobs, await resolve(blobs, name))
     if segments[4:5] == ["items"]:
@@ -45,6 +49,22 @@ async def trace(blobs: Blobs, name: str) -> list[Node]:
     version = await load_version(blobs, name)
     project = parse(name, "version").project
     return [_version_node(version), *await _descendants(blobs, project, lambda seen: seen == name, image=None)]
+
+
+async def _of_generation(blobs: Blobs, record: GenerationRecord) -> list[Node]:
+    pictures, asked = len(record.pictures), str(record.request.get("prompt", ""))
+    summary = f"{pictures} pictures of '{asked[:80]}', seed {record.request.get('seed', 0)}, {record.fingerprint}"
+    parents = tuple(record.models)
+    nodes = {record.name: Node(name=record.name, kind="generation", summary=summary, parents=parents)}
+    for name, digest in record.models.items():
+        try:
+            model = await load_model(blobs, name)
+        except Missing:
+            nodes[name] = Node(name=name, kind="model", digest=digest, summary="deleted")
+            continue
+        for node in await _of_model(blobs, model):
+            nodes.setdefault(node.name, node)
+    return list(nodes.values())
 
 
 async def _of_model(blobs: Blobs, model: Model) -> list[Node]:

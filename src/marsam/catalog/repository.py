@@ -5,6 +5,7 @@ from typing import TypeVar
 
 from marsam.catalog.datasets import Dataset, DatasetVersion, Item
 from marsam.catalog.evaluations import SuiteVersion
+from marsam.catalog.generations import GenerationRecord
 from marsam.catalog.models import Model
 from marsam.core.errors import Corrupt, Exists, Invalid, Missing, Precondition, did_you_mean
 from marsam.core.ids import digest_hex
@@ -112,6 +113,18 @@ async def list_versions(blobs: Blobs, dataset: str) -> list[DatasetVersion]:
     version_keys = [keys.version(parts.project, parts.id, id_) for id_ in ids]
     found = await _all(blobs, parts.project, DatasetVersion, version_keys)
     return sorted(found, key=lambda version: (version.create_time, version.name))
+
+
+async def load_generation(blobs: Blobs, name: str) -> GenerationRecord:
+    """Return the record of a generation that ended. Raises Missing (GENERATION_NOT_FOUND)."""
+    parts = parse(name, "generation")
+    try:
+        data = await blobs.get(keys.generation(parts.project, parts.id))
+    except Missing as error:
+        raise Missing(
+            f"{name} does not exist, or did not end yet", reason="GENERATION_NOT_FOUND", resource=name
+        ) from error
+    return load(GenerationRecord, data, what=name)
 
 
 async def save_suite(blobs: Blobs, suite: SuiteVersion) -> None:

@@ -161,8 +161,9 @@ class Models:
         return await every(self._stub.ListAliasHistory, request, lambda answer: answer.history)
 
     async def lineage(self, model: str) -> Sequence[model_pb2.LineageNode]:
-        """From a model back to its run, base, dataset version and their rights."""
-        return (await unary(self._stub.TraceLineage, model_pb2.TraceLineageRequest(name=self._name(model)))).nodes
+        """From a model, or a generation's full name, back to run, base, dataset version and their rights."""
+        name = model if model.startswith("projects/") else self._name(model)
+        return (await unary(self._stub.TraceLineage, model_pb2.TraceLineageRequest(name=name))).nodes
 
     def _header(
         self,

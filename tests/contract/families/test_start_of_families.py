@@ -1,6 +1,7 @@
 """Pictures that start from another, and pictures redrawn inside a mask: every family in the engine, and beside the
 pipelines of diffusers."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from diffusers.pipelines.flux import pipeline_flux_img2img, pipeline_flux_inpain
 from marsam_generator.engine.coder import Coder, Start
 from marsam_generator.engine.engine import Drawing, Drawn, Engine, Progress
 from marsam_generator.engine.width import Widths
+from marsam_generator.engine.work import Terms
 
 from marsam.core.errors import Invalid
 from marsam.core.ids import new_ulid
@@ -124,6 +126,30 @@ async def test_what_a_mask_keeps_is_kept_to_the_bit(bases: dict[str, Path], name
         assert _far(drawn[mask == 255], pixels[mask == 255]) > 2.0
         whole, _ = await _drawn(family, parts, [picture], Start(pixels=pixels))
         assert not torch.equal(drawn[mask == 255], whole[0][mask == 255])
+
+
+@pytest.mark.parametrize("name", ["sd1", "sana"])
+async def test_exact_pictures_from_a_picture_are_the_same_bits_beside_others(bases: dict[str, Path], name: str) -> None:
+    family = registry.family(name)
+    parts = family.load(bases[name])
+    picture = _picture(parts.facts, strength=0.6, steps=6)
+    start = Start(pixels=_colours(picture.width, picture.height))
+    engine = Engine(name="b", family=family, parts=parts, lanes=1, widths=Widths(limit=16), observe=lambda tick: None)
+
+    async def drawn(picture: Picture, start: Start | None, exact: bool) -> torch.Tensor:
+        asked = Drawing(id=new_ulid(), pictures=[picture], start=start, terms=Terms(exact=exact))
+        found = [event.pixels async for event in engine.draw(asked) if isinstance(event, Drawn)]
+        return found[0]
+
+    try:
+        for scheduler in schedulers(parts.facts):
+            mine = replace(picture, scheduler=scheduler)
+            alone = await drawn(mine, start, True)
+            others = [drawn(replace(mine, seed=seed, strength=1.0), None, seed % 2 == 0) for seed in range(5)]
+            beside, *_ = await asyncio.gather(drawn(mine, start, True), *others)
+            assert torch.equal(beside, alone)
+    finally:
+        await engine.close()
 
 
 def test_a_mask_takes_every_cell_that_it_touches(bases: dict[str, Path]) -> None:

@@ -46,7 +46,14 @@ def model(name: str) -> str:
 
 
 async def publish(
-    blobs: Blobs, name: str, kind: ModelKind, folder: Path, *, base: Model | None = None, **more: Any
+    blobs: Blobs,
+    name: str,
+    kind: ModelKind,
+    folder: Path,
+    *,
+    base: Model | None = None,
+    family: str = "sd1",
+    **more: Any,
 ) -> Model:
     """Put a folder into the store as a model."""
     files = []
@@ -58,7 +65,7 @@ async def publish(
         kind=kind,
         create_time=datetime(2026, 11, 25, tzinfo=UTC),
         files=tuple(files),
-        family="sd1" if kind != "judge" else "",
+        family=family if kind != "judge" else "",
         base=base.name if base else None,
         base_digest=base.digest if base else None,
         **more,
@@ -121,7 +128,7 @@ class Served:
     blobs: Blobs
     meter: Meter
     channel: grpc.aio.Channel
-    grpc: str
+    target: str
     http: str
 
 
@@ -146,8 +153,14 @@ async def serving(store: str, cache: Path, **settings: Any) -> AsyncIterator[Ser
         where = json.loads(await asyncio.wait_for(ready, 20))
         async with channel(where["grpc"]) as opened:
             stub = generator_pb2_grpc.GeneratorServiceStub(opened)
-            blobs = open_store(store)
-            yield Served(stub=stub, blobs=blobs, meter=meter, channel=opened, grpc=where["grpc"], http=where["http"])
+            yield Served(
+                stub=stub,
+                blobs=open_store(store),
+                meter=meter,
+                channel=opened,
+                target=where["grpc"],
+                http=where["http"],
+            )
         lifecycle.stop()
         await asyncio.wait_for(task, 20)
 

@@ -79,6 +79,21 @@ async def test_defaults_are_filled_in_and_the_seed_is_told(served: Served) -> No
 
 
 @pytest.mark.slow
+async def test_exact_pictures_are_the_same_bytes_alone_and_in_a_crowd(served: Served) -> None:
+    exact = generator_pb2.REPRODUCIBILITY_EXACT
+    wanted = request(steps=12, adapters={"a": 0.5, "b": 0.5}, reproducibility=exact, count=2)
+    alone = await generate(served.stub, wanted)
+    assert alone.accepted.resolved.reproducibility == exact
+    crowd = [request(steps=8 + one, adapters={"b": 0.3 * one}, seed=one) for one in range(3)]
+    crowd += [request(steps=6 + one, adapters={"a": 1.0}, seed=one, reproducibility=exact) for one in range(5)]
+    first, *_ = await asyncio.gather(*(generate(served.stub, asked) for asked in [wanted, *crowd]))
+    assert [data for _, data in first.images] == [data for _, data in alone.images]
+    assert crowd[0].reproducibility == generator_pb2.REPRODUCIBILITY_UNSPECIFIED
+    shared = await generate(served.stub, crowd[0])
+    assert shared.accepted.resolved.reproducibility == generator_pb2.REPRODUCIBILITY_SHARED
+
+
+@pytest.mark.slow
 async def test_base_two_adapters_and_a_tuned_model_at_once(served: Served) -> None:
     wanted = {
         "base": request(steps=24),

@@ -1,14 +1,19 @@
 """Bad requests: each gets a typed error with reason, place and remedy."""
 
+import asyncio
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from safetensors.torch import load_file, save_file
 
 from marsam.api.generator.v1 import generator_pb2
-from marsam.core.errors import Invalid, MarsamError, Missing, Precondition
+from marsam.catalog.repository import load_model
+from marsam.core.errors import Corrupt, Invalid, MarsamError, Missing, Precondition
 from marsam.rpc.wire import error_of
-from tests.integration.generator.support import PROJECT, Served, generate, model, request
+from tests.integration.generator.support import PROJECT, Served, generate, model, publish, request
+from tests.unit.generator.tiny import write_adapter, write_base
 
 
 async def refused(served: Served, asked: generator_pb2.GenerateRequest) -> MarsamError:
@@ -49,6 +54,45 @@ async def test_rules_of_the_proto_come_first(served: Served) -> None:
     assert isinstance(error, Invalid) and error.violations[0].field == "count"
     error = await refused(served, request(prompt="x" * 10_000))
     assert isinstance(error, Invalid) and error.violations[0].field == "prompt"
+
+
+async def test_a_prompt_of_ten_megabytes_is_refused_before_anything_reads_it(served: Served) -> None:
+    error = await refused(served, request(prompt="ط" * 5_000_000))
+    assert isinstance(error, Invalid) and error.reason == "MESSAGE_TOO_LARGE"
+    assert served.meter.value("marsam_queue_depth", queue="pictures") in (None, 0.0)
+
+
+@pytest.mark.parametrize("weight", [1e9, -4.5, float("inf"), float("nan")])
+async def test_absurd_weights_are_refused(served: Served, weight: float) -> None:
+    error = await refused(served, request(adapters={"a": weight}))
+    assert isinstance(error, Invalid) and error.violations[0].field == "adapters[0].weight"
+
+
+@pytest.mark.parametrize("damage", ["cut off", "nonsense", "no numbers"])
+async def test_a_malformed_adapter_in_the_store_fails_by_name_and_takes_nobody_along(
+    served: Served, tmp_path: Path, damage: str
+) -> None:
+    base = await load_model(served.blobs, model("base"))
+    folder = write_adapter(tmp_path / "adapter", write_base(tmp_path / "base"), seed=1)
+    (weights,) = folder.glob("*.safetensors")
+    data = weights.read_bytes()
+    if damage == "no numbers":
+        tensors = load_file(weights)
+        save_file({name: value * float("nan") for name, value in tensors.items()}, weights)
+    else:
+        weights.write_bytes(data[: len(data) // 2] if damage == "cut off" else b"\xff" * 64)
+    name = damage.replace(" ", "-")
+    await publish(served.blobs, name, "adapter", folder, base=base)
+    beside = asyncio.create_task(generate(served.stub, request(steps=30)))
+    asked = request(adapters={name: 1.0}, request_id=name)
+    error = await refused(served, asked)
+    assert isinstance(error, Corrupt | Invalid) and error.reason not in ("", "INTERNAL"), error
+    assert len((await beside).images) == 1
+    listed = await served.stub.ListGenerations(generator_pb2.ListGenerationsRequest(parent=PROJECT), timeout=20)
+    failed = {one.request.request_id: one for one in listed.generations}[name]
+    assert failed.state == generator_pb2.GENERATION_STATE_FAILED
+    assert failed.error_reason == error.reason and failed.error_message == error.message
+    assert served.meter.value("marsam_queue_depth", queue="pictures") == 0
 
 
 async def test_unknown_models_name_the_nearest(served: Served) -> None:

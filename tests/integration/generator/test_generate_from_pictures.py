@@ -1,12 +1,15 @@
 """Uploaded pictures, and pictures drawn from them, through the service."""
 
+import asyncio
 import io
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import grpc.aio
 import numpy as np
 import pytest
+from marsam_generator.images import UPLOADS_AT_ONCE
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -16,8 +19,10 @@ from marsam.core.names import parse
 from marsam.rpc.wire import error_of
 from marsam.store import keys
 from marsam.store.blobs import Blobs
+from marsam.store.open import open_store
 from marsam.upkeep.graph import Graph
-from tests.integration.generator.support import PROJECT, Answer, Served, generate, request
+from tests.contract.families.tiny.flux import build as build_flux
+from tests.integration.generator.support import PROJECT, Answer, Served, generate, model, publish, request, serving
 
 pytestmark = pytest.mark.slow
 SIDE = 16
@@ -118,9 +123,41 @@ async def test_an_upload_is_a_header_and_as_many_bytes_as_it_says(served: Served
         assert (await _fault(served.stub.UploadImage(messages, timeout=20))).reason == "STREAM_ORDER"
 
 
+async def test_uploads_that_break_off_leave_room_and_too_many_at_once_are_told_to_come_again(served: Served) -> None:
+    data = _file(_colours())
+    gate = asyncio.Event()
+
+    async def stalled() -> AsyncIterator[generator_pb2.UploadImageRequest]:
+        async for message in _messages(data):
+            yield message
+            await gate.wait()
+
+    for _ in range(2):
+        calls = [served.stub.UploadImage(stalled(), timeout=60) for _ in range(UPLOADS_AT_ONCE + 1)]
+        waiting = [asyncio.ensure_future(_refusal(call)) for call in calls]
+        (refused,), others = await asyncio.wait(waiting, timeout=30, return_when=asyncio.FIRST_COMPLETED)
+        error = refused.result()
+        assert error is not None
+        assert (error.reason, error.retry_after_s) == ("UPLOADS_BUSY", 1.0)
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        async with asyncio.timeout(30):
+            while await _refusal(_upload(served, data)) is not None:
+                await asyncio.sleep(0.02)
+
+
+async def _refusal(call: Any) -> MarsamError | None:
+    try:
+        await call
+    except grpc.aio.AioRpcError as error:
+        return error_of(error)
+    return None
+
+
 async def test_a_picture_is_drawn_from_another_and_again_the_same(served: Served) -> None:
     image = await _upload(served, _file(_colours()))
-    first = await generate(served.stub, request(init_image=image, steps=10, count=2))
+    first = await generate(served.stub, request(prompt="a chef", init_image=image, steps=10, count=2))
     resolved = first.accepted.resolved
     assert (resolved.strength, resolved.width, resolved.height) == (0.6, SIDE, SIDE)
     assert not first.accepted.warnings
@@ -129,7 +166,7 @@ async def test_a_picture_is_drawn_from_another_and_again_the_same(served: Served
     again = await generate(served.stub, resolved)
     assert [data for _, data in again.images] == [data for _, data in first.images]
     assert not np.array_equal(_pixels(first, 0), _pixels(first, 1))
-    alone = await generate(served.stub, request(init_image=image, steps=10, seed=8))
+    alone = await generate(served.stub, request(prompt="a chef", init_image=image, steps=10, seed=8))
     assert int(np.abs(_pixels(alone).astype(int) - _pixels(first, 1)).max()) <= 1
     # All of the strength is none of the picture.
     whole = await generate(served.stub, request(init_image=image, strength=1.0))
@@ -157,7 +194,7 @@ async def test_what_a_mask_keeps_comes_back_to_the_bit(served: Served, scheduler
 
 async def test_another_size_is_brought_to_what_is_drawn_and_told(served: Served) -> None:
     image = await _upload(served, _file(_colours(64, 40), "JPEG", quality=95))
-    square = await generate(served.stub, request(init_image=image, width=16, height=16, strength=0.4))
+    square = await generate(served.stub, request(prompt="a chef", init_image=image, width=16, height=16, strength=0.4))
     assert square.accepted.warnings == [
         "init_image has 64×40 pixels: it was scaled to 16×16, and 38% of it cut away around the centre"
     ]
@@ -207,6 +244,42 @@ async def _weights(blobs: Blobs) -> str:
 
     made = await load_model(blobs, f"{PROJECT}/models/base")
     return next(file.digest for file in made.files if file.path.endswith(".safetensors")).removeprefix("sha256:")
+
+
+async def test_a_base_that_is_told_its_guidance_draws_from_pictures_and_reads_no_negative_prompt(
+    tmp_path: Path,
+) -> None:
+    store = str(tmp_path / "store")
+    await publish(open_store(store), "flux", "base", build_flux(tmp_path / "flux"), family="flux")
+    async with serving(store, tmp_path / "cache") as flux:
+        picture = _colours(48, 32)
+        mask = np.zeros((32, 48), dtype=np.uint8)
+        mask[8:, 20:] = 255
+        asked = request(
+            model=model("flux"),
+            negative_prompt="grey",
+            init_image=await _upload(flux, _file(picture)),
+            mask_image=await _upload(flux, _file(Image.fromarray(mask))),
+            width=48,
+            height=32,
+        )
+        answer = await generate(flux.stub, asked)
+        assert [text for text in answer.accepted.warnings if "takes guidance as a number" in text]
+        kept = mask == 0
+        assert np.array_equal(_pixels(answer)[kept], np.asarray(picture)[kept])
+        asked.negative_prompt = ""
+        plain = await generate(flux.stub, asked)
+        assert not [text for text in plain.accepted.warnings if "negative" in text]
+        assert np.array_equal(_pixels(plain), _pixels(answer))
+
+
+async def test_a_negative_prompt_without_guidance_is_told(served: Served) -> None:
+    def told(answer: Answer) -> list[str]:
+        return [text for text in answer.accepted.warnings if "no effect" in text]
+
+    assert told(await generate(served.stub, request(negative_prompt="grey", guidance=1.0)))
+    assert not told(await generate(served.stub, request(negative_prompt="grey", guidance=2.0)))
+    assert not told(await generate(served.stub, request(guidance=1.0)))
 
 
 async def test_what_a_generation_started_from_is_held_and_what_none_used_is_not(served: Served) -> None:

@@ -192,7 +192,7 @@ async def test_models_and_adapters_are_listed(rest: Served) -> None:
             "a": "base", "alien": "other", "b": "base", "stretched": "base",
         }  # fmt: skip
         grpc = (await http.get("/v1/capabilities")).json()["grpc"]
-        assert grpc == {"port": int(rest.grpc.rpartition(":")[2]), "tls": False}
+        assert grpc == {"port": int(rest.target.rpartition(":")[2]), "tls": False}
 
 
 async def test_it_is_off_unless_it_is_wanted(served: Served) -> None:

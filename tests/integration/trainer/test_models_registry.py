@@ -1,6 +1,7 @@
 """The registry over the wire: imports checked by content, exports, aliases, deletion, lineage."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from safetensors.numpy import save as save_safetensors
 
 from marsam.api.model.v1 import model_pb2
 from marsam.api.trainer.v1 import trainer_pb2
+from marsam.catalog.generations import GenerationRecord, Timings
 from marsam.core.errors import Conflict, Exists, Missing, Precondition
-from marsam.core.ids import digest_of
+from marsam.core.ids import digest_of, new_ulid
+from marsam.core.records import dump
 from marsam.core.tokens import hash_of, new_token
 from marsam.rpc.wire import error_of
 from marsam.store import keys
@@ -219,6 +222,22 @@ async def test_lineage_goes_from_a_model_to_the_rights_of_every_picture_and_back
     assert nodes[4].summary == "licence: CC-BY-4.0; holder: the quarter; consent: none depicted"
     for start in (VERSION, nodes[4].name):
         assert [node.name for node in await trace(start)][1:] == [run.model]
+    # From a picture that was drawn with it, too; the base is named once, and so is a model that is gone.
+    drawn, gone = f"{BASE.partition('/models')[0]}/generations/{new_ulid()}", f"{BASE}-gone"
+    record = GenerationRecord(
+        name=drawn, request={"prompt": "طاهية", "seed": 7},
+        models={BASE: "", run.model: "", gone: "sha256:" + "0" * 64},
+        pictures=(), timings=Timings(queued=0, denoise=0, decode=0, total=0), fingerprint="cpu",
+        create_time=datetime.now(UTC), state="failed",
+    )  # fmt: skip
+    key = keys.generation("default", drawn.rpartition("/")[2])
+    await open_store(str(service.store)).create(key, dump(record))
+    traced = await trace(drawn)
+    assert [node.kind for node in traced] == [
+        "generation", "base", "model", "adapter", "run", "dataset_version", "item", "item", "item",
+    ]  # fmt: skip
+    assert list(traced[0].parents) == [BASE, gone, run.model] and "طاهية" in traced[0].summary
+    assert traced[2].summary == "deleted"
 
 
 async def test_models_that_saw_a_picture_only_so_as_not_to_forget_are_found_too(

@@ -30,11 +30,16 @@ def parts(base_folder: Path) -> Components:
 
 
 @pytest.fixture(scope="session")
-def adapters(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Adapter]:
+def adapter_folders(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three adapters of different ranks; `narrow` targets attention only."""
     root = tmp_path_factory.mktemp("adapters")
-    return {
-        "a": read(write_adapter(root / "a", base_folder, seed=1, rank=4)),
-        "b": read(write_adapter(root / "b", base_folder, seed=2, rank=8)),
-        "narrow": read(write_adapter(root / "narrow", base_folder, seed=3, rank=2, targets=("to_q", "to_v"))),
-    }
+    write_adapter(root / "a", base_folder, seed=1, rank=4)
+    write_adapter(root / "b", base_folder, seed=2, rank=8)
+    write_adapter(root / "narrow", base_folder, seed=3, rank=2, targets=("to_q", "to_v"))
+    return root
+
+
+@pytest.fixture(scope="session")
+def adapters(adapter_folders: Path) -> dict[str, Adapter]:
+    """What `adapter_folders` holds, by name."""
+    return {folder.name: read(folder) for folder in sorted(adapter_folders.iterdir())}

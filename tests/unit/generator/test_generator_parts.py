@@ -1,18 +1,14 @@
-"""Streams that may be cancelled from elsewhere, the device, what a PNG carries."""
+"""Streams that may be cancelled from elsewhere, the device."""
 
 import asyncio
-import io
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import torch
 from marsam_generator.attended import attended
 from marsam_generator.hardware import choose
-from marsam_generator.pictures import encode
 from marsam_generator.settings import GeneratorSettings
-from PIL import Image
 
 from marsam.core.errors import Cancelled, Invalid, Precondition
 
@@ -72,16 +68,6 @@ def test_lanes_follow_the_cores_that_were_given(monkeypatch: pytest.MonkeyPatch)
     assert choose("cpu", "bf16", 2).lanes == 2
     monkeypatch.delenv("OMP_NUM_THREADS")
     assert 1 <= choose("cpu", "fp32", 0).lanes <= (os.cpu_count() or 1)
-
-
-def test_a_picture_carries_its_request_in_any_script_and_the_same_bytes() -> None:
-    pixels = torch.arange(4 * 6 * 3, dtype=torch.uint8).view(4, 6, 3)
-    one = encode(pixels, '{"prompt":"عالِمة في مختبر"}', 3)
-    assert one == encode(pixels, '{"prompt":"عالِمة في مختبر"}', 3)
-    with Image.open(io.BytesIO(one)) as image:
-        assert image.tobytes() == pixels.numpy().tobytes()
-        assert image.text["marsam:request"] == '{"prompt":"عالِمة في مختبر"}'
-        assert image.text["Digital Source Type"].endswith("trainedAlgorithmicMedia")
 
 
 @pytest.mark.parametrize("device", ["cuda:one", "cudax", "cpu:0", "gpu", ""])

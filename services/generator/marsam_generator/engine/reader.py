@@ -98,7 +98,8 @@ class Reader:
     def _texts(self, texts: Sequence[str], adapters: Mapping[str, float]) -> Conditioning:
         """Conditioning of every text, one row each; each text is encoded once for each use of adapters."""
         resident = set().union(*(bank.resident for bank in self._banks.values()))
-        use = {key: weight for key, weight in adapters.items() if weight != 0 and key in resident}
+        # In one order, because what is remembered serves whoever asks for the same in another, to the last bit.
+        use = {key: adapters[key] for key in sorted(adapters) if adapters[key] != 0 and key in resident}
         under = frozenset(use.items())
         for text in dict.fromkeys(texts):
             if (text, under) not in self._prompts:

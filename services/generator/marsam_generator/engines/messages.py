@@ -125,7 +125,8 @@ def said_of(event: engine_pb2.EngineEvent) -> Said:
                 fingerprint=told.fingerprint,
             )
         case "progress":
-            return Progress(done=event.progress.done, of=event.progress.of, rows=event.progress.rows)
+            step = event.progress
+            return Progress(done=step.done, of=step.of, rows=step.rows, eta=step.eta)
         case "looked":
             look = event.looked
             return Looked(index=look.index, step=look.step, steps=look.steps, data=look.data)

@@ -18,7 +18,7 @@ from marsam.core.errors import Invalid, Unsupported, did_you_mean
 MOST_PARTIAL = 3
 QUALITIES = ("auto", "low", "medium", "standard", "high", "hd")
 FORMATS = {
-    "png": generator_pb2.FORMAT_UNSPECIFIED,  # which is PNG
+    "png": generator_pb2.FORMAT_PNG,
     "jpeg": generator_pb2.FORMAT_JPEG,
     "webp": generator_pb2.FORMAT_WEBP,
 }

@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 from marsam.api.generator.v1 import generator_pb2
 from marsam.catalog.aliases import resolve as resolve_model
 from marsam.catalog.models import Model
-from marsam.catalog.repository import list_models
+from marsam.catalog.repository import list_models, load_generation
 from marsam.client.naming import qualify, short
 from marsam.core.errors import Invalid, Missing
 from marsam.core.names import parse
@@ -20,7 +20,6 @@ from marsam.store.blobs import Blobs
 from marsam.store.content import stream_blob
 from marsam_generator import sizes
 from marsam_generator.bases import Bases
-from marsam_generator.records import load_record
 from marsam_generator.rest import saying
 from marsam_generator.rest.drawing import project_of
 from marsam_generator.service import GeneratorServicer
@@ -104,7 +103,7 @@ class Looking:
     async def picture(self, request: Request) -> Response:
         """The bytes of a picture, as they were drawn."""
         name, index = _name(request), request.path_params["index"]
-        record = await load_record(self._blobs, name)
+        record = await load_generation(self._blobs, name)
         for picture in record.pictures:
             if picture.index == index:
                 project = parse(name, "generation").project

@@ -89,6 +89,10 @@ def to_status(error: MarsamError) -> status_pb2.Status:
     return status
 
 
+_TOO_LARGE = "message larger than max"
+"""What gRPC says of a message beyond its receiver's limit."""
+
+
 def error_of(failure: grpc.RpcError) -> MarsamError:
     """The error behind a failed call, ours or the transport's."""
     call: Any = failure  # grpc.RpcError promises nothing; every one raised by a call has these three
@@ -96,6 +100,13 @@ def error_of(failure: grpc.RpcError) -> MarsamError:
     for key, value in call.trailing_metadata() or ():
         if key == DETAILS:
             return error_from_status(status_pb2.Status.FromString(value))
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE in (call.details() or ""):
+        # The transport refuses it before any of ours sees it, and as if it were worth trying again.
+        return Invalid(
+            f"the request does not fit into one message: {call.details()}",
+            reason="MESSAGE_TOO_LARGE",
+            remedy="send less at once; files go in chunks",
+        )
     kind = _BY_CODE.get(code, errors.Internal)
     return kind(call.details() or f"the call failed with {code.name}")
 

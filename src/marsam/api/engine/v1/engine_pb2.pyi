@@ -163,14 +163,16 @@ class Admitted(_message.Message):
     def __init__(self, ahead: _Optional[int] = ..., wait_seconds: _Optional[float] = ..., work_seconds: _Optional[float] = ..., fingerprint: _Optional[str] = ...) -> None: ...
 
 class Progress(_message.Message):
-    __slots__ = ("done", "of", "rows")
+    __slots__ = ("done", "of", "rows", "eta")
     DONE_FIELD_NUMBER: _ClassVar[int]
     OF_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
+    ETA_FIELD_NUMBER: _ClassVar[int]
     done: int
     of: int
     rows: int
-    def __init__(self, done: _Optional[int] = ..., of: _Optional[int] = ..., rows: _Optional[int] = ...) -> None: ...
+    eta: float
+    def __init__(self, done: _Optional[int] = ..., of: _Optional[int] = ..., rows: _Optional[int] = ..., eta: _Optional[float] = ...) -> None: ...
 
 class Looked(_message.Message):
     __slots__ = ("index", "step", "steps", "data")

@@ -137,7 +137,7 @@ class ModelServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def TraceLineage(self, request, context):
-        """From a model back to its run, base, dataset version and rights.
+        """From a model, or a generation, back to its run, base, dataset version and rights.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

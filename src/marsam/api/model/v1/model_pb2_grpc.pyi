@@ -44,7 +44,7 @@ class ModelServiceStub:
     ReadArtifact: _grpc.UnaryStreamMultiCallable[_model_pb2.ReadArtifactRequest, _model_pb2.ReadArtifactResponse]
     """One file of a model, or a sample picture, by digest."""
     TraceLineage: _grpc.UnaryUnaryMultiCallable[_model_pb2.TraceLineageRequest, _model_pb2.TraceLineageResponse]
-    """From a model back to its run, base, dataset version and rights."""
+    """From a model, or a generation, back to its run, base, dataset version and rights."""
 
 @_typing.type_check_only
 class ModelServiceAsyncStub(ModelServiceStub):
@@ -62,7 +62,7 @@ class ModelServiceAsyncStub(ModelServiceStub):
     ReadArtifact: _aio.UnaryStreamMultiCallable[_model_pb2.ReadArtifactRequest, _model_pb2.ReadArtifactResponse]  # type: ignore[assignment]
     """One file of a model, or a sample picture, by digest."""
     TraceLineage: _aio.UnaryUnaryMultiCallable[_model_pb2.TraceLineageRequest, _model_pb2.TraceLineageResponse]  # type: ignore[assignment]
-    """From a model back to its run, base, dataset version and rights."""
+    """From a model, or a generation, back to its run, base, dataset version and rights."""
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -131,6 +131,6 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_pb2.TraceLineageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_pb2.TraceLineageResponse, _abc.Awaitable[_model_pb2.TraceLineageResponse]]:
-        """From a model back to its run, base, dataset version and rights."""
+        """From a model, or a generation, back to its run, base, dataset version and rights."""
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,49 @@
+"""What a picture is a file of, and what it says about itself."""
+
+import io
+
+import pytest
+from PIL import Image
+
+from marsam.api.generator.v1 import generator_pb2
+from marsam.core.errors import Invalid
+from marsam.imaging.inscribed import read
+from marsam.rpc.wire import error_of
+from tests.integration.generator.support import Served, generate, model, request
+
+FORMATS = {
+    "image/png": (generator_pb2.FORMAT_PNG, "000.png"),
+    "image/jpeg": (generator_pb2.FORMAT_JPEG, "000.jpg"),
+    "image/webp": (generator_pb2.FORMAT_WEBP, "000.webp"),
+}
+
+
+@pytest.mark.parametrize("media_type", FORMATS)
+async def test_a_picture_in_each_format_with_what_made_it(served: Served, media_type: str) -> None:
+    format, path = FORMATS[media_type]
+    asked = request(prompt="طاهية في مطبخ", adapters={"a": 0.5}, format=format)
+    answer = await generate(served.stub, asked)
+    ((header, data),) = answer.images
+    assert (header.file.media_type, header.file.path) == (media_type, path)
+    assert answer.accepted.resolved.format == format
+    found = read(data)
+    assert found.media_type == media_type and found.inscription is not None
+    assert found.inscription.fields()["prompt"] == "طاهية في مطبخ" and found.inscription.seed == 7
+    known = await served.stub.GetGeneration(generator_pb2.GetGenerationRequest(name=answer.accepted.name), timeout=20)
+    assert found.inscription.models == dict(known.generation.model_digests)
+    assert set(found.inscription.models) == {model("base"), model("a")}
+    again = await generate(served.stub, asked)
+    assert again.images[0][1] == data
+    with Image.open(io.BytesIO(data)) as picture:
+        drawn = picture.convert("RGB").tobytes()
+    bare = await generate(served.stub, request(prompt="طاهية في مطبخ", adapters={"a": 0.5}))
+    with Image.open(io.BytesIO(bare.images[0][1])) as picture:
+        same = picture.tobytes() == drawn
+    assert same == (media_type != "image/jpeg")
+
+
+async def test_a_quality_of_png_is_refused(served: Served) -> None:
+    with pytest.raises(Exception) as caught:
+        await generate(served.stub, request(quality=80))
+    error = error_of(caught.value)
+    assert isinstance(error, Invalid) and error.reason == "QUALITY_OF_PNG"
