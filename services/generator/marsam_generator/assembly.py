@@ -16,11 +16,12 @@ from marsam.store.blobs import Blobs
 from marsam.store.cache import Cache
 from marsam.store.metered import MeteredBlobs
 from marsam.store.open import open_store, prove
-from marsam.telemetry import Meter
+from marsam.telemetry import Log, Meter
 from marsam_generator.bases import Bases
 from marsam_generator.engines.building import local_engine
 from marsam_generator.engines.contract import DrawingEngine
 from marsam_generator.evaluation.hosting import Hosting, caller_tls, hosted
+from marsam_generator.finishing import Finishing, Signs
 from marsam_generator.heap import trimmed
 from marsam_generator.images import LIMITS, Images
 from marsam_generator.rest.pages import pages
@@ -29,10 +30,13 @@ from marsam_generator.settings import GeneratorSettings
 from marsam_generator.studio import Studio
 from marsam_generator.trees import Trees
 
+_log = Log(__name__)
+
 
 @asynccontextmanager
 async def assemble(settings: GeneratorSettings, meter: Meter, lifecycle: Lifecycle) -> AsyncIterator[Assembly]:
     """Build the service; when it ends, whatever is still being drawn is told so."""
+    finishing = Finishing(await asyncio.to_thread(_signer, settings))
     clock = SystemClock()
     blobs = MeteredBlobs(await asyncio.to_thread(open_store, settings.store), meter)
     await prove(blobs)
@@ -45,6 +49,7 @@ async def assemble(settings: GeneratorSettings, meter: Meter, lifecycle: Lifecyc
         engine=engine,
         bases=bases,
         images=Images(blobs, pool),
+        finishing=finishing,
         meter=meter,
         clock=clock,
         max_steps=settings.max_steps,
@@ -81,8 +86,25 @@ async def assemble(settings: GeneratorSettings, meter: Meter, lifecycle: Lifecyc
         stopping.cancel()
         await studio.close(patience_s=left, hurried=lifecycle.hurried)
         await engine.close()
+        await asyncio.to_thread(finishing.close)
         await pool.close()
         await trees.close()
+
+
+def _signer(settings: GeneratorSettings) -> Signs | None:
+    """Raises `Invalid` for a certificate that cannot sign."""
+    if not settings.signs:
+        return None
+    # Loaded only where it is asked for: 25 MB, and whoever signs nothing needs none of it.
+    signing = importlib.import_module("marsam_generator.signing")
+    if settings.c2pa_self_made:
+        files = importlib.import_module("marsam_generator.selfmade").self_made(settings.cache)
+    else:
+        files = signing.Files(certificate=settings.c2pa_cert_file, key=settings.c2pa_key_file)
+    signer = signing.Signer(files)
+    trust = " (made here: nobody trusts it)" if settings.c2pa_self_made else ""
+    _log.info("c2pa.signer", file=str(files.certificate), message=f"pictures are signed by {signer.subject}{trust}")
+    return signer
 
 
 async def _stop_time(lifecycle: Lifecycle) -> float:

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from marsam.imaging.inscription import TRAINED, Inscription
+from marsam.imaging.inscription import Inscription
 
 PNG_LEVEL = 4
 """zlib effort: 6 takes twice the time for one percent."""
@@ -63,6 +63,6 @@ def _texts(inscription: Inscription, packet: bytes) -> PngInfo:
     info.add_itxt("marsam:request", inscription.request, zip=True)
     info.add_itxt("marsam:seed", str(inscription.seed))
     info.add_itxt("marsam:models", inscription.models_json)
-    info.add_itxt("Digital Source Type", TRAINED)
+    info.add_itxt("Digital Source Type", inscription.source_type)
     info.add_itxt("XML:com.adobe.xmp", packet.decode())
     return info

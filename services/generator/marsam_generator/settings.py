@@ -93,6 +93,15 @@ class GeneratorSettings(EngineSettings, ServerSettings):
     """Whether the HTTP port also has REST (`/v1/images/generations` as OpenAI's clients call it, and its kin) and the
     page for people at `/`. Behind tokens where gRPC is."""
 
+    c2pa_cert_file: Path | None = None
+    """Certificate chain, PEM, the signer's own first: with it every picture carries a signed C2PA manifest."""
+
+    c2pa_key_file: Path | None = None
+    """The certificate's key, PEM, not encrypted."""
+
+    c2pa_self_made: bool = False
+    """Sign with a certificate that is made in the cache folder, for trying it out: nobody trusts it."""
+
     evaluation_slots: int = 1
     """Evaluations that may run at once; the others wait."""
 
@@ -123,6 +132,25 @@ class GeneratorSettings(EngineSettings, ServerSettings):
                 remedy="set MARSAM_ENGINE=triton, or leave MARSAM_TRITON_URL out",
             )
         _at_least(self, max_steps=1, evaluation_slots=1, evaluation_attempts=1)
+        self._check_c2pa()
+
+    @property
+    def signs(self) -> bool:
+        """Whether pictures are signed."""
+        return self.c2pa_self_made or self.c2pa_cert_file is not None
+
+    def _check_c2pa(self) -> None:
+        for present, absent in (("c2pa_cert_file", "c2pa_key_file"), ("c2pa_key_file", "c2pa_cert_file")):
+            if getattr(self, present) is None:
+                continue
+            if self.c2pa_self_made or getattr(self, absent) is None:
+                other, word = ("c2pa_self_made", "too") if self.c2pa_self_made else (absent, "not")
+                raise Invalid(
+                    f"{present} is set, and {other} is {word}",
+                    field=other,
+                    reason="C2PA_INCOMPLETE",
+                    remedy="give a certificate with its key, or have one made",
+                )
 
 
 def _at_least(settings: EngineSettings, **bounds: int) -> None:

@@ -15,13 +15,14 @@ from marsam.imaging.inscription import Inscription
 from marsam.store.blobs import Blobs
 from marsam.store.content import put_blob, stream_blob
 from marsam.telemetry import Log, Meter, Span, metrics
-from marsam_generator import pictures, wire
+from marsam_generator import wire
 from marsam_generator.attended import attended
 from marsam_generator.bases import Bases
 from marsam_generator.elsewhere import Elsewhere
 from marsam_generator.engine.engine import Denoising, Drawn, Progress
 from marsam_generator.engine.work import Looked, Terms
 from marsam_generator.engines.contract import Admitted, Commission, DrawingEngine
+from marsam_generator.finishing import Finishing
 from marsam_generator.images import Images
 from marsam_generator.live import Live
 from marsam_generator.pulses import Pulses
@@ -42,6 +43,7 @@ class Studio:
         engine: DrawingEngine,
         bases: Bases,
         images: Images,
+        finishing: Finishing,
         meter: Meter,
         clock: Clock,
         max_steps: int,
@@ -49,6 +51,7 @@ class Studio:
         self.engine = engine
         self.images = images
         self.max_steps = max_steps
+        self._finishing = finishing
         self._blobs = blobs
         self._bases = bases
         self._meter = meter
@@ -221,7 +224,7 @@ class Studio:
                         live.look(wire.preview(event))
                     case Drawn():
                         decode_seconds += event.decode_seconds
-                        picture, data = await self._keep(wanted, event, request_json)
+                        picture, data = await self._keep(live, event, request_json, fingerprint)
                         if not live.pictures:
                             base = wanted.model.base or wanted.model.name
                             waited = time.monotonic() - began
@@ -247,11 +250,14 @@ class Studio:
         await save(self._blobs, record)
         return record
 
-    async def _keep(self, wanted: Wanted, event: Drawn, request_json: str) -> tuple[DrawnPicture, bytes]:
+    async def _keep(self, live: Live, event: Drawn, request_json: str, fingerprint: str) -> tuple[DrawnPicture, bytes]:
+        wanted = live.wanted
         picture = wanted.pictures[event.index]
         self._meter.observe(metrics.SPAN_SECONDS, event.decode_seconds, span=Span.GENERATE_DECODE.value)
         inscription = Inscription(request=request_json, seed=picture.seed, models=wanted.digests)
-        data = await asyncio.to_thread(pictures.encode, event.pixels, inscription, wanted.form)
+        data = await self._finishing.finish(
+            event.pixels, inscription, wanted.form, generation=live.name, fingerprint=fingerprint
+        )
         stored = await put_blob(self._blobs, wanted.project, data)
         file = FileRef(
             path=f"{event.index:03d}{wanted.form.suffix}",

@@ -19,6 +19,12 @@ NAMESPACE = "https://marsam.dev/ns/picture/1/"
 TRAINED = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 """IPTC's term for a picture that a trained model made; https://cv.iptc.org/newscodes/digitalsourcetype/"""
 
+COMPOSED = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
+"""IPTC's term for one in which something of another picture is left."""
+
+DRAWING_LABEL = "dev.marsam.drawing"
+"""Name of our own assertion in a C2PA manifest: the generation, its models by digest, the engine's fingerprint."""
+
 MOST_BYTES = 65_502
 """Largest packet: a JPEG segment holds 65,533 bytes, and the first 29 (and two to spare) say that it is XMP."""
 
@@ -54,6 +60,13 @@ class Inscription:
         return _object(self.request, what="request")
 
     @property
+    def source_type(self) -> str:
+        """IPTC's term for how the picture came to be."""
+        request = self.fields()
+        begun = bool(request.get("init_image")) and (bool(request.get("mask_image")) or request.get("strength") != 1)
+        return COMPOSED if begun else TRAINED
+
+    @property
     def models_json(self) -> str:
         """The models as JSON, the same for the same models."""
         return json.dumps(dict(self.models), sort_keys=True, ensure_ascii=False)
@@ -64,7 +77,7 @@ class Inscription:
         prompt = str(self.fields().get("prompt", ""))
         for description in (_DESCRIPTION.format(_xml(prompt)) if prompt else "", ""):
             packet = _PACKET.format(
-                rdf=_RDF, ours=NAMESPACE, source=TRAINED, description=description,
+                rdf=_RDF, ours=NAMESPACE, source=self.source_type, description=description,
                 request=_json_in_xml(self.request), seed=self.seed, models=_json_in_xml(self.models_json),
             ).encode()  # fmt: skip
             if len(packet) <= MOST_BYTES:

@@ -11,7 +11,9 @@ import pytest
 from marsam_generator.bases import Bases
 from marsam_generator.engine.admission import Admission
 from marsam_generator.engines.local import LocalEngine
+from marsam_generator.finishing import Finishing
 from marsam_generator.hardware import choose
+from marsam_generator.images import LIMITS, Images
 from marsam_generator.models import Library
 from marsam_generator.studio import Studio
 from marsam_generator.trees import Trees
@@ -19,6 +21,7 @@ from marsam_generator.trees import Trees
 from marsam.catalog.repository import load_model
 from marsam.core.clock import SystemClock
 from marsam.core.errors import Cancelled, Deadline
+from marsam.imaging.pool import DecodePool
 from marsam.store.cache import Cache
 from marsam.store.folder import FolderBlobs
 from marsam.telemetry import Meter
@@ -64,6 +67,8 @@ class House:
             blobs=self.blobs,
             engine=LocalEngine(library=self.library, admission=self.admission, meter=meter),
             bases=Bases(trees),
+            images=Images(self.blobs, DecodePool(size=1, limits=LIMITS)),
+            finishing=Finishing(),
             meter=meter,
             clock=SystemClock(),
             max_steps=50,

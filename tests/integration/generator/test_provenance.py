@@ -1,15 +1,20 @@
 """What a picture is a file of, and what it says about itself."""
 
 import io
+import json
+from pathlib import Path
 
+import c2pa
 import pytest
 from PIL import Image
 
 from marsam.api.generator.v1 import generator_pb2
 from marsam.core.errors import Invalid
+from marsam.core.ids import digest_of
 from marsam.imaging.inscribed import read
+from marsam.imaging.inscription import DRAWING_LABEL
 from marsam.rpc.wire import error_of
-from tests.integration.generator.support import Served, generate, model, request
+from tests.integration.generator.support import Served, generate, model, request, serving
 
 FORMATS = {
     "image/png": (generator_pb2.FORMAT_PNG, "000.png"),
@@ -47,3 +52,21 @@ async def test_a_quality_of_png_is_refused(served: Served) -> None:
         await generate(served.stub, request(quality=80))
     error = error_of(caught.value)
     assert isinstance(error, Invalid) and error.reason == "QUALITY_OF_PNG"
+
+
+async def test_pictures_are_signed_with_a_certificate_made_here(store: str, tmp_path: Path) -> None:
+    async with serving(store, tmp_path, c2pa_self_made=True) as served:
+        asked = request(request_id="signed", count=2, format=generator_pb2.FORMAT_JPEG)
+        answer = await generate(served.stub, asked)
+        for header, data in answer.images:
+            assert digest_of(data) == header.file.digest
+            with c2pa.Reader("image/jpeg", io.BytesIO(data)) as reader:
+                told = json.loads(reader.json())
+            assert told["validation_state"] == "Valid"
+            stated = {one["label"]: one["data"] for one in told["manifests"][told["active_manifest"]]["assertions"]}
+            assert stated[DRAWING_LABEL]["generation"] == answer.accepted.name
+            assert stated[DRAWING_LABEL]["fingerprint"] == answer.done.fingerprint
+            assert list(stated[DRAWING_LABEL]["models"]) == [model("base")]
+        # Kept as it was signed, not signed anew.
+        again = await generate(served.stub, asked)
+        assert {data for _, data in again.images} == {data for _, data in answer.images}
