@@ -1,8 +1,10 @@
 """The device that draws: chosen, named and measured."""
 
+import platform
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
+from pathlib import Path
 
 import torch
 
@@ -61,3 +63,13 @@ def choose(device: str, precision: str, threads: int, quantisation: str = "") ->
         return Hardware(device=f"cuda:{index}", precision=Precision(precision), lanes=1, quantisation=held)
     torch.set_num_threads(1)
     return Hardware(device="cpu", precision=Precision(precision), lanes=threads or computing_cores(), quantisation=held)
+
+
+def processor() -> str:
+    """What the machine calls its processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -17,11 +18,12 @@ from marsam.diffusion.spec import ALL_PARTS, Components, Part
 from marsam.store.blobs import Blobs
 from marsam.telemetry import Log, Meter, metrics
 from marsam_generator.engine.admission import Admission
+from marsam_generator.engine.curves import Curves
 from marsam_generator.engine.engine import BASE, Engine
 from marsam_generator.engine.pace import Kind
 from marsam_generator.engine.stepper import Cut, Tick
 from marsam_generator.engine.width import Widths
-from marsam_generator.hardware import Hardware
+from marsam_generator.hardware import Hardware, processor
 from marsam_generator.loads import Loads
 from marsam_generator.residents import Resident, parts_of_its_own, size_of
 from marsam_generator.trees import Trees
@@ -41,7 +43,8 @@ class Lease:
 
 
 class Library:
-    """Every model of this process. Belongs to one event loop; loading happens on threads."""
+    """Every model of this process. Belongs to one event loop; loading happens on threads. Measured curves are kept in
+    the folder `curves`, where there is one."""
 
     def __init__(
         self,
@@ -50,6 +53,7 @@ class Library:
         trees: Trees,
         hardware: Hardware,
         tick_rows: int,
+        curves: Path | None = None,
         budget: int,
         admission: Admission,
         meter: Meter,
@@ -59,6 +63,7 @@ class Library:
         self._trees = trees
         self._loads = Loads()
         self._tick_rows = tick_rows
+        self._curves = curves
         self._budget = budget
         self._admission = admission
         self._meter = meter
@@ -234,7 +239,7 @@ class Library:
             family=family,
             parts=parts,
             lanes=self.hardware.lanes,
-            widths=Widths(limit=self._tick_rows),
+            widths=Widths(limit=self._tick_rows, kept=self._curves_of(model)),
             observe=observe,
             cut=cut,
         )
@@ -242,6 +247,13 @@ class Library:
         self._meter.observe(metrics.MODEL_LOAD_SECONDS, seconds, family=model.family)
         _log.info("model.loaded", model=model.name, seconds=round(seconds, 3))
         return Resident(model=model, size=size_of(parts), engine=engine, drop=engine.close)
+
+    def _curves_of(self, model: Model) -> Curves | None:
+        if self._curves is None:
+            return None
+        return Curves(
+            self._curves, f"{self.hardware.fingerprint}; {processor()}; {model.digest}; {self._tick_rows} rows"
+        )
 
     async def _load_full(self, model: Model, engine: Engine, root: Model) -> Resident:
         began = time.monotonic()

@@ -101,11 +101,6 @@ class Admission:
             self._pace.observe(kind, rows=rows, width=width, seconds=seconds)
             self._prices.clear()
 
-    def learn(self, kind: Kind, curve: Sequence[tuple[int, float]]) -> None:
-        """Learn a kind's curve from an earlier process."""
-        with self._lock:
-            self._pace.learn(kind, curve)
-
     def observe_decode(self, kind: Kind, seconds: float) -> None:
         """Learn from a picture that was decoded."""
         with self._lock:

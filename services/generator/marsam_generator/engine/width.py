@@ -5,7 +5,9 @@ longer.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+
+from marsam_generator.engine.curves import Curve, Curves
 
 WIDTHS = (1, 2, 4, 8, 16, 32, 64)
 WORTH = 1.05
@@ -40,18 +42,20 @@ def measure(cost: Callable[[int], float], *, limit: int, budget_s: float = BUDGE
     return curve
 
 
-def knee(curve: Sequence[tuple[int, float]]) -> int:
+def knee(curve: Curve) -> int:
     """The smallest width within `WORTH` of the best throughput."""
     best = max(speed for _, speed in curve)
     return next(rows for rows, speed in curve if speed * WORTH >= best)
 
 
 class Widths:
-    """Measured widths by key. Safe from several threads; measuring happens on the caller's."""
+    """Measured widths by key, and where `kept` is given those that an earlier process measured. Safe from several
+    threads; measuring happens on the caller's."""
 
-    def __init__(self, *, limit: int) -> None:
+    def __init__(self, *, limit: int, kept: Curves | None = None) -> None:
         self.limit = limit
-        self.curves: dict[object, Sequence[tuple[int, float]]] = {}
+        self.curves: dict[object, Curve] = {}
+        self._kept = kept
         self._lock = threading.Lock()
         self._known: dict[object, int] = {}
         self._caps: dict[object, int] = {}
@@ -60,14 +64,32 @@ class Widths:
         """The width for `key`, measured with `cost(rows)` (seconds) when it is asked for the first time."""
         with self._lock:
             known, cap = self._known.get(key), self._caps.get(key, self.limit)
-        if known is not None:
-            return min(known, cap)
-        curve = measure(cost, limit=cap)
-        with self._lock:
-            self.curves[key] = curve
-            return self._known.setdefault(key, knee(curve))
+        if known is None:
+            curve = self._curve(key, cost)
+            with self._lock:
+                self.curves[key] = curve
+                known = self._known.setdefault(key, knee(curve))
+        return min(known, cap)
 
     def lower(self, key: object, rows: int) -> None:
         """From now on a tick of `key` has at most `rows` rows (at least one): more did not fit into the memory."""
         with self._lock:
             self._caps[key] = max(1, min(rows, self._caps.get(key, self.limit)))
+
+    def _curve(self, key: object, cost: Callable[[int], float]) -> Curve:
+        if self._kept is not None and (kept := self._kept.load(key)) is not None:
+            return kept
+        failed = False
+
+        def noted(rows: int) -> float:
+            nonlocal failed
+            failed = True
+            seconds = cost(rows)
+            failed = False
+            return seconds
+
+        curve = measure(noted, limit=self.limit)
+        # Where memory ended the curve there may be more of it another time.
+        if self._kept is not None and not failed:
+            self._kept.save(key, curve)
+        return curve

@@ -22,6 +22,7 @@ def local_engine(settings: EngineSettings, *, blobs: Blobs, trees: Trees, meter:
         trees=trees,
         hardware=hardware,
         tick_rows=settings.tick_rows,
+        curves=settings.cache / "curves",
         budget=settings.memory_mib * 2**20 or hardware.total_memory // 2,
         admission=admission,
         meter=meter,
