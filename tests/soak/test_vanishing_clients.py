@@ -101,7 +101,7 @@ async def test_clients_that_vanish_leave_nothing_behind(store: str, tmp_path: Pa
             assert [pictures(await generate(stub, probe)) for probe in probes] == before
         assert process.returncode is None
         assert all(crowd.told[way] > 0 for way in ("done", "detached", *VANISHED)), crowd.told
-        assert [key async for key in walk(open_store(store), f"{keys.project('default')}/drawing")] == []
+        assert [key async for key in walk(open_store(store), keys.drawings("default"))] == []
         assert grown(sizes.result()) <= GROWTH_BYTES
         process.terminate()
         assert await asyncio.wait_for(process.wait(), 60) == 0

@@ -44,6 +44,8 @@ class Pulses:
                     live.cancelled.set()
             except MarsamError as error:
                 _log.warning("generation.pulse_failed", job=live.name, message=str(error))
+            except Exception:  # a fault of ours must not cost the signs that are still to come
+                _log.exception("generation.pulse_failed", job=live.name)
             if await _within(ended, BEAT_S):
                 break
         await self.clear(live.name)

@@ -172,17 +172,23 @@ class Studio:
         except Exception as error:
             end = error
             outcome = _OUTCOMES.get(type(error), "failed")
-        if isinstance(end, BaseException) and live.accepted is not None:
-            try:
-                await save(self._blobs, failure(live, end, total=time.monotonic() - began))
-            except MarsamError as error:
-                _log.warning("generation.record_failed", job=live.name, message=str(error))
-        over.set()
-        await asyncio.wait({beating})
-        del self._live[live.name]
-        base = live.wanted.model.base or live.wanted.model.name
-        self._meter.observe(metrics.GENERATION_SECONDS, time.monotonic() - began, base=base, outcome=outcome)
-        live.end(end)
+        try:
+            if isinstance(end, BaseException) and live.accepted is not None:
+                await self._keep_failure(live, end, total=time.monotonic() - began)
+            over.set()
+            await asyncio.wait({beating})
+        finally:  # stopped once more, or not: who follows is told
+            over.set()
+            del self._live[live.name]
+            base = live.wanted.model.base or live.wanted.model.name
+            self._meter.observe(metrics.GENERATION_SECONDS, time.monotonic() - began, base=base, outcome=outcome)
+            live.end(end)
+
+    async def _keep_failure(self, live: Live, end: BaseException, *, total: float) -> None:
+        try:
+            await save(self._blobs, failure(live, end, total=total))
+        except MarsamError as error:
+            _log.warning("generation.record_failed", job=live.name, message=str(error))
 
     async def _draw(self, live: Live, *, began: float, deadline: float | None) -> GenerationRecord:
         wanted = live.wanted

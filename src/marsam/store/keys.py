@@ -172,6 +172,11 @@ def generation(project_id: str, generation_id: str) -> str:
     return f"{generations(project_id)}/{check_ulid(generation_id, field='generation')}.json"
 
 
+def drawings(project_id: str) -> str:
+    """The folder of generations that are being made."""
+    return f"{project(project_id)}/drawing"
+
+
 def pulse(project_id: str, generation_id: str) -> str:
     """The sign of life of a generation that is being made."""
     return f"{_drawing(project_id, generation_id)}/pulse.json"
@@ -183,7 +188,7 @@ def cancel(project_id: str, generation_id: str) -> str:
 
 
 def _drawing(project_id: str, generation_id: str) -> str:
-    return f"{project(project_id)}/drawing/{check_ulid(generation_id, field='generation')}"
+    return f"{drawings(project_id)}/{check_ulid(generation_id, field='generation')}"
 
 
 def jobs(project_id: str, kind: JobKind) -> str:

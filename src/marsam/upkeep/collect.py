@@ -48,7 +48,7 @@ LEAST_GRACE = timedelta(seconds=2 * FRESH_S)
 BATCH = 512
 """Blobs that are condemned and deleted together: the new records are looked at once for all of them."""
 
-Kind = Literal["blob", "checkpoint", "probe", "mark"]
+Kind = Literal["blob", "checkpoint", "probe", "mark", "pulse"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +126,8 @@ class Collector:
                     )  # fmt: skip
             async for each in self._aged("mark", project, keys.condemned_blobs(project), MARK_LIFE_S):
                 yield each
+            async for each in self._aged("pulse", project, keys.drawings(project), self._older_than.total_seconds()):
+                yield each
         async for each in self._aged("probe", "", keys.probes(), self._older_than.total_seconds()):
             yield each
 
@@ -155,7 +157,7 @@ class Collector:
                 return await self._delete_blobs(self._graphs[some[0].project], some)
             case "checkpoint":
                 return [await self._delete_checkpoint(each) for each in some]
-            case "mark" | "probe":
+            case "mark" | "probe" | "pulse":
                 await self._blobs.delete([key for each in some for key in each.keys])
                 return [replace(each, done=True) for each in some]
 

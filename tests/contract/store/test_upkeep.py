@@ -54,8 +54,10 @@ async def test_a_dry_run_names_and_a_real_one_takes_exactly_what_is_of_no_use(bl
     house = await furnish(blobs)
     probe = f"{keys.probe(new_ulid())}/once"
     await blobs.create(probe, b"left by a service that died")
+    pulse = keys.pulse("p", new_ulid())
+    await blobs.put(pulse, b"left by a generator that died")
     before = await everything(blobs)
-    useless = {*house.orphans, *checkpoints(house.done, 2, 4, 6), *checkpoints(house.failed, 2, 8), probe}
+    useless = {*house.orphans, *checkpoints(house.done, 2, 4, 6), *checkpoints(house.failed, 2, 8), probe, pulse}
 
     assert await collected(blobs, delete=True) == []  # all of it is young
     aged = Aged(blobs)

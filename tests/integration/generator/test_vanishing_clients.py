@@ -31,7 +31,7 @@ async def test_clients_that_vanish_leave_nothing_behind(store: str, cache: Path)
             while (
                 served.meter.value("marsam_queue_depth", queue="pictures")
                 or served.meter.value("marsam_queue_work_seconds", queue="pictures")
-                or [key async for key in walk(served.blobs, f"{keys.project('default')}/drawing")]
+                or [key async for key in walk(served.blobs, keys.drawings("default"))]
             ):
                 await asyncio.sleep(0.1)
         assert all(crowd.told[way] > 0 for way in ("done", "detached", *VANISHED)), crowd.told

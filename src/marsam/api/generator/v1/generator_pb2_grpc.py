@@ -98,7 +98,8 @@ class GeneratorServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Generate(self, request, context):
-        """Accepted first, then progress, then each image as a header and chunks, then done. Dropping the call cancels it.
+        """Accepted first, then progress, then each image as a header and chunks, then done. Dropping the call cancels it, unless
+        it is detached. The same request_id again follows what is being drawn and repeats what was.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -117,7 +118,8 @@ class GeneratorServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelGeneration(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Ends a generation, whichever replica draws it: at once here, with its next sign of life elsewhere.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')

@@ -36,10 +36,13 @@ class GeneratorServiceStub:
     opaque on white, no metadata) under a name made of its content, for as long as a generation refers to it.
     """
     Generate: _grpc.UnaryStreamMultiCallable[_generator_pb2.GenerateRequest, _generator_pb2.GenerateResponse]
-    """Accepted first, then progress, then each image as a header and chunks, then done. Dropping the call cancels it."""
+    """Accepted first, then progress, then each image as a header and chunks, then done. Dropping the call cancels it, unless
+    it is detached. The same request_id again follows what is being drawn and repeats what was.
+    """
     GetGeneration: _grpc.UnaryUnaryMultiCallable[_generator_pb2.GetGenerationRequest, _generator_pb2.GetGenerationResponse]
     ListGenerations: _grpc.UnaryUnaryMultiCallable[_generator_pb2.ListGenerationsRequest, _generator_pb2.ListGenerationsResponse]
     CancelGeneration: _grpc.UnaryUnaryMultiCallable[_generator_pb2.CancelGenerationRequest, _generator_pb2.CancelGenerationResponse]
+    """Ends a generation, whichever replica draws it: at once here, with its next sign of life elsewhere."""
     ReadGeneration: _grpc.UnaryStreamMultiCallable[_generator_pb2.ReadGenerationRequest, _generator_pb2.ReadGenerationResponse]
     """The pictures of a finished generation."""
     ListAdapters: _grpc.UnaryUnaryMultiCallable[_generator_pb2.ListAdaptersRequest, _generator_pb2.ListAdaptersResponse]
@@ -56,10 +59,13 @@ class GeneratorServiceAsyncStub(GeneratorServiceStub):
     opaque on white, no metadata) under a name made of its content, for as long as a generation refers to it.
     """
     Generate: _aio.UnaryStreamMultiCallable[_generator_pb2.GenerateRequest, _generator_pb2.GenerateResponse]  # type: ignore[assignment]
-    """Accepted first, then progress, then each image as a header and chunks, then done. Dropping the call cancels it."""
+    """Accepted first, then progress, then each image as a header and chunks, then done. Dropping the call cancels it, unless
+    it is detached. The same request_id again follows what is being drawn and repeats what was.
+    """
     GetGeneration: _aio.UnaryUnaryMultiCallable[_generator_pb2.GetGenerationRequest, _generator_pb2.GetGenerationResponse]  # type: ignore[assignment]
     ListGenerations: _aio.UnaryUnaryMultiCallable[_generator_pb2.ListGenerationsRequest, _generator_pb2.ListGenerationsResponse]  # type: ignore[assignment]
     CancelGeneration: _aio.UnaryUnaryMultiCallable[_generator_pb2.CancelGenerationRequest, _generator_pb2.CancelGenerationResponse]  # type: ignore[assignment]
+    """Ends a generation, whichever replica draws it: at once here, with its next sign of life elsewhere."""
     ReadGeneration: _aio.UnaryStreamMultiCallable[_generator_pb2.ReadGenerationRequest, _generator_pb2.ReadGenerationResponse]  # type: ignore[assignment]
     """The pictures of a finished generation."""
     ListAdapters: _aio.UnaryUnaryMultiCallable[_generator_pb2.ListAdaptersRequest, _generator_pb2.ListAdaptersResponse]  # type: ignore[assignment]
@@ -85,7 +91,9 @@ class GeneratorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _generator_pb2.GenerateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_generator_pb2.GenerateResponse], _abc.AsyncIterator[_generator_pb2.GenerateResponse]]:
-        """Accepted first, then progress, then each image as a header and chunks, then done. Dropping the call cancels it."""
+        """Accepted first, then progress, then each image as a header and chunks, then done. Dropping the call cancels it, unless
+        it is detached. The same request_id again follows what is being drawn and repeats what was.
+        """
 
     @_abc_1.abstractmethod
     def GetGeneration(
@@ -106,7 +114,8 @@ class GeneratorServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _generator_pb2.CancelGenerationRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_generator_pb2.CancelGenerationResponse, _abc.Awaitable[_generator_pb2.CancelGenerationResponse]]: ...
+    ) -> _typing.Union[_generator_pb2.CancelGenerationResponse, _abc.Awaitable[_generator_pb2.CancelGenerationResponse]]:
+        """Ends a generation, whichever replica draws it: at once here, with its next sign of life elsewhere."""
 
     @_abc_1.abstractmethod
     def ReadGeneration(
