@@ -21,7 +21,7 @@ from marsam.store import keys
 from marsam.store.blobs import Blobs
 from marsam.store.open import open_store
 from marsam.upkeep.graph import Graph
-from tests.contract.families.tiny.flux import build as build_flux
+from tests.contract.families.bases import BUILDERS
 from tests.integration.generator.support import PROJECT, Answer, Served, generate, model, publish, request, serving
 
 pytestmark = pytest.mark.slow
@@ -250,7 +250,7 @@ async def test_a_base_that_is_told_its_guidance_draws_from_pictures_and_reads_no
     tmp_path: Path,
 ) -> None:
     store = str(tmp_path / "store")
-    await publish(open_store(store), "flux", "base", build_flux(tmp_path / "flux"), family="flux")
+    await publish(open_store(store), "flux", "base", BUILDERS["flux"](tmp_path / "flux"), family="flux")
     async with serving(store, tmp_path / "cache") as flux:
         picture = _colours(48, 32)
         mask = np.zeros((32, 48), dtype=np.uint8)
