@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,12 +17,14 @@ from marsam.telemetry import process_memory
 
 @dataclass(frozen=True, kw_only=True)
 class Hardware:
-    """Where and how pictures are drawn. `lanes` is 1 on a GPU; `quantisation` is how denoisers are held."""
+    """Where and how pictures are drawn. `lanes` is 1 on a GPU; `quantisation` is how denoisers are held, and
+    `image_precision` how image coders are."""
 
     device: str
     precision: Precision
     lanes: int
     quantisation: Quantisation | None = None
+    image_precision: Precision = Precision.FP32
 
     @cached_property
     def fingerprint(self) -> str:
@@ -29,9 +32,10 @@ class Hardware:
         tolerance.
         """
         kind = torch.cuda.get_device_name(self.device) if self.device.startswith("cuda") else "cpu"
+        coder = "" if self.image_precision == Precision.FP32 else f", image coder {self.image_precision}"
         return (
             f"marsam {version('marsam')}; torch {torch.__version__}; diffusers {version('diffusers')}; "
-            f"{kind}; {self.precision}{f' on {self.quantisation.label()}' if self.quantisation else ''}; "
+            f"{kind}; {self.precision}{f' on {self.quantisation.label()}' if self.quantisation else ''}{coder}; "
             f"lanes {self.lanes}"
         )
 
@@ -43,12 +47,18 @@ class Hardware:
         return next(iter(process_memory())).total
 
 
-def choose(device: str, precision: str, threads: int, quantisation: str = "") -> Hardware:
+def choose(
+    device: str, precision: str, threads: int, quantisation: str = "", image_precision: str = Precision.FP32
+) -> Hardware:
     """The hardware that the settings ask for. Raises `Precondition` for a GPU that is not there.
 
     On a processor every lane computes with one thread, so the whole process is told so.
     """
-    held = Quantisation.of(quantisation) if quantisation else None
+    held: dict[str, Any] = {
+        "precision": Precision(precision),
+        "quantisation": Quantisation.of(quantisation) if quantisation else None,
+        "image_precision": Precision(image_precision),
+    }
     if device == "auto":
         device = "cuda:0" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda"):
@@ -60,9 +70,9 @@ def choose(device: str, precision: str, threads: int, quantisation: str = "") ->
                 field="device",
                 remedy="set MARSAM_DEVICE=cpu",
             )
-        return Hardware(device=f"cuda:{index}", precision=Precision(precision), lanes=1, quantisation=held)
+        return Hardware(device=f"cuda:{index}", lanes=1, **held)
     torch.set_num_threads(1)
-    return Hardware(device="cpu", precision=Precision(precision), lanes=threads or computing_cores(), quantisation=held)
+    return Hardware(device="cpu", lanes=threads or computing_cores(), **held)
 
 
 def processor() -> str:

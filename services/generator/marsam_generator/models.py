@@ -15,6 +15,7 @@ from marsam.core.errors import Missing, Precondition
 from marsam.diffusion import registry
 from marsam.diffusion.adapter import net as adapter_net
 from marsam.diffusion.spec import ALL_PARTS, Components, Part
+from marsam.diffusion.weights.net import DTYPES
 from marsam.store.blobs import Blobs
 from marsam.telemetry import Log, Meter, metrics
 from marsam_generator.engine.admission import Admission
@@ -292,7 +293,7 @@ class Library:
     async def _load_parts(self, model: Model, parts: frozenset[Part]) -> Components:
         family = registry.family(model.family)
         async with self._trees.laid_out(model, model.files) as folder:
-            return await asyncio.to_thread(
+            loaded = await asyncio.to_thread(
                 family.load,
                 folder,
                 parts=parts,
@@ -300,6 +301,9 @@ class Library:
                 device=self.hardware.device,
                 quantisation=self.hardware.quantisation,
             )
+        if loaded.image_coder is not None:
+            await asyncio.to_thread(loaded.image_coder.to, DTYPES[self.hardware.image_precision])
+        return loaded
 
 
 def _adapter_key(root: Model, denoiser: str, adapter: Model) -> str:

@@ -29,10 +29,14 @@ class EngineSettings:
     """`auto` takes the first GPU and falls back to the processor; or `cpu`, `cuda`, `cuda:1`."""
 
     precision: str = "fp32"
-    """Arithmetic of the denoiser and text encoder: fp32, bf16 or fp16. The image coder is always fp32."""
+    """Arithmetic of the denoiser and text encoder: fp32, bf16 or fp16."""
 
     quantisation: str = ""
     """How the Linear weights of denoisers are held: nf4+dq or nf4 (4 bits), int8, or as they are when empty."""
+
+    image_precision: str = "fp32"
+    """Arithmetic of the image coder: fp32, bf16 or fp16. A picture that leaves the range of half precision is coded
+    again in fp32."""
 
     threads: int = 0
     """Processor lanes that share a tick; 0 takes OMP_NUM_THREADS, else every core that this process may use. A GPU has
@@ -52,9 +56,10 @@ class EngineSettings:
     """Budget of everything resident (bases, tuned models, adapters); 0 takes half of the device's memory."""
 
     def __post_init__(self) -> None:
-        if self.precision not in tuple(Precision):
-            known = ", ".join(Precision)
-            raise Invalid(f"precision must be one of {known}, got '{self.precision}'", field="precision")
+        for name in ("precision", "image_precision"):
+            if getattr(self, name) not in tuple(Precision):
+                known = ", ".join(Precision)
+                raise Invalid(f"{name} must be one of {known}, got '{getattr(self, name)}'", field=name)
         if self.quantisation:
             Quantisation.of(self.quantisation)
         if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", self.device):

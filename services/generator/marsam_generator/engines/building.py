@@ -13,7 +13,9 @@ from marsam_generator.trees import Trees
 
 def local_engine(settings: EngineSettings, *, blobs: Blobs, trees: Trees, meter: Meter) -> LocalEngine:
     """The engine on the hardware that the settings name. Raises `Precondition` for hardware that is not there."""
-    hardware = choose(settings.device, settings.precision, settings.threads, settings.quantisation)
+    hardware = choose(
+        settings.device, settings.precision, settings.threads, settings.quantisation, settings.image_precision
+    )
     if hardware.device != "cpu":
         meter.add_memory_source(gpu_memory)
     admission = Admission(seconds=settings.queue_seconds, pictures=settings.queue_pictures, lanes=hardware.lanes)
