@@ -308,12 +308,12 @@ class Family(Protocol):
         own. Gradients go through it to what trains of an encoder, where they are asked for."""
 
     def encode_image(self, parts: Components, pixels: "Tensor") -> "Tensor":
-        """(B, 3, H, W) float in [-1, 1] → latents (B, C, H/f, W/f), scaled: the posterior's mean, so that it can be
-        cached."""
+        """(B, 3, H, W) float in [-1, 1] → latents (B, C, H/f, W/f), float32, scaled: the posterior's mean, so that it
+        can be cached."""
 
     def decode(self, parts: Components, latents: "Tensor") -> "Tensor":
-        """Latents (B, C, h, w) → pixels (B, 3, H, W), float32 in [-1, 1], clamped. Gradients go through it to what
-        trains of the image coder, where they are asked for."""
+        """Latents (B, C, h, w) → pixels (B, 3, H, W), float32 in [-1, 1], clamped; NaN for what is no number.
+        Gradients go through it to what trains of the image coder, where they are asked for."""
 
     def predict(
         self, denoiser: "Module", noisy: "Tensor", t: "Tensor", cond: Conditioning, *, train_steps: int

@@ -75,6 +75,7 @@ def test_digests() -> None:
         ("run", (ULID,), f"projects/p/runs/{ULID}"),
         ("model", ("m",), "projects/p/models/m"),
         ("suite_version", ("s", "1"), "projects/p/suites/s/versions/1"),
+        ("image", (64 * "a",), f"projects/p/images/{64 * 'a'}"),
     ],
 )
 def test_names_round_trip(kind: str, ids: tuple[str, ...], name: str) -> None:
@@ -95,6 +96,13 @@ def test_a_name_of_another_shape_is_refused_and_the_right_one_shown(name: str) -
         parse(name, "model", field="spec.base")
     assert caught.value.field == "spec.base"
     assert caught.value.reason == "NAME_MALFORMED"
+
+
+@pytest.mark.parametrize("digits", ["", "a", 63 * "a", 65 * "a", 64 * "A", 64 * "g", f"sha256:{64 * 'a'}"])
+def test_an_image_is_named_by_the_digits_of_its_content(digits: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        parse(f"projects/p/images/{digits}", "image", field="init_image")
+    assert (caught.value.field, caught.value.reason) == ("init_image", "NAME_MALFORMED")
 
 
 def test_the_shape_is_shown() -> None:
