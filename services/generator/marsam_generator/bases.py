@@ -19,6 +19,8 @@ _log = Log(__name__)
 READERS_KEPT = 8
 """Bases whose tokenizers are kept; a large one takes some 50 MB."""
 
+PROMPTS_KEPT = 512
+
 
 class Bases:
     """By digest, read once. Belongs to one event loop."""
@@ -27,6 +29,7 @@ class Bases:
         self._trees = trees
         self._facts: dict[str, BaseFacts] = {}
         self._words: OrderedDict[str, Mapping[str, Tokenizer]] = OrderedDict()
+        self._remarks: OrderedDict[tuple[object, ...], list[str]] = OrderedDict()
         self._reading = asyncio.Lock()
 
     async def facts(self, model: Model) -> BaseFacts:
@@ -40,10 +43,17 @@ class Bases:
 
     async def remarks(self, model: Model, texts: Mapping[str, str]) -> list[str]:
         """What is worth knowing of how a base reads `texts`, by what they are called."""
-        facts, family = await self.facts(model), registry.family_facts(model.family)
-        async with self._reading:  # tokenizers are not thread-safe
-            words = await self._words_of(model)
-            return await asyncio.to_thread(prompts.remarks, words, family, facts, texts)
+        asked = (model.digest, *texts.items())
+        if asked not in self._remarks:
+            facts, family = await self.facts(model), registry.family_facts(model.family)
+            async with self._reading:  # tokenizers are not thread-safe
+                words = await self._words_of(model)
+                found = await asyncio.to_thread(prompts.remarks, words, family, facts, texts)
+            self._remarks[asked] = found
+            while len(self._remarks) > PROMPTS_KEPT:
+                self._remarks.popitem(last=False)
+            return found
+        return self._remarks[asked]
 
     async def _words_of(self, model: Model) -> Mapping[str, Tokenizer]:
         if model.digest not in self._words:

@@ -15,7 +15,7 @@ from marsam.diffusion.sampling import Picture, for_base
 from marsam.diffusion.schedulers import own_scheduler, schedulers
 from marsam.diffusion.spec import BaseFacts
 from marsam.store.blobs import Blobs
-from marsam_generator import forms, sizes
+from marsam_generator import forms, remarks, sizes
 from marsam_generator.bases import Bases
 from marsam_generator.engine.bank import dora_beside_others
 from marsam_generator.engine.coder import Start
@@ -107,22 +107,14 @@ async def check(
         pictures=_pictures(resolved, facts),
         start=await asyncio.to_thread(source.start, *sides) if source else None,
         warnings=[
-            *(text for adapter, _ in adapters for text in _warnings(adapter, engine)),
-            *_unread(resolved, facts),
+            *(text for adapter, _ in adapters for text in remarks.of_adapter(adapter, engine)),
+            *remarks.of_what_is_not_read(resolved, facts),
             *(source.remarks(*sides) if source else ()),
-            *await bases.remarks(model, _texts(resolved)),
+            *await bases.remarks(model, remarks.texts(resolved, facts)),
         ],
         form=forms.form_of(resolved),
         previews=_previews(resolved),
     )
-
-
-def _texts(resolved: generator_pb2.GenerateRequest) -> dict[str, str]:
-    """The texts that will be read, by what they are called."""
-    texts = {"prompt": resolved.prompt}
-    if resolved.negative_prompt and resolved.guidance != 1.0:
-        texts["negative prompt"] = resolved.negative_prompt
-    return texts
 
 
 def _previews(resolved: generator_pb2.GenerateRequest) -> Previews | None:
@@ -227,17 +219,6 @@ def _starts(resolved: generator_pb2.GenerateRequest) -> None:
         )
 
 
-def _unread(resolved: generator_pb2.GenerateRequest, facts: BaseFacts) -> list[str]:
-    """What of a request the base does not look at."""
-    if not resolved.negative_prompt:
-        return []
-    if facts.embedded_guidance:
-        return ["negative_prompt has no effect: this base takes guidance as a number and predicts once a step"]
-    if resolved.guidance == 1.0:
-        return ["negative_prompt has no effect at guidance 1, which is without guidance"]
-    return []
-
-
 async def _adapter(blobs: Blobs, name: str, model: Model, *, field: str) -> Model:
     try:
         adapter = await resolve_model(blobs, name)
@@ -272,17 +253,6 @@ def _not_drawable(model: Model) -> Invalid:
         resource=model.name,
         remedy=remedy,
     )
-
-
-def _warnings(adapter: Model, engine: Description) -> list[str]:
-    recipe = adapter.lineage.quantisation
-    if recipe in ("", engine.quantisation):
-        return []
-    held = f"held as {engine.quantisation}" if engine.quantisation else f"in {engine.precision}"
-    return [
-        f"{adapter.name} was trained on the base held as {recipe} and is applied to the base "
-        f"{held}: it fits errors that are not there, so pictures may differ from its previews"
-    ]
 
 
 def _pictures(resolved: generator_pb2.GenerateRequest, facts: BaseFacts) -> list[Picture]:
