@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from marsam_generator.engine import looker
 from marsam_generator.engine.coder import Coder
 from marsam_generator.engine.engine import Drawing, Drawn, Engine
 from marsam_generator.engine.looker import Looks
@@ -15,6 +16,7 @@ from marsam_generator.engine.work import Glimpsed, Looked, Previews
 from PIL import Image
 from torch.nn.functional import avg_pool2d
 
+from marsam.core.errors import Internal
 from marsam.core.ids import new_ulid
 from marsam.diffusion import registry
 from marsam.diffusion.sampling import Picture, Walk, sample
@@ -79,6 +81,20 @@ async def test_looks_come_at_their_steps_and_change_no_bit(parts) -> None:
         for look in looks:
             with Image.open(io.BytesIO(look.data)) as small:
                 assert (small.format, small.size) == ("JPEG", (8, 8))
+    finally:
+        await engine.close()
+
+
+async def test_a_picture_does_not_fail_for_want_of_a_look(parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    def overflows(coder: Coder) -> Colours:
+        raise Internal("the image coder left the range of numbers", reason="DECODED_NOT_FINITE")
+
+    monkeypatch.setattr(looker, "fitted", overflows)
+    engine = Engine(name="t", family=FAMILY, parts=parts, lanes=1, widths=Widths(limit=8), observe=lambda tick: None)
+    try:
+        drawing = Drawing(id=new_ulid(), pictures=[picture(1)], previews=Previews(every_steps=1, max_side=8))
+        kinds = {type(event) async for event in engine.draw(drawing)}
+        assert Drawn in kinds and Looked not in kinds
     finally:
         await engine.close()
 

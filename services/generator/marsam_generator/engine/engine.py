@@ -148,8 +148,7 @@ class Engine:
     async def drop_denoiser(self, name: str) -> None:
         """Forget a fully tuned denoiser. Nothing may be drawing with it."""
         await asyncio.wrap_future(self._loop.between(lambda: self._loop.denoisers.pop(name, None)))
-        if (coder := self._coders.pop(name, None)) is not None:
-            self._looker.forget(coder)
+        self._coders.pop(name, None)
         if (reader := self._readers.pop(name, None)) is not None:
             reader.close()
 
