@@ -14,6 +14,7 @@ PROGRAMS = (
     "importing",
     "chart",
     "storage",
+    "serving",
 )
 
 

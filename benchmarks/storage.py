@@ -8,11 +8,10 @@ from the store into memory by way of the cache, against one streamed GET that ha
 page `storage.md` has them all.
 """
 
-import argparse
 import asyncio
+import functools
 import hashlib
 import io
-import json
 import os
 import secrets
 import statistics
@@ -21,7 +20,6 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -32,7 +30,8 @@ from minio import Minio
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from benchmarks.measures import latencies, machine, quantiles
+from benchmarks.measures import latencies, quantiles
+from benchmarks.rows import Row, run
 from benchmarks.trainer import PROJECT, run_spec, serving
 from marsam.api.trainer.v1 import trainer_pb2
 from marsam.core.clock import SystemClock
@@ -57,27 +56,6 @@ JOBS = 10_000
 DAYS = 100
 _STATES = (State.PENDING, State.STARTING, State.RUNNING, State.SUCCEEDED)
 _CHUNK = 1 << 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One figure, and what it must be at least or at most."""
-
-    name: str
-    value: float
-    unit: str
-    at_least: float | None = None
-    at_most: float | None = None
-
-    @property
-    def missed(self) -> bool:
-        """Whether it misses its bar."""
-        low = self.at_least is not None and self.value < self.at_least
-        return low or (self.at_most is not None and self.value > self.at_most)
-
-    def __str__(self) -> str:
-        bar = f"≥ {self.at_least:g}" if self.at_least is not None else f"≤ {self.at_most:g}" if self.at_most else ""
-        return f"| {self.name} | {self.value:,.3g} {self.unit} | {bar}{' (missed)' if self.missed else ''} |"
 
 
 def small(server: Seaweed, blobs: Blobs) -> list[Row]:
@@ -265,36 +243,11 @@ def measure(part: str) -> list[Row]:
         return over_folder + asyncio.run(jobs("S3", URL, environment, folder))
 
 
-def page(parts: dict[str, Any]) -> str:
-    """Every part's rows as a page."""
-    lines = ["# What the store on S3 costs", "", "`python -m benchmarks.storage`: SeaweedFS on loopback, same machine."]
-    for part, found in parts.items():
-        host = found["machine"]
-        where = f"{host['processor']}, {host['cores']} cores, load average {host['load_average']:.1f} when it began."
-        lines += ["", f"`{part}`, {found['date']}: {where}", "", "| what | measured | bar |", "| --- | --- | --- |"]
-        lines += [str(Row(**row)) for row in found["rows"]]
-    return "\n".join(lines) + "\n"
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print and write what is chosen, all without a choice; the exit status is 1 when a bar is missed."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.storage")
-    every = ["small", "large", "jobs"]
-    parser.add_argument("parts", nargs="*", default=every)
-    parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parent / "results")
-    options = parser.parse_args(argv)
-    file, missed = options.out / "storage.json", False
-    options.out.mkdir(parents=True, exist_ok=True)
-    parts = json.loads(file.read_text()) if file.exists() else {}
-    for part in options.parts:
-        before = machine()
-        rows = measure(part)
-        missed |= any(row.missed for row in rows)
-        parts[part] = {"date": time.strftime("%Y-%m-%d"), "machine": before, "rows": [asdict(row) for row in rows]}
-        file.write_text(json.dumps(parts, indent=1) + "\n")
-        print("\n".join(map(str, rows)), flush=True)
-    (options.out / "storage.md").write_text(page(parts))
-    return int(missed)
+    """See `benchmarks.rows.run`."""
+    head = ["# What the store on S3 costs", "", "`python -m benchmarks.storage`: SeaweedFS on loopback, same machine."]
+    parts = {part: functools.partial(measure, part) for part in ("small", "large", "jobs")}
+    return run("storage", head, parts, argv)
 
 
 if __name__ == "__main__":
