@@ -3,9 +3,14 @@
 import asyncio
 import json
 import signal
+import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
+import grpc.aio
 import pytest
+from marsam_generator.service import SERVICE
 
 from marsam.api.generator.v1 import generator_pb2, generator_pb2_grpc
 from marsam.rpc.wire import channel
@@ -40,6 +45,48 @@ async def test_a_process_serves_measures_and_drains(store: str, tmp_path: Path) 
     events = [json.loads(line)["event"] for line in errors.decode().splitlines()]
     assert {"service.ready", "model.loaded", "rpc", "service.stopped"} <= set(events)
     assert not list(tmp_path.glob("trees-*"))
+
+
+@pytest.mark.slow
+async def test_a_drain_ends_what_can_be_ended_in_time_and_tells_the_rest(store: str, tmp_path: Path) -> None:
+    process = await start_process(MARSAM_STORE=store, MARSAM_CACHE=str(tmp_path), MARSAM_GRACE_SECONDS="6")
+    assert process.stdout is not None
+    ready = json.loads(await asyncio.wait_for(process.stdout.readline(), 60))
+    async with channel(ready["grpc"]) as opened:
+        stub = generator_pb2_grpc.GeneratorServiceStub(opened)
+        await generate(stub, request())  # the base is loaded
+        long = stub.Generate(request(steps=250, count=16), timeout=120)
+        async for message in long:
+            if message.HasField("progress") and message.progress.step:
+                break
+        short = asyncio.create_task(generate(stub, request(steps=8)))
+        while f'marsam_rpc_in_flight{{method="/{SERVICE}/Generate"}} 2.0' not in await page_of(ready["http"]):
+            await asyncio.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        health = await asyncio.create_task(asyncio.to_thread(_ready, ready["http"]))
+        assert health == 503
+        assert len((await asyncio.wait_for(short, 30)).images) == 1
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            async for _ in long:
+                pass
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode == 0
+
+
+def _ready(http: str) -> int:
+    """What the readiness probe is answered once the signal has arrived."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(f"{http}/readyz", timeout=20) as answer:
+                status = int(answer.status)
+        except urllib.error.HTTPError as error:
+            status = error.code
+        if status != 200:
+            return status
+        time.sleep(0.02)
+    return 200
 
 
 async def test_wrong_settings_are_refused_with_their_name(store: str, tmp_path: Path) -> None:
