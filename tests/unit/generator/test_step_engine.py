@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from marsam_generator.engine.engine import BASE, Denoising, Drawing, Drawn, Engine, Progress
 from marsam_generator.engine.stepper import Tick
-from marsam_generator.engine.width import Widths, knee, measure
+from marsam_generator.engine.width import Measuring, Widths, knee
 from marsam_generator.engine.work import Denoised, Event, Order, Terms
 
 from marsam.core.errors import Cancelled, Deadline, Internal, MarsamError
@@ -251,6 +251,13 @@ async def test_closing_tells_those_who_wait(parts) -> None:
 def test_the_knee_is_the_narrowest_width_near_the_best() -> None:
     assert knee([(1, 50.0), (2, 80.0), (4, 98.0), (8, 100.0), (16, 101.0)]) == 4
     assert knee([(1, 50.0)]) == 1
+
+
+def measure(cost: Callable[[int], float], **how: Any) -> list[tuple[int, float]]:
+    measuring = Measuring(**how)
+    while not measuring.done:
+        measuring.go_on(cost)
+    return measuring.curve
 
 
 def test_measuring_stops_where_width_no_longer_pays_and_where_memory_ends() -> None:

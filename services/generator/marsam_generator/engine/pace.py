@@ -35,11 +35,11 @@ class Pace:
         self._known: dict[Kind, _Known] = {}
 
     def learn(self, kind: Kind, curve: Sequence[tuple[int, float]]) -> None:
-        """Take a measured curve of (rows, rows per second) for a kind of which nothing is known yet."""
-        if kind not in self._known and curve:
-            known = self._known[kind] = _Known()
-            known.seconds = {rows: rows / speed for rows, speed in curve}
-            known.width = max(known.seconds)
+        """Take a measured curve of (rows, rows per second), where no tick has told better."""
+        if curve:
+            known = self._known.setdefault(kind, _Known())
+            for rows, speed in curve:
+                known.seconds.setdefault(rows, rows / speed)
 
     def observe(self, kind: Kind, *, rows: int, width: int, seconds: float) -> None:
         """Learn from a tick of `rows` rows where there may be `width`."""

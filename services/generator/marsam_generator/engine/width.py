@@ -14,32 +14,43 @@ WORTH = 1.05
 """A wider tick must give this much more throughput than the best narrower one."""
 BUDGET_S = 2.0
 """What measuring one shape may cost; a device that needs longer for a few rows is full with few rows."""
+PAUSE_S = 0.5
+"""After so much of it those who draw meanwhile have a tick before it goes on."""
 
 
-def measure(cost: Callable[[int], float], *, limit: int, budget_s: float = BUDGET_S) -> list[tuple[int, float]]:
-    """Rows per second at growing widths up to `limit`, until width stops paying or the budget is spent. `cost(rows)`
-    runs a forward and gives its seconds.
+class Measuring:
+    """A curve that is being measured at growing widths up to `limit`, until width stops paying or the budget is
+    spent."""
 
-    Returns (rows, rows per second) in order; the first width is always measured, and its failure raised.
-    """
-    curve: list[tuple[int, float]] = []
-    last, spent = 0.0, 0.0
-    for rows in [width for width in WIDTHS if width <= limit] or [1]:
-        # A run takes about as long per row as the last one did; do not start one that cannot end in time.
-        if curve and spent + 2 * rows / last > budget_s:
-            break
+    def __init__(self, *, limit: int, budget_s: float = BUDGET_S) -> None:
+        self.curve: list[tuple[int, float]] = []
+        self.done = False
+        self.cut_short = False
+        """Whether a wider one failed."""
+        self._left = [width for width in WIDTHS if width <= limit] or [1]
+        self._budget = budget_s
+        self.spent = 0.0
+
+    def go_on(self, cost: Callable[[int], float]) -> None:
+        """Measure the next width; `cost(rows)` runs a forward and gives its seconds. The first is always measured, and
+        its failure raised."""
+        rows = self._left.pop(0)
         try:
             costs = [cost(rows) for _ in range(2)]
         except Exception:
-            if not curve:
+            if not self.curve:
+                self._left.insert(0, rows)
                 raise
-            break  # too wide for the memory; the narrower ones are known to fit
-        spent += sum(costs)
-        last = rows / max(min(costs), 1e-6)
-        curve.append((rows, last))
-        if len(curve) > 2 and all(speed < WORTH * curve[-3][1] for _, speed in curve[-2:]):
-            break
-    return curve
+            # Too wide for the memory; the narrower ones are known to fit.
+            self.done = self.cut_short = True
+            return
+        self.spent += sum(costs)
+        speed = rows / max(min(costs), 1e-6)
+        self.curve.append((rows, speed))
+        pays = len(self.curve) < 3 or any(one >= WORTH * self.curve[-3][1] for _, one in self.curve[-2:])
+        # A run takes about as long per row as the last one did; do not start one that cannot end in time.
+        in_time = bool(self._left) and self.spent + 2 * self._left[0] / speed <= self._budget
+        self.done = not (pays and in_time)
 
 
 def knee(curve: Curve) -> int:
@@ -59,16 +70,15 @@ class Widths:
         self._lock = threading.Lock()
         self._known: dict[object, int] = {}
         self._caps: dict[object, int] = {}
+        self._measuring: dict[object, Measuring] = {}
 
     def of(self, key: object, cost: Callable[[int], float]) -> int:
-        """The width for `key`, measured with `cost(rows)` (seconds) when it is asked for the first time."""
+        """The width for `key`. Until its curve is whole each call measures some more of it with `cost(rows)` (seconds),
+        and the answer is the best so far."""
         with self._lock:
             known, cap = self._known.get(key), self._caps.get(key, self.limit)
         if known is None:
-            curve = self._curve(key, cost)
-            with self._lock:
-                self.curves[key] = curve
-                known = self._known.setdefault(key, knee(curve))
+            known = knee(self._curve(key, cost))
         return min(known, cap)
 
     def lower(self, key: object, rows: int) -> None:
@@ -77,19 +87,25 @@ class Widths:
             self._caps[key] = max(1, min(rows, self._caps.get(key, self.limit)))
 
     def _curve(self, key: object, cost: Callable[[int], float]) -> Curve:
-        if self._kept is not None and (kept := self._kept.load(key)) is not None:
+        """What is known of a key's curve after measuring for a while."""
+        measuring = self._measuring.get(key)
+        if measuring is None and self._kept is not None and (kept := self._kept.load(key)) is not None:
+            self._take(key, kept)
             return kept
-        failed = False
+        if measuring is None:
+            measuring = self._measuring[key] = Measuring(limit=self.limit)
+        until = measuring.spent + PAUSE_S
+        while not measuring.done and measuring.spent < until:
+            measuring.go_on(cost)
+        if measuring.done:
+            del self._measuring[key]
+            self._take(key, measuring.curve)
+            # Where memory ended the curve there may be more of it another time.
+            if self._kept is not None and not measuring.cut_short:
+                self._kept.save(key, measuring.curve)
+        return measuring.curve
 
-        def noted(rows: int) -> float:
-            nonlocal failed
-            failed = True
-            seconds = cost(rows)
-            failed = False
-            return seconds
-
-        curve = measure(noted, limit=self.limit)
-        # Where memory ended the curve there may be more of it another time.
-        if self._kept is not None and not failed:
-            self._kept.save(key, curve)
-        return curve
+    def _take(self, key: object, curve: Curve) -> None:
+        with self._lock:
+            self.curves[key] = curve
+            self._known[key] = knee(curve)
