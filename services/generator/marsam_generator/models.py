@@ -21,12 +21,11 @@ from marsam.telemetry import Log, Meter, metrics
 from marsam_generator.engine.admission import Admission
 from marsam_generator.engine.curves import Curves
 from marsam_generator.engine.engine import BASE, Engine
-from marsam_generator.engine.pace import Kind
-from marsam_generator.engine.stepper import Cut, Tick
 from marsam_generator.engine.width import Widths
 from marsam_generator.hardware import Hardware, processor
 from marsam_generator.loads import Loads
 from marsam_generator.residents import Resident, parts_of_its_own, size_of
+from marsam_generator.ticks import Ticks
 from marsam_generator.trees import Trees
 
 _log = Log(__name__)
@@ -210,39 +209,15 @@ class Library:
         began = time.monotonic()
         family = registry.family(model.family)
         parts = await self._load_parts(model, ALL_PARTS)
-        self._meter.begin(metrics.GENERATION_FIRST_IMAGE_SECONDS, base=model.name)
-        self._meter.begin(metrics.GENERATION_STEPS_SAVED, base=model.name)
-        images = self._meter.rate(metrics.GENERATION_IMAGES_PER_SECOND, base=model.name)
-        steps = self._meter.rate(metrics.GENERATION_STEPS_PER_SECOND, base=model.name)
-
-        def observe(tick: Tick) -> None:
-            digest = model.digest if tick.denoiser == BASE else tick.denoiser
-            self._admission.observe(
-                Kind(model=digest, sides=tick.sides, exact=tick.exact),
-                rows=tick.rows,
-                width=tick.width,
-                seconds=tick.seconds,
-                curve=tick.curve,
-            )
-            steps.add(tick.rows)
-            images.add(tick.pictures_done)
-            self._meter.inc(metrics.GENERATION_STEPS, tick.rows, base=model.name)
-            self._meter.inc(metrics.GENERATION_IMAGES, tick.pictures_done, base=model.name)
-            self._meter.observe(metrics.GENERATION_TICK_SECONDS, tick.seconds, base=model.name)
-            self._meter.observe(metrics.GENERATION_TICK_ROWS, tick.rows, base=model.name)
-            self._meter.set(metrics.GENERATION_WIDTH, tick.width, base=model.name)
-
-        def cut(cut: Cut) -> None:
-            self._meter.inc(metrics.GENERATION_STEPS_SAVED, cut.row_steps, base=model.name)
-
+        ticks = Ticks(model, admission=self._admission, meter=self._meter)
         engine = Engine(
             name=model.id,
             family=family,
             parts=parts,
             lanes=self.hardware.lanes,
             widths=Widths(limit=self._tick_rows, kept=self._curves_of(model)),
-            observe=observe,
-            cut=cut,
+            observe=ticks.observe,
+            cut=ticks.cut,
         )
         seconds = time.monotonic() - began
         self._meter.observe(metrics.MODEL_LOAD_SECONDS, seconds, family=model.family)
