@@ -13,6 +13,7 @@ PROGRAMS = {
     "services/trainer/run.Dockerfile": "marsam_trainer.run",
     "services/generator/Dockerfile": "marsam_generator",
 }
+TRITON = "services/generator/triton.Dockerfile"
 EACH = pytest.mark.parametrize("path", PROGRAMS)
 
 
@@ -25,7 +26,7 @@ def instructions(path: str) -> list[tuple[str, str]]:
 
 def test_there_are_no_others() -> None:
     found = {str(path.relative_to(ROOT)) for path in (ROOT / "services").rglob("*Dockerfile")}
-    assert found == set(PROGRAMS)
+    assert found == {*PROGRAMS, TRITON}
 
 
 @EACH
@@ -41,7 +42,20 @@ def test_the_image_is_small_plain_and_without_rights(path: str) -> None:
     assert dict(found)["LABEL"].count("org.opencontainers.image.") >= 5
 
 
-@EACH
+def test_triton_is_nvidias_image_with_our_packages_and_our_model_where_the_model_looks() -> None:
+    found = instructions(TRITON)
+    assert [rest for word, rest in found if word == "FROM"] == ["${BASE} AS build", "${BASE}"]
+    last = found[max(index for index, (word, _) in enumerate(found) if word == "FROM") :]
+    assert [rest for word, rest in last if word in ("COPY", "ADD")] == [
+        "--from=build /venv /venv", "--from=build /build/services/generator/model_repository /models",
+    ]  # fmt: skip
+    assert [rest for word, rest in last if word == "USER"] == ["10001:10001"]
+    assert "MARSAM_SITE=/venv/site" in dict(last)["ENV"] and "PYTHONPATH" not in dict(last)["ENV"]
+    assert json.loads(dict(last)["ENTRYPOINT"]) == ["tritonserver", "--model-repository=/models"]
+    assert dict(found)["LABEL"].count("org.opencontainers.image.") >= 5
+
+
+@pytest.mark.parametrize("path", [*PROGRAMS, TRITON])
 def test_versions_come_from_the_one_file(path: str) -> None:
     installs = [
         part for word, rest in instructions(path) if word == "RUN" for part in rest.split("&&") if "pip" in part

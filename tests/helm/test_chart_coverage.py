@@ -14,8 +14,6 @@ from tests.helm.rendering import CASES, CHART, Once, template
 
 VALUES = (CHART / "values.yaml").read_text(encoding="utf-8")
 DEFAULTS = {path: json.loads(default) for path, _, default in rows(VALUES)}
-REFUSED = {"triton.enabled"}
-"""May only be what it is: tests/helm/test_chart_refusals.py."""
 ABSENT = object()
 
 
@@ -67,7 +65,7 @@ def setting_cases(path: str) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", [path for path in DEFAULTS if path not in REFUSED])
+@pytest.mark.parametrize("path", DEFAULTS)
 def test_each_value_changes_what_is_rendered(path: str) -> None:
     names = setting_cases(path)
     assert names, "no file of ci/ sets it"

@@ -136,9 +136,11 @@ def test_probes_ask_the_service_and_never_for_work(case: Case) -> None:
 @EACH
 def test_services_lead_to_ports_that_exist(case: Case) -> None:
     found = rendered(case.name)
-    names = {port["name"] for component in SERVICES for port in container(found, component)["ports"]}
+    drawn = case.name.startswith("triton")
+    components = (*SERVICES, "triton") if drawn else SERVICES
+    names = {port["name"] for component in components for port in container(found, component)["ports"]}
     services = of_kind(found, "Service")
-    assert len(services) == 7
+    assert len(services) == 7 + drawn
     for name, service in services.items():
         targets = {port["targetPort"] for port in service["spec"]["ports"]}
         assert targets <= ({"metrics"} if name.endswith("-runs") else names)
@@ -287,6 +289,66 @@ def test_autoscalers_follow_the_seconds_of_queued_work_as_the_generator_exports_
         "or vector(0)"
     )
     assert scaled["spec"]["scaleTargetRef"]["name"] == "studio-1-pictures-generator"
+
+
+def test_triton_draws_on_the_gpu_and_is_asked_whether_its_model_lives() -> None:
+    found = rendered("triton")
+    front, pod = (deployment(found, one)["spec"]["template"]["spec"] for one in ("generator", "triton"))
+    assert "nvidia.com/mig-1g.12gb" not in front["containers"][0]["resources"]["limits"]
+    assert "tolerations" not in front
+    one = container(found, "triton")
+    assert one["resources"]["limits"]["nvidia.com/mig-1g.12gb"] == "1"
+    assert {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"} in pod["tolerations"]
+    model = {"path": "/v2/models/marsam_diffusion/ready", "port": "http"}
+    assert one["startupProbe"]["httpGet"] == one["readinessProbe"]["httpGet"] == model
+    # Triton is alive when its model's process is dead, and never starts it again.
+    assert one["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "engine"}
+    (memory,) = (volume["emptyDir"] for volume in pod["volumes"] if volume["name"] == "shm")
+    assert memory == {"medium": "Memory", "sizeLimit": "2Gi"}
+    assert {"name": "shm", "mountPath": "/dev/shm", "readOnly": False} in one["volumeMounts"]
+    assert pod["terminationGracePeriodSeconds"] > 300 and "--exit-timeout-secs=300" in one["args"]
+
+
+def test_the_generator_finds_triton_by_its_service() -> None:
+    found = rendered("triton")
+    told = environment(container(found, "generator"))
+    assert (told["MARSAM_ENGINE"], told["MARSAM_TRITON_URL"]) == (
+        "triton", "studio-1-marsam-triton.images.svc.cluster.local:8001",
+    )  # fmt: skip
+    ports = {port["name"]: port for port in of_kind(found, "Service")["studio-1-marsam-triton"]["spec"]["ports"]}
+    assert ports["grpc"]["port"] == 8001
+    there = environment(container(found, "triton"))
+    assert there["MARSAM_STORE"] == told["MARSAM_STORE"]
+    assert (there["MARSAM_DEVICE"], there["MARSAM_QUEUE_SECONDS"]) == ("cuda", "300")
+    assert "MARSAM_ENGINE" not in environment(container(rendered("minimal"), "generator"))
+    assert not [each for each in of_kind(rendered("minimal"), "Deployment") if each.endswith("-triton")]
+
+
+def test_tritons_metrics_are_the_engines_and_its_own() -> None:
+    monitor = of_kind(rendered("triton"), "ServiceMonitor")["studio-1-marsam-triton"]["spec"]
+    assert [(end["port"], end["path"], end["interval"]) for end in monitor["endpoints"]] == [
+        ("engine", "/metrics", "30s"), ("metrics", "/metrics", "30s"),
+    ]  # fmt: skip
+    annotations = deployment(rendered("triton-scaled"), "triton")["spec"]["template"]["metadata"]["annotations"]
+    assert annotations["prometheus.io/port"] == "8080"
+
+
+def test_the_work_that_triton_has_scales_triton() -> None:
+    found = rendered("triton-scaled")
+    (scaler,) = of_kind(found, "HorizontalPodAutoscaler").values()
+    assert scaler["spec"]["scaleTargetRef"]["name"] == "studio-1-marsam-triton"
+    assert "replicas" not in deployment(found, "triton")["spec"]
+    assert deployment(found, "generator")["spec"]["replicas"] == 1
+    assert set(of_kind(found, "PodDisruptionBudget")) == {"studio-1-marsam-triton"}
+
+
+def test_only_generators_may_ask_triton() -> None:
+    policy = of_kind(rendered("triton"), "NetworkPolicy")["studio-1-marsam-triton"]["spec"]
+    asking, scraping = policy["ingress"]
+    assert [port["port"] for port in asking["ports"]] == ["grpc"]
+    (who,) = asking["from"]
+    assert who["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "generator"
+    assert [port["port"] for port in scraping["ports"]] == ["metrics", "engine"]
 
 
 def test_extra_objects_are_templates() -> None:

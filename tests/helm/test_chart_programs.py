@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from marsam_generator.settings import hosted_settings
 
 from marsam.store.settings import s3_settings
 from tests.helm.rendering import CASES, Case, Object, container, environment, rendered, runs_file
@@ -49,6 +50,15 @@ def test_check_config_accepts_what_is_rendered(case: Case, component: str, tmp_p
             value = "***" if name == "MARSAM_S3_SECRET_KEY" else value
             setting = shown[name.removeprefix("MARSAM_").lower()]
             assert str(setting).lower() == value.lower() or float(setting) == float(value), name
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.name.startswith("triton")], ids=lambda case: case.name)
+def test_the_engine_in_triton_accepts_what_is_rendered(case: Case, tmp_path: Path) -> None:
+    found = rendered(case.name)
+    told = variables(container(found, "triton"), found, tmp_path)
+    settings = hosted_settings(told)
+    assert (settings.store, settings.http_listen.rpartition(":")[2]) == (told["MARSAM_STORE"], "8080")
+    assert settings.device == told["MARSAM_DEVICE"] and settings.queue_seconds == float(told["MARSAM_QUEUE_SECONDS"])
 
 
 @EACH

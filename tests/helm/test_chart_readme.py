@@ -36,7 +36,7 @@ def test_every_property_of_the_schema_has_a_default() -> None:
                 walk(inner, values[name], f"{path}/{name}")
 
     walk(SCHEMA, yaml.safe_load(VALUES), "")
-    assert missing == [f"/{each}/resources/claims" for each in ("dataset", "trainer", "generator")]
+    assert missing == [f"/{each}/resources/claims" for each in ("dataset", "trainer", "generator", "triton")]
 
 
 def test_descriptions_are_sentences() -> None:

@@ -26,9 +26,9 @@ BOTH = pytest.mark.parametrize("binary", HELMS, ids=lambda path: path.name)
 EACH = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
 
-def test_the_cases_are_those_that_the_issue_names() -> None:
+def test_the_cases_are_those_that_are_meant() -> None:
     names = {case.name for case in CASES}
-    assert names == {"full", "gpu", "keda", "kueue", "minimal", "networkpolicy", "tls"}
+    assert names == {"full", "gpu", "keda", "kueue", "minimal", "networkpolicy", "tls", "triton", "triton-scaled"}
 
 
 @BOTH

@@ -1,13 +1,16 @@
 """What an operator may set: `MARSAM_*` variables or a TOML file."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from marsam.core.errors import Invalid
+from marsam.core.settings import load_settings
 from marsam.diffusion.spec import Precision, Quantisation
 from marsam.rpc.server import ServerSettings
 from marsam.rpc.server.settings import parse_address
+from marsam.store.settings import s3_settings, s3_variables
 
 ENGINES = ("local", "triton")
 
@@ -76,6 +79,13 @@ class HostedSettings(EngineSettings):
 
     log_level: str = "info"
     """debug, info, warning or error."""
+
+
+def hosted_settings(environment: Mapping[str, str]) -> HostedSettings:
+    """What the MARSAM_* variables of another program's environment say. Raises `Invalid` as `load_settings`."""
+    s3_settings(environment)  # read where a store is opened; what is wrong with them is said here
+    others = {*s3_variables(environment), "MARSAM_SITE"}
+    return load_settings(HostedSettings, env=environment, also_known=others)
 
 
 @dataclass(frozen=True, kw_only=True)

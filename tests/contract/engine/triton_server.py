@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[3]
 MODELS = ROOT / "services" / "generator" / "model_repository"
 MODEL = "marsam_diffusion"
-START_S = 120.0
+START_S = 200.0
 
 _SITE = next((ROOT / ".triton").glob("lib/python*/site-packages"), ROOT / ".triton" / "missing")
 _SERVER = _SITE / "pytriton" / "tritonserver"
@@ -75,9 +76,9 @@ def _ports(count: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def started(folder: Path, *, models: Path = MODELS, **variables: str) -> Iterator[Triton]:
-    """A server with `models`, given `variables`, that is gone after the block; not awaited. Its files lie in
-    `folder`."""
+def started(folder: Path, *, models: Path = MODELS, like: Triton | None = None, **variables: str) -> Iterator[Triton]:
+    """A server with `models`, given `variables`, that is gone after the block; not awaited. Its files lie in `folder`;
+    its addresses are those of `like`, which is gone."""
     backends = folder / "backends" / "python"
     backends.mkdir(parents=True)
     for file in (_SERVER / "backends" / "python").glob("*.*"):
@@ -86,6 +87,8 @@ def started(folder: Path, *, models: Path = MODELS, **variables: str) -> Iterato
     (backends / stub).symlink_to(_SERVER / "python_backend_stubs" / _PYTHON / stub)
     shutil.copytree(models, folder / "models", ignore=shutil.ignore_patterns("__pycache__"))
     grpc, http, metrics, page = _ports(4)
+    if like is not None:
+        grpc, http, page = (int(address.rpartition(":")[2]) for address in (like.grpc, like.http, like.page))
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MARSAM_", "PYTHON"))}
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
@@ -103,6 +106,7 @@ def started(folder: Path, *, models: Path = MODELS, **variables: str) -> Iterato
             ],
             stdout=log,
             stderr=subprocess.STDOUT,
+            start_new_session=True,
             env={
                 **environment,
                 # The stub takes the standard library of the first python3 on the path for that of its libpython.
@@ -124,19 +128,20 @@ def started(folder: Path, *, models: Path = MODELS, **variables: str) -> Iterato
             )
         finally:
             process.terminate()
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            # The model's process outlives a server that was killed.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 @contextlib.contextmanager
-def serving(folder: Path, *, store: str, **variables: str) -> Iterator[Triton]:
+def serving(folder: Path, *, store: str, like: Triton | None = None, **variables: str) -> Iterator[Triton]:
     """`started`, with our packages and a cache, and ready."""
     given = {"MARSAM_SITE": site(), "MARSAM_STORE": store, "MARSAM_CACHE": str(folder / "cache"), **variables}
     folder.mkdir(exist_ok=True)
-    with started(folder, **given) as server:
+    with started(folder, like=like, **given) as server:
         until = time.monotonic() + START_S
         while not server.ready():
             text = server.log.read_text(errors="replace")

@@ -147,6 +147,7 @@ async def serving(store: str, cache: Path, **settings: Any) -> AsyncIterator[Ser
                 meter=meter,
                 lifecycle=lifecycle,
                 web=assembly.pages,
+                fitness=assembly.fitness,
                 announce=lambda line: ready.set_result(line),
             )
         )

@@ -103,11 +103,12 @@ def test_what_is_not_asked_stays_not_asked() -> None:
     "said",
     [
         Admitted(ahead=3, wait_seconds=0.25, work_seconds=7.5, fingerprint="marsam 1; عربي"),
-        Progress(done=3, of=90, rows=16),
+        Progress(done=3, of=90, rows=16, eta=2.5),
         Looked(index=2, step=5, steps=20, data=b"\xff\xd8"),
     ],
 )
 def test_words_arrive(said: Any) -> None:
+    all_but_defaults(said)
     assert messages.said_of(messages.event(said)) == said
 
 
@@ -122,8 +123,10 @@ def test_pixels_arrive_as_they_are() -> None:
 
 def test_times_arrive_on_the_clock_of_who_asks() -> None:
     now = time.monotonic()
-    got = messages.said_of(messages.event(Denoising(first=now - 2, last=now - 1)))
-    assert isinstance(got, Denoising)
+    sent = Denoising(first=now - 2, last=now - 1, encode_seconds=0.25)
+    all_but_defaults(sent)
+    got = messages.said_of(messages.event(sent))
+    assert isinstance(got, Denoising) and got.encode_seconds == 0.25
     assert got.first == pytest.approx(now - 2, abs=0.5) and got.last - got.first == pytest.approx(1, abs=0.01)
 
 

@@ -29,8 +29,18 @@
     {{- include "marsam.needs" (dict "root" $ "kind" "cert-manager.io/v1/Certificate" "value" "tls.certManager.enabled" "what" "cert-manager" "other" "give tls.existingSecret") -}}
   {{- end -}}
 {{- end -}}
-{{- if .Values.triton.enabled -}}
-  {{- fail "triton.enabled is true and Triton is not part of this chart yet: leave it false, the generator's own engine serves every request" -}}
+{{- with .Values.triton -}}
+  {{- if .enabled -}}
+    {{- if $.Values.generator.gpus -}}
+      {{- fail (printf "generator.gpus is %d and triton.enabled is true: Triton draws, so the GPUs are triton.gpus; set generator.gpus=0" (int64 $.Values.generator.gpus)) -}}
+    {{- end -}}
+    {{- if lt (include "marsam.mebibytes" .shm | int64) 1024 -}}
+      {{- fail (printf "triton.shm is %s: what Triton and its model say to each other passes through /dev/shm, give it 1Gi or more" .shm) -}}
+    {{- end -}}
+    {{- if ge (include "marsam.mebibytes" .shm | int64) (include "marsam.mebibytes" (dig "limits" "memory" "1Pi" .resources) | int64) -}}
+      {{- fail (printf "triton.shm (%s) does not fit the memory limit (%s): what lies in /dev/shm counts against it" .shm (dig "limits" "memory" "none" .resources)) -}}
+    {{- end -}}
+  {{- end -}}
 {{- end -}}
 {{- include "marsam.checkScaling" . -}}
 {{- include "marsam.checkRuns" . -}}

@@ -9,7 +9,7 @@ kind: Deployment
 metadata:
   {{- include "marsam.metadata" (dict "root" $root "component" .component "suffix" (printf "-%s" .component)) | nindent 2 }}
 spec:
-  {{- if not (dig "autoscaling" "enabled" false $values) }}
+  {{- if or (not (dig "autoscaling" "enabled" false $values)) (and (eq .component "generator") $root.Values.triton.enabled) }}
   replicas: {{ dig "replicas" 1 $values | int64 }}
   {{- end }}
   revisionHistoryLimit: 5

@@ -1,4 +1,4 @@
-{{/* Names and labels. A component is dataset, trainer, generator or run. */}}
+{{/* Names and labels. A component is dataset, trainer, generator, triton or run. */}}
 
 {{- define "marsam.name" -}}
 {{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" -}}

@@ -100,11 +100,15 @@ source:
 {{/* Everything of a service's container: {root, values, more}; `more` is the service's own {env, volumes}. What the
      values say comes last and wins. */}}
 {{- define "marsam.equipment" -}}
-{{- $parts := list (include "marsam.service" . | fromYaml) (include "marsam.store" .root | fromYaml) (.more | default dict) (pick .values "env" "secretEnv" "volumes") -}}
+{{- include "marsam.joined" (list (include "marsam.service" . | fromYaml) (include "marsam.store" .root | fromYaml) (.more | default dict) (pick .values "env" "secretEnv" "volumes")) -}}
+{{- end -}}
+
+{{/* Several {env, secretEnv, volumes} as one; the later win. */}}
+{{- define "marsam.joined" -}}
 {{- $env := dict -}}
 {{- $secrets := dict -}}
 {{- $volumes := list -}}
-{{- range $parts -}}
+{{- range . -}}
   {{- range $name, $value := .env -}}{{- $_ := set $env $name (include "marsam.plain" $value) -}}{{- end -}}
   {{- range $name, $from := .secretEnv -}}{{- $_ := set $secrets $name $from -}}{{- end -}}
   {{- $volumes = concat $volumes (.volumes | default list) -}}

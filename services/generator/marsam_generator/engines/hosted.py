@@ -10,27 +10,23 @@ from typing import Any, Protocol, TypeVar
 from google.protobuf.message import DecodeError
 
 from marsam.api.engine.v1 import engine_pb2
-from marsam.core.errors import Invalid, Unavailable
-from marsam.core.settings import load_settings
+from marsam.core.errors import Invalid, Missing, Unavailable
 from marsam.rpc.server import listening
 from marsam.rpc.server.settings import parse_address
 from marsam.store.cache import Cache
 from marsam.store.metered import MeteredBlobs
 from marsam.store.open import open_store, prove
-from marsam.store.settings import s3_variables
 from marsam.telemetry import Log, Meter, configure, http
 from marsam_generator.engines import messages
 from marsam_generator.engines.answers import answers
 from marsam_generator.engines.building import local_engine
 from marsam_generator.engines.contract import DrawingEngine
 from marsam_generator.heap import trimmed
-from marsam_generator.settings import HostedSettings
+from marsam_generator.settings import hosted_settings
 from marsam_generator.trees import Trees
 
 LISTEN_S = 0.02
 """How often one that waits for its answer is asked whether it still does."""
-
-_NOT_SETTINGS = {"MARSAM_SITE"}
 
 _log = Log(__name__)
 T = TypeVar("T")
@@ -58,13 +54,12 @@ class Host:
     def __init__(self, environment: Mapping[str, str]) -> None:
         """Build the engine that the environment's MARSAM_* variables describe. Raises what refuses to start."""
         configure(service="engine")
-        known = {*s3_variables(environment), *_NOT_SETTINGS}
-        self._settings = load_settings(HostedSettings, env=environment, also_known=known)
+        self._settings = hosted_settings(environment)
         configure(service="engine", level=self._settings.log_level)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="engine.host", daemon=True)
         self._thread.start()
-        self._asking: set[asyncio.Task[None]] = set()
+        self._asking: dict[str, asyncio.Task[None]] = {}
         self._stack = contextlib.AsyncExitStack()
         try:
             self._engine = self._wait(self._open())
@@ -105,32 +100,44 @@ class Host:
         return engine
 
     async def _close(self) -> None:
-        asking = list(self._asking)
+        asking = list(self._asking.values())
         for task in asking:
             task.cancel()
         await asyncio.gather(*asking, return_exceptions=True)
         await self._stack.aclose()
 
     def _begin(self, request: bytes, reply: Reply) -> None:
-        task = self._loop.create_task(self._answer(request, reply), name="engine.answer")
-        self._asking.add(task)
-        task.add_done_callback(self._asking.discard)
+        try:
+            asked = engine_pb2.EngineRequest.FromString(request)
+        except DecodeError:
+            broken = Invalid("this is no EngineRequest", reason="ENGINE_REQUEST_MALFORMED")
+            reply.send(messages.failed_event(broken).SerializeToString())
+            reply.finish()
+            return
+        if asked.HasField("stop"):
+            unwanted = self._asking.get(asked.stop.call)
+            if unwanted is not None:
+                unwanted.cancel()
+                answer = engine_pb2.EngineEvent(finished=engine_pb2.Finished())
+            else:
+                answer = messages.failed_event(Missing("it is not being answered here", reason="CALL_UNKNOWN"))
+            reply.send(answer.SerializeToString())
+            reply.finish()
+            return
+        task = self._asking[asked.call] = self._loop.create_task(self._answer(asked, reply), name="engine.answer")
+        task.add_done_callback(lambda _: self._asking.pop(asked.call))
 
-    async def _answer(self, request: bytes, reply: Reply) -> None:
+    async def _answer(self, asked: engine_pb2.EngineRequest, reply: Reply) -> None:
         task = asyncio.current_task()
         assert task is not None
         listening = asyncio.create_task(_cancelled_with(reply, task), name="engine.listening")
         try:
-            asked = engine_pb2.EngineRequest.FromString(request)
             async with contextlib.aclosing(answers(self._engine, asked)) as events:
                 async for event in events:
                     reply.send(event.SerializeToString())
-        except DecodeError:
-            broken = Invalid("this is no EngineRequest", reason="ENGINE_REQUEST_MALFORMED")
-            reply.send(messages.failed_event(broken).SerializeToString())
         except asyncio.CancelledError:
             if not reply.cancelled():
-                gone = Unavailable("the engine stops", reason="ENGINE_STOPPING", retry_after_s=1.0)
+                gone = Unavailable("the engine stopped drawing this", reason="ENGINE_STOPPED", retry_after_s=1.0)
                 reply.send(messages.failed_event(gone).SerializeToString())
         finally:
             listening.cancel()

@@ -109,8 +109,9 @@ def event(said: Said) -> engine_pb2.EngineEvent:
             return engine_pb2.EngineEvent(drawn=drawn)
         case Denoising():
             now = time.monotonic()
-            ages = engine_pb2.Denoising(first_age=now - said.first, last_age=now - said.last)
-            return engine_pb2.EngineEvent(denoising=ages)
+            ages = {"first_age": now - said.first, "last_age": now - said.last}
+            denoising = engine_pb2.Denoising(**ages, encode_seconds=said.encode_seconds)
+            return engine_pb2.EngineEvent(denoising=denoising)
 
 
 def said_of(event: engine_pb2.EngineEvent) -> Said:
@@ -135,8 +136,8 @@ def said_of(event: engine_pb2.EngineEvent) -> Said:
             pixels = _bytewise(drawn.rgb, drawn.height, drawn.width, 3)
             return Drawn(index=drawn.index, pixels=pixels, decode_seconds=drawn.decode_seconds)
         case "denoising":
-            now = time.monotonic()
-            return Denoising(first=now - event.denoising.first_age, last=now - event.denoising.last_age)
+            ages, now = event.denoising, time.monotonic()
+            return Denoising(first=now - ages.first_age, last=now - ages.last_age, encode_seconds=ages.encode_seconds)
         case other:
             raise Internal(f"an engine that draws said '{other}'")
 

@@ -2,23 +2,24 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping
 from dataclasses import replace
 from typing import Any
 
-import grpc.aio
 from google.rpc import status_pb2
-from tritonclient.grpc import InferInput
 from tritonclient.grpc.aio import InferenceServerClient
 
 from marsam.api.engine.v1 import engine_pb2
 from marsam.catalog.models import Model
-from marsam.core.errors import MarsamError, Unavailable
+from marsam.core.clock import SystemClock
+from marsam.core.errors import MarsamError, Missing, Unavailable
+from marsam.core.ids import new_ulid
 from marsam.core.records import dump
 from marsam.rpc.wire import error_from_status
 from marsam.telemetry import Log
 from marsam_generator.engine.engine import Denoising
 from marsam_generator.engines import messages
+from marsam_generator.engines.calls import LOST, Call, lost
 from marsam_generator.engines.contract import Commission, Description, Residence, Said
 
 EVERY_S = 1.0
@@ -26,6 +27,9 @@ EVERY_S = 1.0
 
 PATIENCE_S = 2.5
 """An engine that takes longer to say who it is counts as ill."""
+
+LEAVE_S = 5.0
+"""How long an engine may take to stop what nobody wants any more; then the call is cut."""
 
 _OPTIONS = [
     # A picture of 2048 px is 12 MiB.
@@ -38,7 +42,8 @@ _OPTIONS = [
     ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.enable_http_proxy", 0),
 ]
-_LOST = "ENGINE_LOST"
+
+_MORE_FOLLOWS = {"admitted", "progress", "looked", "drawn"}
 
 _log = Log(__name__)
 
@@ -46,14 +51,15 @@ _log = Log(__name__)
 class TritonEngine:
     """See `DrawingEngine`. Made inside the event loop that it belongs to.
 
-    Every question is a stream of its own, so that leaving it cancels that question and no other.
+    Every question is a call of its own, and stopped by another: see `Call`.
     """
 
     def __init__(self, *, address: str, model: str) -> None:
         self._address = address
         self._model = model
         self._client = InferenceServerClient(address, channel_args=_OPTIONS)
-        self._streams: set[Any] = set()
+        self._calls: set[Call] = set()
+        self._leaving: set[asyncio.Task[None]] = set()
         self._described: Description | None = None
         self._turned = asyncio.Event()
         self._minding = asyncio.create_task(self._mind(), name="triton.mind")
@@ -66,7 +72,7 @@ class TritonEngine:
                 yield said
                 if isinstance(said, Denoising):
                     return
-        raise self._lost("its answer broke off")
+        raise lost(self._address, "its answer broke off")
 
     async def describe(self) -> Description:
         """See `DrawingEngine.describe`."""
@@ -90,7 +96,13 @@ class TritonEngine:
         """See `DrawingEngine.close`. What is in Triton's memory stays there: others may draw with it."""
         self._minding.cancel()
         await asyncio.wait({self._minding})
-        self._cut()
+        for call in list(self._calls):
+            call.words.put_nowait(Unavailable("the service stops", reason="ENGINE_STOPPED", retry_after_s=1.0))
+        await asyncio.sleep(0)  # whoever draws leaves
+        while self._leaving or self._calls:
+            await asyncio.wait({*self._leaving, *(call.reading for call in self._calls)}, timeout=LEAVE_S)
+            for call in list(self._calls):
+                call.cut(None)
         await self._client.close()
 
     async def fitness(self) -> AsyncIterator[bool]:
@@ -108,34 +120,46 @@ class TritonEngine:
         async with contextlib.aclosing(self._ask(request)) as events:
             async for event in events:
                 return event
-        raise self._lost("it said nothing")
+        raise lost(self._address, "it said nothing")
 
     async def _ask(self, request: engine_pb2.EngineRequest) -> AsyncGenerator[engine_pb2.EngineEvent, None]:
         """What the engine says. Raises what it failed with, `Unavailable` when it is gone."""
-        stream = self._client.stream_infer(self._inputs(request.SerializeToString()))
-        self._streams.add(stream)
+        request.call = new_ulid(SystemClock())
+        call = Call(self._client, self._address, self._model, request)
+        self._calls.add(call)
+        call.reading.add_done_callback(lambda _: self._calls.discard(call))
+        unfinished = True
         try:
-            async for answer, refusal in stream:
-                if refusal is not None:
-                    raise self._lost(str(refusal))
-                event = engine_pb2.EngineEvent.FromString(answer.get_response().raw_output_contents[0])
-                if event.HasField("failed"):
-                    raise error_from_status(status_pb2.Status.FromString(event.failed.status))
-                yield event
-        except grpc.aio.AioRpcError as error:
-            raise self._lost(error.details() or error.code().name) from error
-        except asyncio.CancelledError:
-            if stream not in self._streams:
-                raise self._lost("it was lost while it drew") from None
-            raise
+            while (word := await call.words.get()) is not None:
+                if isinstance(word, MarsamError):
+                    raise word
+                unfinished = word.WhichOneof("event") in _MORE_FOLLOWS
+                if word.HasField("failed"):
+                    raise error_from_status(status_pb2.Status.FromString(word.failed.status))
+                yield word
         finally:
-            self._streams.discard(stream)
-            stream.cancel()
+            if unfinished and not call.over:
+                self._spawn(self._leave(call, request.call))
 
-    async def _inputs(self, request: bytes) -> AsyncIterator[dict[str, Any]]:
-        tensor = InferInput("request", [len(request)], "UINT8")
-        tensor._raw_content = request  # its only setter wants an array
-        yield {"model_name": self._model, "inputs": [tensor]}
+    async def _leave(self, call: Call, name: str) -> None:
+        """See that a call ends whose answer nobody wants any more, politely if it can be."""
+        patience = LEAVE_S
+        try:
+            stop = engine_pb2.EngineRequest(stop=engine_pb2.StopRequest(call=name))
+            await asyncio.wait_for(self._one(stop), LEAVE_S)
+        except Missing:
+            # It has ended already, or another Triton behind the same address has it.
+            patience = 0.5
+        except (MarsamError, TimeoutError):
+            patience = 0.0
+        await asyncio.wait({call.reading}, timeout=patience)
+        if not call.over:
+            call.cut(None)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work, name="triton.leave")
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
 
     async def _mind(self) -> None:
         while True:
@@ -145,9 +169,10 @@ class TritonEngine:
             except (MarsamError, TimeoutError) as error:
                 if self._described is not None:
                     _log.warning("engine.lost", listen=self._address, message=str(error) or "no answer in time")
-                if isinstance(error, MarsamError) and error.reason == _LOST:
+                if isinstance(error, MarsamError) and error.reason == LOST:
                     # Triton never ends the streams of a model whose process died.
-                    self._cut()
+                    for call in list(self._calls):
+                        call.cut(lost(self._address, "it died"))
             if self._described is None and described is not None:
                 _log.info("engine.found", listen=self._address, device=described.device)
             turned, changed = self._turned, (self._described is None) != (described is None)
@@ -156,16 +181,3 @@ class TritonEngine:
                 self._turned = asyncio.Event()
                 turned.set()
             await asyncio.sleep(EVERY_S)
-
-    def _cut(self) -> None:
-        streams, self._streams = self._streams, set()
-        for stream in streams:
-            stream.cancel()
-
-    def _lost(self, why: str) -> Unavailable:
-        return Unavailable(
-            f"the engine at {self._address} is not there: {why}",
-            reason=_LOST,
-            remedy="see the log of the Triton server",
-            retry_after_s=2.0,
-        )

@@ -7,18 +7,22 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class EngineRequest(_message.Message):
-    __slots__ = ("draw", "load", "evict", "residents", "describe")
+    __slots__ = ("draw", "load", "evict", "residents", "describe", "stop", "call")
     DRAW_FIELD_NUMBER: _ClassVar[int]
     LOAD_FIELD_NUMBER: _ClassVar[int]
     EVICT_FIELD_NUMBER: _ClassVar[int]
     RESIDENTS_FIELD_NUMBER: _ClassVar[int]
     DESCRIBE_FIELD_NUMBER: _ClassVar[int]
+    STOP_FIELD_NUMBER: _ClassVar[int]
+    CALL_FIELD_NUMBER: _ClassVar[int]
     draw: DrawRequest
     load: LoadRequest
     evict: EvictRequest
     residents: ResidentsRequest
     describe: DescribeRequest
-    def __init__(self, draw: _Optional[_Union[DrawRequest, _Mapping]] = ..., load: _Optional[_Union[LoadRequest, _Mapping]] = ..., evict: _Optional[_Union[EvictRequest, _Mapping]] = ..., residents: _Optional[_Union[ResidentsRequest, _Mapping]] = ..., describe: _Optional[_Union[DescribeRequest, _Mapping]] = ...) -> None: ...
+    stop: StopRequest
+    call: str
+    def __init__(self, draw: _Optional[_Union[DrawRequest, _Mapping]] = ..., load: _Optional[_Union[LoadRequest, _Mapping]] = ..., evict: _Optional[_Union[EvictRequest, _Mapping]] = ..., residents: _Optional[_Union[ResidentsRequest, _Mapping]] = ..., describe: _Optional[_Union[DescribeRequest, _Mapping]] = ..., stop: _Optional[_Union[StopRequest, _Mapping]] = ..., call: _Optional[str] = ...) -> None: ...
 
 class EngineEvent(_message.Message):
     __slots__ = ("admitted", "progress", "drawn", "denoising", "residents", "description", "finished", "failed", "looked")
@@ -150,6 +154,12 @@ class DescribeRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class StopRequest(_message.Message):
+    __slots__ = ("call",)
+    CALL_FIELD_NUMBER: _ClassVar[int]
+    call: str
+    def __init__(self, call: _Optional[str] = ...) -> None: ...
+
 class Admitted(_message.Message):
     __slots__ = ("ahead", "wait_seconds", "work_seconds", "fingerprint")
     AHEAD_FIELD_NUMBER: _ClassVar[int]
@@ -201,12 +211,14 @@ class Drawn(_message.Message):
     def __init__(self, index: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., rgb: _Optional[bytes] = ..., decode_seconds: _Optional[float] = ...) -> None: ...
 
 class Denoising(_message.Message):
-    __slots__ = ("first_age", "last_age")
+    __slots__ = ("first_age", "last_age", "encode_seconds")
     FIRST_AGE_FIELD_NUMBER: _ClassVar[int]
     LAST_AGE_FIELD_NUMBER: _ClassVar[int]
+    ENCODE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     first_age: float
     last_age: float
-    def __init__(self, first_age: _Optional[float] = ..., last_age: _Optional[float] = ...) -> None: ...
+    encode_seconds: float
+    def __init__(self, first_age: _Optional[float] = ..., last_age: _Optional[float] = ..., encode_seconds: _Optional[float] = ...) -> None: ...
 
 class Residents(_message.Message):
     __slots__ = ("residents",)
