@@ -34,7 +34,7 @@ class Chromium:
     """One browser with one page. Commands and events are JSON, each ended by NUL, on two extra file descriptors."""
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="chromium-")
+        self._folder = tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True)
         # The browser reads commands on 3 and writes answers on 4.
         ours_in, theirs_out = os.pipe()
         theirs_in, ours_out = os.pipe()
@@ -89,11 +89,15 @@ class Chromium:
 
     def open(self, page: Path, *, width: int, height: int = 900, dark: bool = False) -> None:
         """Show a local page in a window of this size and wait until it is loaded."""
+        self.visit(page.absolute().as_uri(), width=width, height=height, dark=dark)
+
+    def visit(self, url: str, *, width: int, height: int = 900, dark: bool = False) -> None:
+        """The same for an address."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
         self.events.clear()
-        self.call("Page.navigate", url=page.absolute().as_uri())
+        self.call("Page.navigate", url=url)
         while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
             self.events.append(self._read())
 
@@ -102,6 +106,14 @@ class Chromium:
         found = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
+
+    def until(self, expression: str) -> Any:
+        """Wait until an expression is true on the page, and return its value."""
+        end = time.monotonic() + PATIENCE_S
+        while not (value := self.evaluate(expression)):
+            assert time.monotonic() < end, f"never came true: {expression}"
+            time.sleep(0.05)
+        return value
 
     def screenshot(self) -> bytes:
         """The window's picture as PNG."""

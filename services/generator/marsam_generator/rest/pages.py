@@ -5,6 +5,7 @@ from functools import partial
 
 from marsam.rpc.server import Lifecycle, Page
 from marsam.store.blobs import Blobs
+from marsam_generator import page
 from marsam_generator.bases import Bases
 from marsam_generator.rest import saying
 from marsam_generator.rest.drawing import Drawing
@@ -22,6 +23,7 @@ def pages(
     read = partial(Page, scope="generations.read", refusal=saying.error_body)
     write = partial(Page, scope="generations.write", refusal=saying.error_body, method="POST")
     return [
+        *page.files(),
         write(path="/v1/images/generations", answer=drawing.answer),
         read(path="/v1/models", answer=looking.models),
         read(path="/v1/models/{id}", answer=looking.model),

@@ -38,7 +38,8 @@ def error_body(error: MarsamError) -> Mapping[str, Any]:
         "error": {
             "message": str(error),
             "type": _TYPES.get(error.code, "invalid_request_error"),
-            "param": param(field) if field else None,
+            # What was found wrong with the body itself bears the body's names.
+            "param": field if not field or error.reason.startswith("PARAMETER_") else param(field),
             "code": error.reason,
             "marsam": {
                 "message": error.message,

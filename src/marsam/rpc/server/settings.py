@@ -51,7 +51,7 @@ class ServerSettings:
     """gRPC address."""
 
     http_listen: str = "127.0.0.1:0"
-    """Address of /metrics, /healthz and /readyz."""
+    """Address of /metrics, /healthz and /readyz, and of the pages that a service has."""
 
     token_file: Path | None = None
     """Hashed tokens that may call; see `marsam.core.tokens`. Without it the service serves loopback only."""
