@@ -18,15 +18,13 @@ from marsam_generator.models import Library
 from marsam_generator.studio import Studio
 from marsam_generator.trees import Trees
 
-from marsam.catalog.repository import load_model
 from marsam.core.clock import SystemClock
 from marsam.core.errors import Cancelled, Deadline
 from marsam.imaging.pool import DecodePool
 from marsam.store.cache import Cache
 from marsam.store.folder import FolderBlobs
 from marsam.telemetry import Meter
-from tests.integration.generator.support import model, publish, request
-from tests.unit.generator.tiny import write_adapter
+from tests.integration.generator.support import model, request
 
 
 class SlowBlobs(FolderBlobs):
@@ -172,27 +170,3 @@ async def test_closing_gives_up_what_loads(store: str, tmp_path: Path) -> None:
         await asyncio.wait({waiting})
     assert waiting.cancelled() or isinstance(waiting.exception(), BaseException)
     assert house.library.residents() == []
-
-
-async def test_the_budget_counts_the_stacks_of_adapters_as_they_are_held(store: str, tmp_path: Path) -> None:
-    measuring = House(store, tmp_path / "cache")
-    measuring.blobs.open.set()
-    narrow = write_adapter(tmp_path / "narrow", Path(store).parent / "base", seed=4, rank=16, targets=("to_q",))
-    tiny = await load_model(measuring.blobs, model("base"))
-    await publish(measuring.blobs, "narrow", "adapter", narrow, base=tiny)
-    await measuring.drawn(adapters={"narrow": 1.0})
-    await measuring.drawn(adapters={"b": 1.0})
-    both = measuring.library.residents()
-    base = next(one for one in both if one.model.kind == "base")
-    own = sum(one.size for one in both)
-    held = base.size + base.engine.bank_bytes
-    await measuring.library.close()
-    assert held > own  # `b` targets layers that `narrow` leaves alone: there the stack is padded
-    # Between the two: enough for the adapters' own tensors, not for what holds them.
-    house = House(store, tmp_path / "cache", budget=(own + held) // 2)
-    house.blobs.open.set()
-    await house.drawn(adapters={"narrow": 1.0})
-    await house.drawn(adapters={"b": 1.0})
-    kept = {one.model.name for one in house.library.residents()}
-    assert kept == {model("base"), model("b")}
-    await house.library.close()
