@@ -11,7 +11,6 @@ from marsam.catalog.generations import DrawnPicture, GenerationRecord, Timings
 from marsam.core.clock import Clock
 from marsam.core.errors import Cancelled, Deadline, MarsamError, Precondition
 from marsam.core.names import parse
-from marsam.imaging.inscription import Inscription
 from marsam.store.blobs import Blobs
 from marsam.store.content import put_blob, stream_blob
 from marsam.telemetry import Log, Meter, Span, metrics
@@ -192,7 +191,6 @@ class Studio:
 
     async def _draw(self, live: Live, *, began: float, deadline: float | None) -> GenerationRecord:
         wanted = live.wanted
-        request_json = wire.request_json(wanted.resolved)
         fingerprint = ""
         decode_seconds, denoising = 0.0, Denoising(first=began, last=began)
         source = self.engine.draw(
@@ -230,7 +228,7 @@ class Studio:
                         live.look(wire.preview(event))
                     case Drawn():
                         decode_seconds += event.decode_seconds
-                        picture, data = await self._keep(live, event, request_json, fingerprint)
+                        picture, data = await self._keep(live, event, fingerprint)
                         if not live.pictures:
                             base = wanted.model.base or wanted.model.name
                             waited = time.monotonic() - began
@@ -256,14 +254,12 @@ class Studio:
         await save(self._blobs, record)
         return record
 
-    async def _keep(self, live: Live, event: Drawn, request_json: str, fingerprint: str) -> tuple[DrawnPicture, bytes]:
-        wanted = live.wanted
-        picture = wanted.pictures[event.index]
+    async def _keep(self, live: Live, event: Drawn, fingerprint: str) -> tuple[DrawnPicture, bytes]:
+        wanted, picture = live.wanted, live.wanted.pictures[event.index]
         self._meter.observe(metrics.SPAN_SECONDS, event.decode_seconds, span=Span.GENERATE_DECODE.value)
-        inscription = Inscription(request=request_json, seed=picture.seed, models=wanted.digests)
-        data = await self._finishing.finish(
-            event.pixels, inscription, wanted.form, generation=live.name, fingerprint=fingerprint
-        )
+        said = wire.inscription(wanted, event.index)
+        told = {"generation": live.name, "fingerprint": fingerprint}
+        data = await self._finishing.finish(event.pixels, said, wanted.form, **told)
         stored = await put_blob(self._blobs, wanted.project, data)
         file = FileRef(
             path=f"{event.index:03d}{wanted.form.suffix}",

@@ -8,6 +8,7 @@ from google.protobuf.json_format import MessageToDict, MessageToJson, ParseDict
 
 from marsam.api.generator.v1 import generator_pb2
 from marsam.catalog.generations import DrawnPicture, GenerationRecord
+from marsam.imaging.inscription import Inscription
 from marsam.rpc.wire.messages import file_message
 from marsam_generator.engine.work import Looked
 from marsam_generator.engines.contract import Admitted
@@ -38,6 +39,11 @@ def request_json(resolved: generator_pb2.GenerateRequest) -> str:
     for field in ("preview", "priority", "tenant", "detach"):
         bare.ClearField(field)
     return MessageToJson(bare, indent=None, preserving_proto_field_name=True, sort_keys=True, ensure_ascii=False)
+
+
+def inscription(wanted: Wanted, index: int) -> Inscription:
+    """What the picture at `index` says about itself."""
+    return Inscription(request=request_json(wanted.resolved), seed=wanted.pictures[index].seed, models=wanted.digests)
 
 
 def request_fields(resolved: generator_pb2.GenerateRequest) -> dict[str, Any]:

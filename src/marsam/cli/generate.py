@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from marsam.cli import console
+from marsam.cli.again import asked, changed
 from marsam.cli.pictures import kept, print_pictures, show_preview
 from marsam.cli.plain import plain
 from marsam.cli.session import Json, pairs, run, says_missing
@@ -17,8 +18,8 @@ from marsam.core.errors import Invalid, MarsamError, did_you_mean, unknown_name
 
 def generate(
     context: typer.Context,
-    prompt: Annotated[str, typer.Argument(help="What to draw, in any language the base reads.")],
-    model: Annotated[str, typer.Option(help="Base or fully tuned model.")],
+    prompt: Annotated[str | None, typer.Argument(help="What to draw, in any language the base reads.")] = None,
+    model: Annotated[str, typer.Option(help="Base or fully tuned model.")] = "",
     adapter: Annotated[
         list[str] | None, typer.Option(metavar="NAME[=WEIGHT]", help="Adapter; may be given several times.")
     ] = None,
@@ -30,6 +31,7 @@ def generate(
     scheduler: Annotated[str, typer.Option(help="ddim, dpm++, euler, euler_a, …")] = "",
     width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
     height: Annotated[int | None, typer.Option(help="Pixels.")] = None,
+    again: Annotated[Path | None, typer.Option("--from", help="Picture to make again; options go before it.")] = None,
     init: Annotated[Path | None, typer.Option(help="Picture to start from.")] = None,
     mask: Annotated[Path | None, typer.Option(help="What of --init is drawn anew: white.")] = None,
     preview: Annotated[int | None, typer.Option(metavar="STEPS", help="Write preview-N.jpg every so often.")] = None,
@@ -42,33 +44,30 @@ def generate(
     as_json: Json = False,
 ) -> None:
     """Draw pictures; what you leave out is the model's own. Ctrl-C cancels."""
+    if again is None and (prompt is None or not model):
+        raise typer.BadParameter(f"{'a PROMPT' if prompt is None else '--model'} is missing (or --from a picture)")
 
     async def work(marsam: AsyncMarsam) -> dict[str, Any]:
         starts = [await marsam.generation.upload(one) if one else "" for one in (init, mask)]
+        said = {
+            "model": model, "adapters": _adapters(adapter or []), "negative_prompt": negative,
+            "scheduler": scheduler, "init_image": starts[0], "mask_image": starts[1],
+        }  # fmt: skip
+        numbers = {"seed": seed, "steps": steps, "guidance": guidance, "width": width, "height": height}
+        given = {key: value for key, value in {"prompt": prompt, **numbers}.items() if value is not None}
+        words = {key: value for key, value in said.items() if value}
+        arguments, origin = asked(again, {**words, **given, **_settings(changes or [])})
         answer: dict[str, Any] = {"generation": "", "warnings": [], "images": [], "request": None, "timings": None}
         with Bar("waiting", quiet=as_json) as bar:
-            events = marsam.generation.generate(
-                prompt,
-                model=model,
-                adapters=_adapters(adapter or []),
-                negative_prompt=negative,
-                seed=seed,
-                count=count,
-                steps=steps,
-                guidance=guidance,
-                scheduler=scheduler,
-                width=width,
-                height=height,
-                init_image=starts[0],
-                mask_image=starts[1],
-                preview_every=preview,
-                detach=detach,
-                **_settings(changes or []),
-            )
+            for remark in origin.remarks if origin else ():
+                answer["warnings"].append(remark)
+                bar.say(f"! {remark}")
+            events = marsam.generation.generate(**arguments, count=count, preview_every=preview, detach=detach)
             async for event in _known(marsam, events):
                 match event:
                     case Accepted():
-                        answer |= {"generation": event.name, "warnings": list(event.warnings)}
+                        answer["generation"] = event.name
+                        answer["warnings"] += event.warnings
                         answer["request"] = plain(event.request)
                         if event.queue_position:
                             bar.show(0, 0, f"place {event.queue_position} in the queue")
@@ -82,7 +81,7 @@ def generate(
                     case Preview():
                         show_preview(out, event)
                     case Image():
-                        answer["images"].append(kept(out, prompt, event))
+                        answer["images"].append(kept(out, arguments["prompt"], event))
                     case Done():
                         answer["timings"] = {
                             "queued_seconds": event.queued_seconds,
@@ -91,6 +90,10 @@ def generate(
                             "total_seconds": event.total_seconds,
                             "encode_seconds": event.encode_seconds,
                         }
+            if answer["timings"]:
+                for remark in await changed(marsam, origin, answer["generation"]):
+                    answer["warnings"].append(remark)
+                    bar.say(f"! {remark}")
         return answer
 
     answer = run(context, work, as_json=as_json)

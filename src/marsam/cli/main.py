@@ -11,6 +11,7 @@ from marsam.cli import datasets, generations, models, runs, store, tokens, upkee
 from marsam.cli.doctor import doctor
 from marsam.cli.evaluate import evaluate
 from marsam.cli.generate import generate
+from marsam.cli.provenance import provenance
 from marsam.cli.session import Options
 from marsam.cli.train import plan, train
 from marsam.cli.up import up
@@ -33,6 +34,7 @@ app.add_typer(store.app, name="store")
 app.add_typer(upkeep.app, name="upkeep")
 app.command(short_help="Draw pictures.")(generate)
 app.add_typer(generations.app, name="generations")
+app.command(short_help="Say where a picture comes from.")(provenance)
 app.command(short_help="Compare models on a suite; write the report.")(evaluate)
 app.command(short_help="Check machine, store and services.")(doctor)
 

@@ -16,6 +16,7 @@ from marsam.client.evaluations import Evaluations
 from marsam.client.generation import Generation
 from marsam.client.marsam import AsyncMarsam
 from marsam.client.models import Models
+from marsam.client.provenance import Provenance
 from marsam.client.runs import Runs
 from marsam.rpc.wire import Credentials
 
@@ -144,11 +145,18 @@ class BlockingGeneration(_Facade[Generation]):
     images = _waits(Generation.images)
     get = _waits(Generation.get)
     list = _waits(Generation.list)
+    with_picture = _waits(Generation.with_picture)
     cancel = _waits(Generation.cancel)
     capabilities = _waits(Generation.capabilities)
     adapters = _waits(Generation.adapters)
     load = _waits(Generation.load)
     evict = _waits(Generation.evict)
+
+
+class BlockingProvenance(_Facade[Provenance]):
+    """See `Provenance`."""
+
+    trace = _waits(Provenance.trace)
 
 
 class BlockingEvaluations(_Facade[Evaluations]):
@@ -191,6 +199,7 @@ class Marsam:
         self.models = BlockingModels(inner.models, self._loop)
         self.runs = BlockingRuns(inner.runs, self._loop)
         self.generation = BlockingGeneration(inner.generation, self._loop)
+        self.provenance = BlockingProvenance(inner.provenance, self._loop)
         self.evaluations = BlockingEvaluations(inner.evaluations, self._loop)
 
     def close(self) -> None:

@@ -155,6 +155,21 @@ class Generation:
         request = generator_pb2.ListGenerationsRequest(parent=f"projects/{self._project}", page_size=PAGE)
         return await every(self._stub.ListGenerations, request, lambda answer: answer.generations)
 
+    async def with_picture(self, digest: str, *, most: int) -> generator_pb2.Generation | None:
+        """The generation that made the file with this digest, among the newest `most` of the project."""
+        request = generator_pb2.ListGenerationsRequest(parent=f"projects/{self._project}", page_size=PAGE)
+        seen = 0
+        while seen < most:
+            answer = await unary(self._stub.ListGenerations, request)
+            for one in answer.generations:
+                if any(image.file.digest == digest for image in one.images):
+                    return one
+            seen += PAGE
+            request.page_token = answer.next_page_token
+            if not request.page_token:
+                break
+        return None
+
     async def cancel(self, generation: str) -> None:
         """Stops a generation that another call started, whichever replica draws it."""
         name = qualify("generation", generation, project=self._project, field="generation")

@@ -8,6 +8,7 @@ from marsam.client.endpoints import Endpoints, find
 from marsam.client.evaluations import Evaluations
 from marsam.client.generation import Generation
 from marsam.client.models import Models
+from marsam.client.provenance import Provenance
 from marsam.client.runs import Runs
 from marsam.core.errors import MarsamError
 from marsam.core.ids import check_slug
@@ -44,6 +45,7 @@ class AsyncMarsam:
         self.runs = Runs(trainer, project=project)
         self.models = Models(trainer, project=project)
         self.generation = Generation(generator, project=project)
+        self.provenance = Provenance(self.generation, self.models)
         self.evaluations = Evaluations(generator, project=project)
 
     async def explain(self, error: MarsamError) -> MarsamError:

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from marsam.api.generator.v1 import generator_pb2
+from marsam.client.generation import Generation
 from marsam.core.errors import Invalid
 from marsam.core.ids import digest_of
 from marsam.imaging.inscribed import read
@@ -45,6 +46,15 @@ async def test_a_picture_in_each_format_with_what_made_it(served: Served, media_
     with Image.open(io.BytesIO(bare.images[0][1])) as picture:
         same = picture.tobytes() == drawn
     assert same == (media_type != "image/jpeg")
+
+
+async def test_a_file_is_found_among_the_newest_by_its_digest(served: Served) -> None:
+    made = [await generate(served.stub, request(seed=seed, steps=1)) for seed in (101, 102, 103)]
+    sdk = Generation(served.channel, project="default")
+    for answer in made:
+        found = await sdk.with_picture(answer.images[0][0].file.digest, most=1000)
+        assert found is not None and found.name == answer.accepted.name
+    assert await sdk.with_picture("sha256:" + "0" * 64, most=1000) is None
 
 
 async def test_a_quality_of_png_is_refused(served: Served) -> None:

@@ -49,7 +49,7 @@ def test_every_command_of_the_issue_is_there() -> None:
         "runs list", "runs show", "runs watch", "runs cancel", "runs resume",
         "models list", "models show", "models import", "models export", "store check", "tokens new",
         "upkeep gc", "upkeep verify",
-        "generations list", "generations show", "generations fetch", "generations cancel",
+        "generations list", "generations show", "generations fetch", "generations cancel", "provenance",
     }  # fmt: skip
 
 
