@@ -26,7 +26,7 @@ from marsam.core.cores import computing_cores
 from marsam.core.ids import digest_hex
 from marsam.diffusion import registry
 from marsam.diffusion.lanes.net import Lanes
-from marsam.diffusion.spec import Precision
+from marsam.diffusion.precision import Precision
 from marsam.diffusion.weights.net import quieten
 from marsam.store.cache import Cache
 from marsam.store.open import open_store

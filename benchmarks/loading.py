@@ -26,7 +26,7 @@ from benchmarks.measures import machine
 from benchmarks.quantised import quantise
 from marsam.diffusion.families.flux.facts import FACTS
 from marsam.diffusion.nf4 import net as nf4
-from marsam.diffusion.spec import Precision, Quantisation
+from marsam.diffusion.precision import Precision, Quantisation
 from marsam.diffusion.weights import net as weights
 
 TARGET = 0.5

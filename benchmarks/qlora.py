@@ -23,7 +23,8 @@ from benchmarks.training.__main__ import timed
 from benchmarks.training.bases import HAYY, make_data, make_transformer
 from benchmarks.training.bench import BATCH, Ours
 from marsam.diffusion import registry
-from marsam.diffusion.spec import Precision, Quantisation, kept
+from marsam.diffusion.precision import Precision, Quantisation
+from marsam.diffusion.spec import kept
 from marsam.diffusion.weights.net import DTYPES, quieten
 
 TARGETS = {Precision.FP32: 1.15, Precision.BF16: 1.25}

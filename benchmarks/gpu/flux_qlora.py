@@ -32,7 +32,8 @@ from marsam.diffusion import registry, schedule
 from marsam.diffusion.families.flux.facts import FACTS
 from marsam.diffusion.lanes.net import Lanes
 from marsam.diffusion.nf4 import net as nf4
-from marsam.diffusion.spec import BaseFacts, Components, Conditioning, Precision, Quantisation
+from marsam.diffusion.precision import Precision, Quantisation
+from marsam.diffusion.spec import BaseFacts, Components, Conditioning
 from marsam.diffusion.weights.net import bytes_at_rest, quieten
 
 RANK, RATE, SEED = 16, 1e-4, 1

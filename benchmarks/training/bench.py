@@ -17,7 +17,8 @@ from benchmarks.training.peers import PEERS, Given, Tuning
 from marsam.diffusion import registry, schedule
 from marsam.diffusion.conditionings import join
 from marsam.diffusion.lanes.net import Lanes
-from marsam.diffusion.spec import ALL_PARTS, Components, Family, Precision
+from marsam.diffusion.precision import Precision
+from marsam.diffusion.spec import ALL_PARTS, Components, Family
 from marsam.diffusion.weights.net import bytes_at_rest
 
 BATCH, RANK, TARGETS, GAMMA, SEED = 16, 16, "all", 5.0, 1

@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 
 from marsam.diffusion import registry
 from marsam.diffusion.lanes.net import Lanes
-from marsam.diffusion.spec import Part, Precision, Quantisation
+from marsam.diffusion.precision import Precision, Quantisation
+from marsam.diffusion.spec import Part
 from tests.contract.families import rig as rigs
 
 pytestmark = pytest.mark.gpu

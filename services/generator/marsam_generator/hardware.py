@@ -11,7 +11,7 @@ import torch
 
 from marsam.core.cores import computing_cores
 from marsam.core.errors import Precondition
-from marsam.diffusion.spec import Precision, Quantisation
+from marsam.diffusion.precision import Precision, Quantisation
 from marsam.telemetry import process_memory
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from marsam.core.errors import Invalid
 from marsam.core.settings import load_settings
-from marsam.diffusion.spec import Precision, Quantisation
+from marsam.diffusion.precision import Precision, Quantisation
 from marsam.rpc.server import ServerSettings
 from marsam.rpc.server.settings import parse_address
 from marsam.store.settings import s3_settings, s3_variables

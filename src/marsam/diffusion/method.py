@@ -7,7 +7,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from marsam.diffusion.spec import Default, FamilyFacts, Quantisation
+from marsam.diffusion.precision import Quantisation
+from marsam.diffusion.spec import Default, FamilyFacts
 
 if TYPE_CHECKING:
     from torch.nn import Module, Parameter

@@ -19,8 +19,9 @@ from marsam.diffusion.conditionings import join
 from marsam.diffusion.lanes.net import Lanes
 from marsam.diffusion.method import Method
 from marsam.diffusion.parts.net import draws
+from marsam.diffusion.precision import Precision
 from marsam.diffusion.sampling import Picture, Walk, sample
-from marsam.diffusion.spec import ALL_PARTS, BaseFacts, Components, Conditioning, Family, Part, Precision
+from marsam.diffusion.spec import ALL_PARTS, BaseFacts, Components, Conditioning, Family, Part
 
 PROMPTS = ("a red kite", "طائرة ورقية حمراء", "a blue door")
 PARAMS: Mapping[str, Mapping[str, Any]] = {

@@ -14,7 +14,8 @@ from marsam.diffusion import registry
 from marsam.diffusion.adapter import net as adapters
 from marsam.diffusion.nf4 import net as nf4
 from marsam.diffusion.nf4.net import quantised_share
-from marsam.diffusion.spec import Part, Precision, Quantisation, kept
+from marsam.diffusion.precision import Precision, Quantisation
+from marsam.diffusion.spec import Part, kept
 from marsam.diffusion.weights.net import bytes_at_rest, stream
 from tests.contract.families import rig as rigs
 

@@ -9,8 +9,8 @@ from marsam_trainer.run import preview
 from marsam.diffusion import registry
 from marsam.diffusion.adapter import net as adapters
 from marsam.diffusion.method import Kind
+from marsam.diffusion.precision import Precision
 from marsam.diffusion.sampling import Picture, sample
-from marsam.diffusion.spec import Precision
 from tests.contract.families import rig as rigs
 from tests.contract.families.bases import BUILDERS
 

@@ -15,7 +15,8 @@ from marsam.core.errors import Corrupt, Invalid
 from marsam.diffusion import registry
 from marsam.diffusion.adapter import net as adapters
 from marsam.diffusion.adapter.parts import net as parts_of_adapters
-from marsam.diffusion.spec import Components, Precision
+from marsam.diffusion.precision import Precision
+from marsam.diffusion.spec import Components
 from tests.contract.families import rig as rigs
 from tests.contract.families.tuned import Tuned
 

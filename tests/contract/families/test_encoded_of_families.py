@@ -19,7 +19,8 @@ from marsam.core.ids import sha256_hex
 from marsam.diffusion import registry
 from marsam.diffusion.conditionings import join
 from marsam.diffusion.lanes.net import Lanes
-from marsam.diffusion.spec import Conditioning, Part, Precision
+from marsam.diffusion.precision import Precision
+from marsam.diffusion.spec import Conditioning, Part
 from tests.contract.families import rig as rigs
 from tests.contract.families.tiny import flux
 

@@ -11,8 +11,9 @@ from marsam_generator.engine.bank import AdapterBank
 from marsam.diffusion import registry
 from marsam.diffusion.adapter.net import Adapter, read
 from marsam.diffusion.held.net import whole
+from marsam.diffusion.precision import QUANTISATIONS, Precision, Quantisation
 from marsam.diffusion.sampling import Picture, for_base, sample, told
-from marsam.diffusion.spec import QUANTISATIONS, Part, Precision, Quantisation
+from marsam.diffusion.spec import Part
 from tests.contract.families import rig as rigs
 
 pytestmark = pytest.mark.slow

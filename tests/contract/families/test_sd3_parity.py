@@ -13,8 +13,9 @@ from marsam.core.errors import Invalid
 from marsam.diffusion import registry, schedule
 from marsam.diffusion.adapter.parts import net as parts_of_adapters
 from marsam.diffusion.families.sd3.facts import T5_LENGTH
+from marsam.diffusion.precision import Precision
 from marsam.diffusion.sampling import Picture, Walk, initial_noise
-from marsam.diffusion.spec import ALL_PARTS, Conditioning, Part, Precision
+from marsam.diffusion.spec import ALL_PARTS, Conditioning, Part
 from tests.contract.families import drawing
 from tests.contract.families.bases import LENGTH
 from tests.contract.families.tiny.sd3 import WIDTH, WIDTHS, build

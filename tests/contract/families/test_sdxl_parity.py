@@ -18,8 +18,9 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
 from marsam.core.errors import Invalid
 from marsam.diffusion import registry
+from marsam.diffusion.precision import Precision
 from marsam.diffusion.sampling import Picture, initial_noise, sample
-from marsam.diffusion.spec import ALL_PARTS, Conditioning, Part, Precision
+from marsam.diffusion.spec import ALL_PARTS, Conditioning, Part
 from tests.contract.families.tiny.sdxl import POOLED, TIME_WIDTH, WIDTHS, build
 
 pytestmark = pytest.mark.slow

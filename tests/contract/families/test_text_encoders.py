@@ -16,8 +16,9 @@ from marsam.diffusion import registry, tuned
 from marsam.diffusion.adapter import net as adapters
 from marsam.diffusion.adapter.parts import net as parts_of_adapters
 from marsam.diffusion.method import Kind
+from marsam.diffusion.precision import Precision
 from marsam.diffusion.sampling import Picture, sample
-from marsam.diffusion.spec import Components, Conditioning, Precision
+from marsam.diffusion.spec import Components, Conditioning
 from tests.contract.families import rig as rigs
 
 ADAPTED = [name for name in registry.methods() if registry.method(name).facts.kind is Kind.ADAPTER]

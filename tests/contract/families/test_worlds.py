@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from marsam.diffusion.spec import Precision
+from marsam.diffusion.precision import Precision
 from tests.contract.families.worlds import CASES, Case, loop_of, taken
 
 pytestmark = pytest.mark.slow

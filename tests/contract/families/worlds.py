@@ -15,7 +15,7 @@ from marsam_trainer.run.ranks import joined
 from marsam_trainer.run.recompute import checkpoint_blocks
 from safetensors.torch import save_file
 
-from marsam.diffusion.spec import Precision
+from marsam.diffusion.precision import Precision
 from marsam.diffusion.weights.net import quieten
 from tests.contract.families import rig as rigs
 

@@ -10,7 +10,7 @@ from torch import nn
 from marsam.core.errors import Invalid
 from marsam.diffusion.held.net import prepare, whole
 from marsam.diffusion.int8.net import Int8Linear
-from marsam.diffusion.spec import QUANTISATIONS, Precision, Quantisation
+from marsam.diffusion.precision import QUANTISATIONS, Precision, Quantisation
 from marsam.diffusion.weights.net import bytes_at_rest, stream
 
 INT8 = Quantisation.of("int8")

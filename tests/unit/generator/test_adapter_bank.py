@@ -11,7 +11,8 @@ from marsam_generator.engine.bank import AdapterBank
 from marsam.core.errors import Corrupt, Invalid, Missing
 from marsam.diffusion import registry
 from marsam.diffusion.adapter.net import Adapter, apply
-from marsam.diffusion.spec import Components, Conditioning, Precision, Quantisation
+from marsam.diffusion.precision import Precision, Quantisation
+from marsam.diffusion.spec import Components, Conditioning
 from tests.unit.generator.tiny import TOKENS, WIDTH
 
 FAMILY = registry.family("sd1")

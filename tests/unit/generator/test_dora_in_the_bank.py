@@ -11,7 +11,8 @@ from marsam_generator.engine.bank import AdapterBank
 from marsam.core.errors import Corrupt, Invalid
 from marsam.diffusion import registry
 from marsam.diffusion.adapter.net import Adapter, apply, read
-from marsam.diffusion.spec import Conditioning, Precision, Quantisation
+from marsam.diffusion.precision import Precision, Quantisation
+from marsam.diffusion.spec import Conditioning
 from tests.unit.generator.tiny import TOKENS, WIDTH, write_adapter
 
 FAMILY = registry.family("sd1")

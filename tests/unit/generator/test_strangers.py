@@ -23,8 +23,9 @@ from marsam.core.errors import Internal
 from marsam.core.ids import new_ulid
 from marsam.diffusion import registry
 from marsam.diffusion.adapter.net import Adapter, read
+from marsam.diffusion.precision import Precision, Quantisation
 from marsam.diffusion.sampling import Picture
-from marsam.diffusion.spec import Components, Precision, Quantisation
+from marsam.diffusion.spec import Components
 from tests.unit.generator.tiny import write_adapter
 
 FAMILY = registry.family("sd1")

@@ -18,7 +18,8 @@ from marsam.diffusion import registry
 from marsam.diffusion.buckets import Cut, Size
 from marsam.diffusion.conditionings import join, trimmed
 from marsam.diffusion.lanes.net import Lanes
-from marsam.diffusion.spec import Components, Conditioning, Family, Part, Precision
+from marsam.diffusion.precision import Precision
+from marsam.diffusion.spec import Components, Conditioning, Family, Part
 from marsam.diffusion.text import plain
 from marsam_trainer.run.encoded import EncodedCache
 from marsam_trainer.run.feed import TrainingSet

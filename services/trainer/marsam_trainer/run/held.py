@@ -11,8 +11,9 @@ from marsam.catalog.runs import RunSpec
 from marsam.diffusion import tuned
 from marsam.diffusion.adapter.dora.net import widest
 from marsam.diffusion.method import Method
+from marsam.diffusion.precision import Precision
 from marsam.diffusion.sampling import for_base
-from marsam.diffusion.spec import BaseFacts, Components, Conditioning, Family, Part, Precision
+from marsam.diffusion.spec import BaseFacts, Components, Conditioning, Family, Part
 from marsam.diffusion.weights.net import DTYPES
 from marsam_trainer.run.holding import blocks
 from marsam_trainer.run.optimisers import state_bytes

@@ -16,7 +16,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 
-from marsam.diffusion.spec import Precision
+from marsam.diffusion.precision import Precision
 from marsam_trainer.run.ranks import World
 
 

@@ -22,7 +22,8 @@ from marsam.core.errors import Invalid
 from marsam.diffusion.lanes.net import Lanes, cuts
 from marsam.diffusion.objective import Objective
 from marsam.diffusion.parts.net import at_rest, networks
-from marsam.diffusion.spec import Components, Family, Precision
+from marsam.diffusion.precision import Precision
+from marsam.diffusion.spec import Components, Family
 from marsam_trainer.run import optimisers, randomness
 from marsam_trainer.run.feed import Batch, Feed
 from marsam_trainer.run.holding import Holding, Whole

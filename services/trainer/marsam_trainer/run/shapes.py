@@ -8,7 +8,8 @@ import torch
 from transformers import BatchEncoding
 
 from marsam.catalog.runs import RunSpec
-from marsam.diffusion.spec import BaseFacts, FamilyFacts, Precision, Quantisation, kept
+from marsam.diffusion.precision import Precision, Quantisation
+from marsam.diffusion.spec import BaseFacts, FamilyFacts, kept
 from marsam.diffusion.weights.net import DTYPES
 from marsam_trainer.run.stages import Amount
 

@@ -11,7 +11,8 @@ from typing import Any
 from torch import nn
 
 from marsam.diffusion.method import Kind, Method
-from marsam.diffusion.spec import Components, Family, Precision
+from marsam.diffusion.precision import Precision
+from marsam.diffusion.spec import Components, Family
 from marsam_trainer.run.holding import Holding, Shards, Whole
 from marsam_trainer.run.ranks import checksums
 from marsam_trainer.run.samples import Sample

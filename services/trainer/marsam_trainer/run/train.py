@@ -13,7 +13,8 @@ from marsam.diffusion import registry, schedule, tuned
 from marsam.diffusion.lanes.net import Lanes
 from marsam.diffusion.nf4.net import quantised_share
 from marsam.diffusion.parts.net import draws, encoders, networks
-from marsam.diffusion.spec import Components, Family, Part, Precision
+from marsam.diffusion.precision import Precision
+from marsam.diffusion.spec import Components, Family, Part
 from marsam.diffusion.weights.net import bytes_at_rest
 from marsam.store.cache import Cache
 from marsam_trainer import times

@@ -8,7 +8,7 @@ from bitsandbytes.functional import dequantize_4bit
 
 from marsam.diffusion.int8 import net as int8
 from marsam.diffusion.nf4 import net as nf4
-from marsam.diffusion.spec import Precision, Quantisation
+from marsam.diffusion.precision import Precision, Quantisation
 from marsam.diffusion.weights.net import Place
 
 

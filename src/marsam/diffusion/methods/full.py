@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from marsam.diffusion import tuned
 from marsam.diffusion.method import Kind, MethodFacts
-from marsam.diffusion.spec import Default, FamilyFacts, Quantisation
+from marsam.diffusion.precision import Quantisation
+from marsam.diffusion.spec import Default, FamilyFacts
 from marsam.diffusion.tuned import IMAGE_DECODER, TEXT_ENCODERS
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from marsam.diffusion.adapter.facts import LOW_RANK
 from marsam.diffusion.method import Kind, MethodFacts, Setting
-from marsam.diffusion.spec import Default, FamilyFacts, Quantisation
+from marsam.diffusion.precision import Quantisation
+from marsam.diffusion.spec import Default, FamilyFacts
 from marsam.diffusion.tuned import TEXT_ENCODERS
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ import torch
 from bitsandbytes.functional import quantize_4bit, quantize_blockwise
 from torch import nn
 
-from marsam.diffusion.spec import Precision, Quantisation, kept
+from marsam.diffusion.precision import Precision, Quantisation
+from marsam.diffusion.spec import kept
 from marsam.diffusion.weights.net import DTYPES, Place
 
 BLOCK, DOUBLE_BLOCK = 64, 256

@@ -14,7 +14,8 @@ from marsam.core.errors import Corrupt, Missing
 from marsam.diffusion import registry
 from marsam.diffusion.basefiles import read_json
 from marsam.diffusion.held import net as held
-from marsam.diffusion.spec import ALL_PARTS, Components, Conditioning, FamilyFacts, Part, Precision, Quantisation
+from marsam.diffusion.precision import Precision, Quantisation
+from marsam.diffusion.spec import ALL_PARTS, Components, Conditioning, FamilyFacts, Part
 from marsam.diffusion.weights.net import DTYPES, stream, weight_files
 
 

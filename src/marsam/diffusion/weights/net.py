@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from marsam.core.errors import Corrupt, Invalid
-from marsam.diffusion.spec import Precision
+from marsam.diffusion.precision import Precision
 from marsam.store.staging import failure
 
 DTYPES = {Precision.FP32: torch.float32, Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}

@@ -10,7 +10,8 @@ from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer
 
 from marsam.diffusion.families.qwen_image.facts import FACTS, PATCH
 from marsam.diffusion.parts import net as loading
-from marsam.diffusion.spec import ALL_PARTS, Components, Conditioning, Part, Precision, Quantisation
+from marsam.diffusion.precision import Precision, Quantisation
+from marsam.diffusion.spec import ALL_PARTS, Components, Conditioning, Part
 from marsam.diffusion.text import plain
 
 BEFORE = (
