@@ -163,7 +163,7 @@ async def serving(store: str, cache: Path, **settings: Any) -> AsyncIterator[Ser
                 http=where["http"],
             )
         lifecycle.stop()
-        await asyncio.wait_for(task, 20)
+        await asyncio.wait_for(task, 20 + chosen.grace_seconds)
 
 
 async def start_process(

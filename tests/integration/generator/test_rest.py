@@ -16,6 +16,8 @@ from marsam.api.generator.v1 import generator_pb2
 from marsam.core.tokens import Principal, entry_of, new_token
 from tests.integration.generator.support import Served, generate, request, serving
 
+pytestmark = pytest.mark.slow
+
 PROMPT = "عالِمة عربية في مختبر"
 
 
@@ -193,6 +195,34 @@ async def test_models_and_adapters_are_listed(rest: Served) -> None:
         }  # fmt: skip
         grpc = (await http.get("/v1/capabilities")).json()["grpc"]
         assert grpc == {"port": int(rest.target.rpartition(":")[2]), "tls": False}
+
+
+async def test_a_service_that_ends_waits_for_what_it_draws(store: str, cache: Path) -> None:
+    body = {"model": "base", "prompt": "the last one", "steps": 250, "n": 16, "stream": True, "seed": 1}
+    async with httpx.AsyncClient(timeout=120) as http:
+        async with serving(store, cache, rest=True, grace_seconds=100.0) as served:
+            asked = http.build_request("POST", f"{served.http}/v1/images/generations", json=body)
+            answer = await http.send(asked, stream=True)
+            lines = answer.aiter_lines()
+            await anext(lines)
+        kinds = [line.removeprefix("event: ") async for line in lines if line.startswith("event: ")]
+    assert kinds == ["image_generation.completed"] * 16
+
+
+@pytest.mark.parametrize(("kind", "fields"), [("jpeg", {"output_compression": 80}), ("webp", {})])
+async def test_formats_are_those_of_grpc(rest: Served, kind: str, fields: dict[str, int]) -> None:
+    async with client(rest) as api:
+        answer = await api.images.generate(
+            model="base", prompt="x", output_format=kind, extra_body={"seed": 7, "steps": 2, "guidance": 3.0}, **fields
+        )
+    assert answer.data and answer.output_format == kind
+    with Image.open(io.BytesIO(base64.b64decode(answer.data[0].b64_json or ""))) as picture:
+        assert picture.format == kind.upper()
+    async with httpx.AsyncClient(base_url=rest.http) as http:
+        refused = await http.post(
+            "/v1/images/generations", json={"model": "base", "prompt": "x", "output_compression": 5}
+        )
+    assert refused.json()["error"]["param"] == "output_compression"
 
 
 async def test_it_is_off_unless_it_is_wanted(served: Served) -> None:

@@ -4,17 +4,20 @@ import { asked } from "./api.js";
 const quoted = (text) => `'${String(text).replaceAll("'", `'\\''`)}'`;
 const bare = (text) => (/^[\w.@/=+-]+$/.test(text) ? String(text) : quoted(text));
 
-/** A shell's line for the command line. */
+// A shell's command, over several lines.
+const folded = (lines) => lines.filter(Boolean).join(" \\\n  ");
+
 function marsam(wanted) {
-  const words = ["marsam"];
-  if (asked.project !== "default") words.push("--project", bare(asked.project));
-  words.push("generate", "--model", bare(wanted.model));
-  for (const { id, weight } of wanted.adapters) words.push("--adapter", bare(`${id}=${weight}`));
-  if (wanted.negative) words.push("--negative", quoted(wanted.negative));
-  words.push("--seed", wanted.seed, "--count", wanted.count, "--steps", wanted.steps, "--guidance", wanted.guidance);
-  words.push("--scheduler", bare(wanted.scheduler), "--width", wanted.width, "--height", wanted.height);
-  words.push("--", quoted(wanted.prompt));
-  return words.join(" ");
+  const project = asked.project === "default" ? "" : `--project ${bare(asked.project)} `;
+  return folded([
+    `marsam ${project}generate`,
+    `--model ${bare(wanted.model)}`,
+    ...wanted.adapters.map(({ id, weight }) => `--adapter ${bare(`${id}=${weight}`)}`),
+    wanted.negative && `--negative ${quoted(wanted.negative)}`,
+    `--seed ${wanted.seed} --count ${wanted.count} --steps ${wanted.steps} --guidance ${wanted.guidance}`,
+    `--scheduler ${bare(wanted.scheduler)} --width ${wanted.width} --height ${wanted.height}`,
+    `-- ${quoted(wanted.prompt)}`,
+  ]);
 }
 
 function python(wanted) {
@@ -56,13 +59,13 @@ function grpcurl(wanted, side) {
     guidance: wanted.guidance, scheduler: wanted.scheduler, width: wanted.width, height: wanted.height,
     count: wanted.count,
   };
-  const words = ["grpcurl"];
-  if (!side.tls) words.push("-plaintext");
-  // With tokens there is no reflection: the descriptors come from a file.
-  if (asked.token) words.push("-protoset dist/protos/marsam.binpb", '-H "authorization: Bearer $MARSAM_TOKEN"');
-  words.push("-d", quoted(JSON.stringify(request)), `${location.hostname}:${side.port}`);
-  words.push("marsam.api.generator.v1.GeneratorService/Generate");
-  return words.join(" ");
+  return folded([
+    side.tls ? "grpcurl" : "grpcurl -plaintext",
+    // With tokens there is no reflection: the descriptors come from a file.
+    asked.token && '-protoset dist/protos/marsam.binpb -H "authorization: Bearer $MARSAM_TOKEN"',
+    `-d ${quoted(JSON.stringify(request))}`,
+    `${location.hostname}:${side.port} marsam.api.generator.v1.GeneratorService/Generate`,
+  ]);
 }
 
 export const commands = { marsam, python, grpcurl };

@@ -58,7 +58,7 @@ function row({ id }) {
   const box = Object.assign(document.createElement("input"), { type: "checkbox", checked: weights.has(id) });
   box.dataset.adapter = id;
   const name = Object.assign(document.createElement("bdi"), { textContent: id });
-  label.append(box, " ", name);
+  label.append(box, name);
   const weight = Object.assign(document.createElement("input"), {
     type: "range", min: 0, max: 1.5, step: 0.05, value: weights.get(id) ?? 1, disabled: !box.checked,
   });

@@ -62,6 +62,7 @@ async function submit(event) {
   stopping = new AbortController();
   busy(true);
   $("status").textContent = say("loading");
+  $("stage").scrollIntoView({ block: "nearest" });
   const pair = history.newPair();
   const ends = await Promise.allSettled(drawn.map((one, place) => drawSide(one, place, pair, stopping.signal)));
   stopping = null;
@@ -87,6 +88,7 @@ async function drawSide({ kind, wanted }, place, pair, signal) {
   try {
     await draw(body, signal, (event) => {
       if (event.type === "marsam.accepted") {
+        $("status").textContent = say("drawing");
         warn(event.warnings);
         const texts = [say("waiting")];
         if (event.queue_position) texts.push(say("place", { n: event.queue_position }));

@@ -69,6 +69,31 @@ def metered(meter: Meter) -> Layer:
     return layer
 
 
+class Counted:
+    """Counts the calls inside its layer, and knows when there is none."""
+
+    def __init__(self) -> None:
+        self._open = 0
+        self._none = asyncio.Event()
+        self._none.set()
+
+    @contextlib.asynccontextmanager
+    async def layer(self, call: Call) -> AsyncIterator[None]:
+        """One call more, until it has ended."""
+        self._open += 1
+        self._none.clear()
+        try:
+            yield
+        finally:
+            self._open -= 1
+            if not self._open:
+                self._none.set()
+
+    async def over(self) -> None:
+        """Returns when no call is inside."""
+        await self._none.wait()
+
+
 @contextlib.asynccontextmanager
 async def error_table(call: Call) -> AsyncIterator[None]:
     """Turns what the guards and the handler raise into a status. Unknown exceptions keep their text to the log."""

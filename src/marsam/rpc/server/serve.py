@@ -18,7 +18,7 @@ from marsam.core.errors import did_you_mean
 from marsam.core.tokens import Principal, read_tokens
 from marsam.rpc.server import listening, pages
 from marsam.rpc.server.auth import Auth
-from marsam.rpc.server.layers import access_log, error_table, metered
+from marsam.rpc.server.layers import Counted, access_log, error_table, metered
 from marsam.rpc.server.lifecycle import Lifecycle
 from marsam.rpc.server.pages import Page
 from marsam.rpc.server.pipeline import Pipeline
@@ -104,11 +104,11 @@ async def serve(
     except BaseException:
         listener.close()
         raise
-    serving = asyncio.Event()
+    serving, shown = asyncio.Event(), Counted()
     app = http.application(
         meter,
         ready=lambda: serving.is_set() and not lifecycle.draining.is_set(),
-        routes=pages.routes(web, auth, layers=(access_log, metered(meter))),
+        routes=pages.routes(web, auth, layers=(access_log, metered(meter), shown.layer)),
     )
     context = tls.for_http() if tls is not None else None
     watched = [one for one in (tokens, tls.reloaded if tls is not None else None) if one is not None]
@@ -142,12 +142,17 @@ async def serve(
             if minding is not None:
                 minding.cancel()
                 await asyncio.wait({minding})
-            await _drain(server, checker, settings, lifecycle)
+            await _drain(server, shown, checker, settings, lifecycle)
 
 
 async def _drain(
-    server: grpc.aio.Server, checker: health.aio.HealthServicer, settings: ServerSettings, lifecycle: Lifecycle
+    server: grpc.aio.Server,
+    shown: Counted,
+    checker: health.aio.HealthServicer,
+    settings: ServerSettings,
+    lifecycle: Lifecycle,
 ) -> None:
+    """Wait for open calls, those of gRPC and the pages that are `shown`."""
     began = time.monotonic()
     _LOG.info("service.draining", grace_seconds=settings.grace_seconds)
     lifecycle.draining.set()
@@ -159,11 +164,13 @@ async def _drain(
         # gRPC's own grace is never used. When it runs out while another call of `stop` cuts it short, gRPC destroys the
         # server in one and touches it in the other, and the process is gone.
         stopping = asyncio.create_task(server.stop(_FOR_EVER), name="rpc.stop")
-        waiting = {hurry, stopping}
+        over = asyncio.gather(stopping, shown.over())
+        waiting: set[asyncio.Future[Any]] = {hurry, over}
         await asyncio.wait(waiting, timeout=settings.grace_seconds, return_when=asyncio.FIRST_COMPLETED)
         if not stopping.done():
             await server.stop(0)
         await stopping
+        over.cancel()
     finally:
         hurry.cancel()
         await asyncio.wait({hurry})
