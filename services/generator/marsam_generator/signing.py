@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from PIL import Image
 
-from marsam.core.errors import Internal, Invalid
+from marsam.core.errors import Invalid, Precondition
 from marsam.imaging.inscription import DRAWING_LABEL, Inscription
 
 _CURVES = {"secp256r1": "es256", "secp384r1": "es384", "secp521r1": "es512"}
@@ -50,11 +50,11 @@ class Signer:
         self, data: bytes, media_type: str, inscription: Inscription, *, generation: str, fingerprint: str
     ) -> bytes:
         """The file with a manifest, which has no place for a change of a single byte afterwards. Each signing has other
-        bytes. Blocking. Raises `Internal` when the library refuses."""
+        bytes. Blocking. Raises `Precondition` (SIGNING_FAILED), as when the certificate has ended meanwhile."""
         try:
             return self._sign(data, media_type, _manifest(inscription, generation, fingerprint))
         except c2pa.C2paError as error:
-            raise Internal(
+            raise Precondition(
                 f"the picture could not be signed: {error}",
                 reason="SIGNING_FAILED",
                 remedy="look at the certificate of MARSAM_C2PA_CERT_FILE: has it expired?",

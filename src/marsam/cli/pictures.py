@@ -9,6 +9,7 @@ from typing import Any
 from marsam.cli import console
 from marsam.client import Image, Preview
 from marsam.core.errors import Exhausted, Exists, Invalid, did_you_mean
+from marsam.imaging.inscribed import MOST_BYTES
 
 _SUFFIXES = {"image/png": ".png", "image/jpeg": ".jpg", "image/webp": ".webp"}
 
@@ -20,9 +21,11 @@ def kept(folder: Path, prompt: str, image: Image) -> dict[str, Any]:
 
 
 def load(path: Path) -> bytes:
-    """A file's bytes. Raises Invalid (PATH_MISSING) with what is called alike."""
+    """A file's bytes, of a large one as many as show that it is too large. Raises Invalid (PATH_MISSING) with what is
+    called alike."""
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            return file.read(MOST_BYTES + 1)
     except OSError as error:
         beside = sorted(one.name for one in path.parent.iterdir()) if path.parent.is_dir() else []
         raise Invalid(

@@ -43,12 +43,13 @@ def remake(data: bytes) -> Remake:
     request = generator_pb2.GenerateRequest()
     try:
         ParseDict(known, request)
-    except (ParseError, RecursionError) as error:
+        arguments = _arguments(request, inscription.seed)
+    except (ParseError, ValueError, RecursionError) as error:
         raise Corrupt(
             f"the picture's request cannot be read: {str(error)[:300]}", reason="INSCRIPTION_UNREADABLE"
         ) from error
     remarks = tuple(f"'{key[:60]}' of the picture's request is not known here, and left out" for key in unknown[:8])
-    return Remake(arguments=_arguments(request, inscription.seed), models=inscription.models, remarks=remarks)
+    return Remake(arguments=arguments, models=inscription.models, remarks=remarks)
 
 
 def _arguments(request: generator_pb2.GenerateRequest, seed: int) -> dict[str, Any]:

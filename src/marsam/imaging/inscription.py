@@ -141,6 +141,8 @@ def _properties(packet: bytes) -> dict[str, str]:
 def _object(text: str, *, what: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
+        # Half characters, and numbers beyond all numbers, which could not be written down again.
+        json.dumps(found, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError) as error:
         raise _unreadable(f"its {what} is no JSON") from error
     if not isinstance(found, dict):

@@ -50,7 +50,15 @@ def test_what_is_not_known_is_left_out_with_a_word_and_what_is_not_of_the_pictur
 
 @pytest.mark.parametrize(
     "request_json",
-    ['{"steps": "many"}', '{"adapters": 3}', '{"prompt": ["x"]}', '{"adapters": [{"weight": {}}]}', '{"steps": 1e400}'],
+    [
+        '{"steps": "many"}',
+        '{"steps": 3.5}',
+        '{"adapters": 3}',
+        '{"adapters": [{"weight": {}}]}',
+        '{"prompt": ["x"]}',
+        '{"format": 99}',
+        '{"format": "TIFF"}',
+    ],
 )
 def test_a_request_of_another_shape_is_refused_in_words(request_json: str) -> None:
     with pytest.raises(Corrupt) as caught:

@@ -1,5 +1,6 @@
 """Pictures as files: what is inside of them, the same bytes for the same drawing, and what anyone may send instead."""
 
+import contextlib
 import io
 import json
 import struct
@@ -8,12 +9,15 @@ from xml.etree import ElementTree
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from marsam_generator import forms
 from marsam_generator.pictures import Form, encode
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from marsam.api.generator.v1 import generator_pb2
+from marsam.client.remaking import remake
 from marsam.core.errors import Corrupt, Invalid
 from marsam.imaging.inscribed import read
 from marsam.imaging.inscription import MOST_BYTES, NAMESPACE, TRAINED, Inscription, of_packet
@@ -113,6 +117,9 @@ BOMB = "<!DOCTYPE x [<!ENTITY a 'aaaaaaaaaa'><!ENTITY b '&a;&a;&a;&a;&a;&a;&a;&a
         png(marsam_request='{"prompt": "x"}', marsam_seed="1" * 5000),
         png(marsam_request="[" * 100_000, marsam_seed="1"),
         png(marsam_request="[1]", marsam_seed="1"),
+        png(marsam_request='{"prompt": "\\ud800"}', marsam_seed="1"),
+        png(marsam_request='{"guidance": NaN}', marsam_seed="1"),
+        png(marsam_request='{"guidance": 1e400}', marsam_seed="1"),
         png(marsam_request="{}", marsam_seed="1", marsam_models='{"a": 1}'),
         png(marsam_request=" " * (2 * 1024 * 1024) + "{}", marsam_seed="1"),
         png(**{"XML:com.adobe.xmp": BOMB}),
@@ -127,6 +134,26 @@ def test_what_anyone_may_send_is_refused_in_words(data: bytes) -> None:
     with pytest.raises(Corrupt) as caught:
         read(data)
     assert caught.value.reason in ("INSCRIPTION_UNREADABLE", "PICTURE_BROKEN")
+
+
+DRAWN = [encode(pixels(), inscription(), form) for form in FORMS]
+
+
+@given(
+    which=st.sampled_from(DRAWN),
+    changes=st.lists(st.tuples(st.integers(0, 2**20), st.integers(0, 255)), min_size=1, max_size=12),
+    cut=st.integers(0, 2**20),
+)
+@settings(max_examples=100, deadline=None)
+def test_a_file_that_was_tampered_with_is_read_or_refused_and_nothing_else(
+    which: bytes, changes: list[tuple[int, int]], cut: int
+) -> None:
+    data = bytearray(which)
+    for place, value in changes:
+        data[place % len(data)] = value
+    del data[cut or len(data) :]
+    with contextlib.suppress(Corrupt, Invalid):
+        remake(bytes(data))
 
 
 def test_text_that_is_not_packed_as_it_says_is_refused() -> None:

@@ -5,6 +5,7 @@ import asyncio
 import io
 import json
 import stat
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from marsam_generator.signing import Files, Signer
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from marsam.core.errors import Invalid
+from marsam.core.errors import Invalid, Precondition
 from marsam.imaging.inscribed import read
 from marsam.imaging.inscription import COMPOSED, DRAWING_LABEL, TRAINED, Inscription
 
@@ -138,7 +139,9 @@ def test_a_self_made_certificate_is_made_once_and_renewed_before_it_ends(
     assert [path.name for path in tmp_path.iterdir()] == ["c2pa"]
 
 
-def write(folder: Path, key: Any, *, starts: int = -1, days: int = 30, purpose: x509.ObjectIdentifier = MAIL) -> Files:
+def write(
+    folder: Path, key: Any, *, starts: int = -1, days: float = 30, purpose: x509.ObjectIdentifier = MAIL
+) -> Files:
     """A certificate of `key` for `purpose`, in force from `starts` days from now."""
     now = datetime.now(UTC)
     authority = ec.generate_private_key(ec.SECP256R1())
@@ -201,6 +204,17 @@ def test_certificates_that_cannot_sign_are_refused_at_the_start(tmp_path: Path, 
     assert refused(Files(certificate=other.key, key=other.key)).reason in ("C2PA_FILE_INVALID", "C2PA_KEY_MISMATCH")
     missing = refused(Files(certificate=tmp_path / "none.pem", key=other.key))
     assert (missing.reason, missing.field) == ("C2PA_FILE_UNREADABLE", "c2pa_cert_file")
+
+
+@pytest.mark.slow
+def test_nothing_goes_out_unsigned_once_the_certificate_has_ended(tmp_path: Path) -> None:
+    signer = Signer(write(tmp_path, ec.generate_private_key(ec.SECP256R1()), days=1 + 3 / 86400))
+    ends = x509.load_pem_x509_certificate((tmp_path / "chain.pem").read_bytes()).not_valid_after_utc
+    while datetime.now(UTC) <= ends + timedelta(seconds=1):
+        time.sleep(0.1)
+    with pytest.raises(Precondition) as caught:
+        signer.sign(encode(PIXELS, inscription(), Form()), "image/png", inscription(), generation="", fingerprint="")
+    assert caught.value.reason == "SIGNING_FAILED"
 
 
 def test_settings_that_do_not_go_together_are_refused() -> None:
