@@ -1,6 +1,7 @@
 """What Helm itself says of the chart, and what it renders, against goldens and frozen selectors."""
 
 import json
+import re
 import tomllib
 from pathlib import Path
 
@@ -116,6 +117,11 @@ def test_notes_name_three_commands() -> None:
     for command in ("kubectl -n images rollout status", "helm -n images test x", "kubectl -n images port-forward"):
         assert command in notes
     assert "Evaluations will be refused" in notes
+    # The name that clients balance by is that of a Service that there is, with an address for each pod.
+    (address,) = re.findall(r"dns:///(\S+)\.images\.svc\.cluster\.local:(\d+)", notes)
+    headless = of_kind(objects(NEEDED), "Service")["studio-1-marsam-generator-headless"]["spec"]
+    assert address == ("x-marsam-generator-headless", str(headless["ports"][0]["port"]))
+    assert headless["clusterIP"] == "None"
 
 
 def test_an_upgrade_of_the_runs_file_restarts_the_trainer_and_nobody_else() -> None:

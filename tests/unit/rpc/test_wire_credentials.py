@@ -53,6 +53,10 @@ def test_what_cannot_be_used_is_named(env: dict[str, str], reason: str) -> None:
         ("http://localhost:5000/", "localhost:5000", False, "localhost", True),
         ("dns:///marsam.svc:5000", "dns:///marsam.svc:5000", None, "marsam.svc", False),
         ("https://marsam.example:443", "marsam.example:443", True, "marsam.example", False),
+        ("dns://10.0.0.2:53/marsam.svc:5000", "dns://10.0.0.2:53/marsam.svc:5000", None, "marsam.svc", False),
+        ("ipv4:127.0.0.1:1,127.0.0.2:2", "ipv4:127.0.0.1:1,127.0.0.2:2", None, "127.0.0.1", True),
+        ("ipv4:127.0.0.1:1,10.0.0.2:2", "ipv4:127.0.0.1:1,10.0.0.2:2", None, "127.0.0.1", False),
+        ("ipv6:[::1]:1,[::1]:2", "ipv6:[::1]:1,[::1]:2", None, "::1", True),
     ],
 )
 def test_addresses(text: str, address: str, secure: bool | None, host: str, loopback: bool) -> None:
@@ -61,7 +65,21 @@ def test_addresses(text: str, address: str, secure: bool | None, host: str, loop
 
 
 @pytest.mark.parametrize(
-    "text", ["", "host", "host:", ":5000", "host:0", "host:70000", "ftp://host:1", "https://a/b:1"]
+    "text",
+    [
+        "",
+        "host",
+        "host:",
+        ":5000",
+        "host:0",
+        "host:70000",
+        "ftp://host:1",
+        "https://a/b:1",
+        "dns:///a/b:1",
+        "a:1,b:2",
+        "ipv4:127.0.0.1:1,127.0.0.2",
+        "ipv4:",
+    ],
 )
 def test_what_is_no_address(text: str) -> None:
     with pytest.raises(Invalid) as caught:

@@ -60,6 +60,10 @@ def test_only_reads_and_calls_with_a_request_id_are_repeated() -> None:
     assert config["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE"]
 
 
+def test_calls_go_to_the_addresses_of_a_name_in_turn() -> None:
+    assert json.loads(service_config(services()))["loadBalancingConfig"] == [{"round_robin": {}}]
+
+
 def test_scopes_of_a_principal() -> None:
     runs = Principal(name="ci", scopes=frozenset({"runs.*", "models.read"}), projects=frozenset({"default"}))
     assert runs.may("runs.write")

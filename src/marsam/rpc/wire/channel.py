@@ -22,8 +22,10 @@ def channel(target: str, *, token: str | None = None, tls: ClientTls | None = No
     """A channel to `target` (see `parse_target`). Close it, or use it as a context manager.
 
     TLS when `tls` is given or the target begins with https://, and never when it begins with http://. Every call gets
-    an `x-request-id` (that of the call being served, else a new one) and, with `token`, the bearer header. Reads and
-    calls with a request id are repeated when the server is unavailable, within their deadline.
+    an `x-request-id` (that of the call being served, else a new one) and, with `token`, the bearer header. A name with
+    several addresses, such as that of a headless Service, gets calls at each in turn, and is asked for its addresses
+    again when one is lost. Reads and calls with a request id are repeated when the server is unavailable, within their
+    deadline.
     """
     options: list[tuple[str, Any]] = [
         ("grpc.keepalive_time_ms", KEEPALIVE_MS),
@@ -34,6 +36,8 @@ def channel(target: str, *, token: str | None = None, tls: ClientTls | None = No
         # A new server on the same port must be found at once, not after the default backoff of up to two minutes.
         ("grpc.initial_reconnect_backoff_ms", 200),
         ("grpc.max_reconnect_backoff_ms", 5_000),
+        # And one at a new address of the name, not after the default half minute.
+        ("grpc.dns_min_time_between_resolutions_ms", 2_000),
     ]
     where = parse_target(target)
     if where.loopback:

@@ -1,4 +1,6 @@
-"""Which calls the transport may repeat: derived from the protos, so that a new method cannot be forgotten.
+"""How calls are spread over the addresses of a name, and which of them the transport may repeat.
+
+The latter is derived from the protos, so that a new method cannot be forgotten.
 
 A call is repeated on UNAVAILABLE if its method declares NO_SIDE_EFFECTS, or if its request carries a `request_id`,
 under which the service answers the same twice. Everything else is left to the caller, who knows what a repeat means.
@@ -41,11 +43,19 @@ def repeatable(method: MethodDescriptor) -> bool:
 
 
 def service_config(known: Sequence[ServiceDescriptor]) -> str:
-    """The gRPC service config of a channel to any of `known`, as JSON."""
+    """The gRPC service config of a channel to any of `known`, as JSON.
+
+    Calls go to the addresses of a name in turn; a repeated one goes to the next.
+    """
     names: list[dict[str, Any]] = [
         {"service": service.full_name, "method": method.name}
         for service in known
         for method in service.methods
         if repeatable(method)
     ]
-    return json.dumps({"methodConfig": [{"name": names, "retryPolicy": _POLICY}]})
+    return json.dumps(
+        {
+            "loadBalancingConfig": [{"round_robin": {}}],
+            "methodConfig": [{"name": names, "retryPolicy": _POLICY}],
+        }
+    )
