@@ -17,7 +17,7 @@ import torch
 from diffusers.utils import logging
 
 from benchmarks.rows import Row, run
-from benchmarks.serving import adapters, latency, saturated, ticks
+from benchmarks.serving import adapters, latency, saturated, ticks, triton
 from marsam.diffusion.weights.net import quieten
 
 HEAD = f"""# Serving
@@ -31,7 +31,8 @@ the static batcher are diffusers' `StableDiffusionPipeline` with PEFT's adapters
 as they come, the static batcher as many of equal settings as wait. The requests are in `benchmarks/serving/workloads`.
 Where requests come or wait, every server has a clock that only the processor time of its own real work moves (forwards,
 schedulers, switches and all), so other programs on the machine add to nobody's wait: latencies are those of a quiet
-machine with one core. Brackets: lowest and highest round.""".splitlines()
+machine with one core. `cancel` and `triton` are by the clock on the wall. Brackets: lowest and highest round.
+""".splitlines()
 
 PARTS: dict[str, Callable[[Path], list[Row]]] = {
     **{f"saturated-{side}": functools.partial(saturated.measure, side) for side in saturated.REQUESTS},
@@ -45,6 +46,7 @@ PARTS: dict[str, Callable[[Path], list[Row]]] = {
     "hot-load": adapters.hot,
     "overhead": ticks.overhead,
     "cancel": ticks.cancelling,
+    "triton": triton.measure,
 }
 
 

@@ -141,7 +141,7 @@ def serving(folder: Path, *, store: str, like: Triton | None = None, **variables
     """`started`, with our packages and a cache, and ready."""
     given = {"MARSAM_SITE": site(), "MARSAM_STORE": store, "MARSAM_CACHE": str(folder / "cache"), **variables}
     folder.mkdir(exist_ok=True)
-    with started(folder, like=like, **given) as server:
+    with started(folder, models=MODELS, like=like, **given) as server:
         until = time.monotonic() + START_S
         while not server.ready():
             text = server.log.read_text(errors="replace")
