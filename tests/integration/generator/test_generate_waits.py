@@ -94,7 +94,7 @@ def weights(house: House) -> list[str]:
 
 async def test_a_deadline_is_answered_while_the_base_loads_and_the_load_goes_on(house: House) -> None:
     with pytest.raises(Deadline):
-        await house.drawn(deadline=time.monotonic() + 0.3)
+        await house.drawn(deadline=time.monotonic() + 2.0)
     assert house.blobs.asked.is_set()
     assert house.admission.pictures == 0
     assert house.library.residents() == []
