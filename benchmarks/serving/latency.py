@@ -21,7 +21,7 @@ def load(side: int, load: float, folder: Path, *, mean: float | None = None, p95
     """The workload at `load` of what the lock can do: mean and 95 of 100, the lock's over ours; and the bars."""
     got = given(folder, {name: number for number, name in enumerate(ADAPTERS)})
     requests = read("one_size")[: REQUESTS[side]]
-    gap = service(got, requests[:PROBE], side=side) / load
+    gap = gap_of(got, requests, load, side=side)
     found = serve(servers(got, Stepping, Locked), arrivals(requests, side=side, gap=gap))
     return compared(f"{side}², {load:g} of the lock's capacity", found, range(len(requests)), mean=mean, p95=p95)
 
@@ -31,7 +31,7 @@ def light(folder: Path) -> list[Row]:
     side = 8
     got = given(folder, {name: number for number, name in enumerate(ADAPTERS)})
     requests = read("one_size")[:100]
-    gap = service(got, requests[:PROBE], side=side) / 0.3
+    gap = gap_of(got, requests, 0.3, side=side)
     found = serve(servers(got, Stepping, Locked), arrivals(requests, side=side, gap=gap))
     ours, theirs = (statistics.fmean(found[name].latency.values()) for name in ("Stepping", "Locked"))
     return [
@@ -45,8 +45,7 @@ def beside(folder: Path) -> list[Row]:
     """A request of 4 steps that comes while one of 50 runs."""
     side = 8
     got = given(folder, {name: number for number, name in enumerate(ADAPTERS)})
-    requests = read("one_size")[:PROBE]
-    step = service(got, requests, side=side) * len(requests) / sum(one.steps for one in requests)
+    step = step_of_lock(got, read("one_size"), side=side)
     coming = short_beside_long(step, rounds=BESIDE, side=side)
     found = serve(servers(got, Stepping, Locked), coming)
     short = [one.name for one in coming if one.asked.steps == 4]
@@ -57,16 +56,22 @@ def two_sizes(folder: Path) -> list[Row]:
     """The second file: two sizes, and one in five leaves."""
     got = given(folder, {name: number for number, name in enumerate(ADAPTERS)})
     requests = read("two_sizes")[:100]
-    gap = service(got, requests[:PROBE], side=0)
+    gap = gap_of(got, requests, 1.0, side=0)
     found = serve(servers(got, Stepping, Locked), arrivals(requests, side=0, gap=gap))
     stayed = [name for name, one in enumerate(requests) if one.leaves is None]
     return compared("8² and 16², a fifth leaves, the lock's capacity", found, stayed)
 
 
-def service(got: Given, requests: Sequence[Asked], *, side: int) -> float:
-    """Seconds that the lock takes for a request, on average, leaving out those who leave."""
-    coming = [one for one in arrivals(requests, side=side, gap=0.0) if one.leaves is None]
-    return serve(servers(got, Locked), coming)["Locked"].seconds / len(coming)
+def step_of_lock(got: Given, requests: Sequence[Asked], *, side: int) -> float:
+    """Seconds that the lock takes for a step, its switches and all; of the first requests that stay."""
+    coming = [one for one in arrivals(requests, side=side, gap=0.0) if one.leaves is None][:PROBE]
+    return serve(servers(got, Locked), coming)["Locked"].seconds / sum(one.asked.steps for one in coming)
+
+
+def gap_of(got: Given, requests: Sequence[Asked], load: float, *, side: int) -> float:
+    """Seconds between two requests that keep the lock busy for `load` of the time."""
+    steps = statistics.fmean(one.steps for one in requests)
+    return step_of_lock(got, requests, side=side) * steps / load
 
 
 def compared(

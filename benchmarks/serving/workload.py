@@ -7,6 +7,7 @@ Arrivals are Poisson's, told in mean gaps between two of them: whoever serves th
 
 import json
 import random
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -64,14 +65,17 @@ def make(seed: int, *, sides: tuple[int, ...], leaving: float) -> list[Asked]:
     return found
 
 
+FILES: dict[str, Callable[[], list[Asked]]] = {
+    "one_size": lambda: make(1, sides=(0,), leaving=0.0),
+    "two_sizes": lambda: make(2, sides=(8, 16), leaving=LEAVING),
+}
+
+
 def main() -> None:
     """Write both files."""
     FOLDER.mkdir(exist_ok=True)
-    for name, requests in {
-        "one_size": make(1, sides=(0,), leaving=0.0),
-        "two_sizes": make(2, sides=(8, 16), leaving=LEAVING),
-    }.items():
-        lines = ",\n ".join(json.dumps(asdict(one)) for one in requests)
+    for name, requests in FILES.items():
+        lines = ",\n ".join(json.dumps(asdict(one)) for one in requests())
         (FOLDER / f"{name}.json").write_text(f"[{lines}]\n")
 
 
