@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Any:
         ok(marsam("datasets", "commit", "walls", folder=made))
         ok(marsam("models", "import", "base", "tiny", "--licence", "Apache-2.0", folder=made))
         words = ("--base", "tiny", "--data", "walls/v1", "--steps", "4", "--set", "rank=2", "--output", "wall-lora")
-        ok(marsam("train", *words, "--json", folder=made))
+        ok(marsam("train", *words, "--json", folder=made, timeout=400.0))
         yield made
 
 
