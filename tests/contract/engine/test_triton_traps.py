@@ -80,8 +80,8 @@ async def test_a_dead_engine_is_known_within_five_seconds_and_a_new_one_found(
                 assert (await generate(front.stub, request())).images
 
 
-async def test_a_service_whose_triton_is_not_there_starts_and_says_so(store: str, tmp_path: Path) -> None:
-    async with generator(store, tmp_path / "cache", engine="triton", triton_url="127.0.0.1:9") as front:
+async def test_a_service_without_a_gpu_and_without_its_triton_starts_and_says_so(store: str, tmp_path: Path) -> None:
+    async with generator(store, tmp_path / "cache", engine="triton", triton_url="127.0.0.1:9", device="cuda") as front:
         checker = health_pb2_grpc.HealthStub(front.channel)
         answer = await checker.Check(health_pb2.HealthCheckRequest(), timeout=5)
         assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING

@@ -75,7 +75,12 @@ class Served:
 
 
 @contextlib.asynccontextmanager
-async def serving(settings: ServerSettings | None = None, *, web: Sequence[Page] = ()) -> AsyncIterator[Served]:
+async def serving(
+    settings: ServerSettings | None = None,
+    *,
+    web: Sequence[Page] = (),
+    fitness: Callable[[], AsyncIterator[bool]] | None = None,
+) -> AsyncIterator[Served]:
     """Starts a server in this loop and stops it after the block."""
     lifecycle = Lifecycle()
     meter = Meter(service="test", version="0")
@@ -103,6 +108,7 @@ async def serving(settings: ServerSettings | None = None, *, web: Sequence[Page]
             meter=meter,
             lifecycle=lifecycle,
             web=web,
+            fitness=fitness,
             announce=announce,
         )
     )

@@ -6,6 +6,7 @@ import json
 import socket
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -332,3 +333,33 @@ async def test_a_bad_token_file_refuses_the_start(tmp_path: Path) -> None:
                 pass
         assert caught.value.reason == "TOKEN_FILE_INVALID"
         assert str(path) in caught.value.message
+
+
+async def test_a_service_that_cannot_do_its_work_says_so_until_it_can() -> None:
+    told: asyncio.Queue[bool] = asyncio.Queue()
+
+    async def fitness() -> AsyncIterator[bool]:
+        while True:
+            yield await told.get()
+
+    async with serving(fitness=fitness) as served, channel(served.target) as open_channel:
+        health = health_pb2_grpc.HealthStub(open_channel)
+        stub = dataset_pb2_grpc.DatasetServiceStub(open_channel)
+        states = health_pb2.HealthCheckResponse
+
+        async def becomes(state: int, ready: int) -> None:
+            async with asyncio.timeout(5):
+                for service in ("", DATASETS):
+                    request = health_pb2.HealthCheckRequest(service=service)
+                    while (await health.Check(request, timeout=5)).status != state:
+                        await asyncio.sleep(0.01)
+            async with httpx.AsyncClient() as http:
+                assert (await http.get(f"{served.http}/readyz")).status_code == ready
+                assert (await http.get(f"{served.http}/healthz")).status_code == 200
+
+        await becomes(states.NOT_SERVING, 503)
+        for fit, state, ready in ((True, states.SERVING, 200), (False, states.NOT_SERVING, 503)):
+            told.put_nowait(fit)
+            await becomes(state, ready)
+        answer = await get(stub)
+        assert answer.dataset.name == NAME

@@ -138,7 +138,9 @@ class TritonEngine:
                     raise error_from_status(status_pb2.Status.FromString(word.failed.status))
                 yield word
         finally:
-            if unfinished and not call.over:
+            if unfinished and not call.over and request.HasField("stop"):
+                call.cut(None)
+            elif unfinished and not call.over:
                 self._spawn(self._leave(call, request.call))
 
     async def _leave(self, call: Call, name: str) -> None:
