@@ -33,13 +33,14 @@ class Bases:
         self._reading = asyncio.Lock()
 
     async def facts(self, model: Model) -> BaseFacts:
-        """What a base (or a fully tuned model) says of itself. Raises `Invalid` for one that says nothing usable."""
+        """What a base (or a fully tuned model) says of itself, and its manifest of it. Raises `Invalid` for one that
+        says nothing usable."""
         if model.digest not in self._facts:
             wanted = set(registry.family_facts(model.family).config_files)
             files = [file for file in model.files if file.path in wanted]
             async with self._trees.laid_out(model, files) as folder:
                 self._facts[model.digest] = await asyncio.to_thread(registry.read_base_folder, model.family, folder)
-        return self._facts[model.digest]
+        return self._facts[model.digest].as_said(model.params)
 
     async def remarks(self, model: Model, texts: Mapping[str, str]) -> list[str]:
         """What is worth knowing of how a base reads `texts`, by what they are called."""

@@ -78,6 +78,15 @@ async def test_defaults_are_filled_in_and_the_seed_is_told(served: Served) -> No
     assert other.accepted.resolved.seed != resolved.seed
 
 
+async def test_a_base_that_is_said_to_be_distilled_is_drawn_in_few_steps_without_guidance(served: Served) -> None:
+    base = await load_model(served.blobs, model("base"))
+    await save_model(served.blobs, replace(base, name=model("said"), params={"distilled": True}))
+    for drawn_by, drawn in ((base.name, (20, 5.0)), (model("said"), (4, 1.0)), (base.name, (20, 5.0))):
+        bare = generator_pb2.GenerateRequest(parent=PROJECT, model=drawn_by, prompt="a chef")
+        resolved = (await generate(served.stub, bare)).accepted.resolved
+        assert (resolved.steps, resolved.guidance) == drawn
+
+
 @pytest.mark.slow
 async def test_exact_pictures_are_the_same_bytes_alone_and_in_a_crowd(served: Served) -> None:
     exact = generator_pb2.REPRODUCIBILITY_EXACT
