@@ -21,13 +21,15 @@ FREE = frozenset({
 })  # fmt: skip
 """Licences that leave the use of a model open, by their SPDX or hub ids."""
 
+_UNSTATED = r"^unknown(-and-|$)"
+
 RESTRICTED = (
     (r"non-?commercial|(^|-)nc(-|$)", "it forbids commercial use"),
     (r"research", "it allows research only"),
     (r"community|^gemma|^llama", "it binds use by terms of its own, such as a revenue limit or a use policy"),
     (r"rail", "it forbids some uses, and binds what is derived to the same rules"),
     (r"^deepfloyd-if", "it forbids commercial use"),
-    (r"^unknown(-and-|$)", "nobody has said what it allows"),
+    (_UNSTATED, "nobody has said what it allows"),
 )
 """Fragments of ids, and what they mean: `flux-1-dev-non-commercial-license`, `cc-by-nc-4.0`, `qwen-research`,
 `stabilityai-ai-community`, `creativeml-openrail-m`, `openrail++`, …"""
@@ -137,10 +139,10 @@ def of_made(own: Stated | None, rest: Stated | None, *, field: str) -> str:
     Raises Invalid (LICENCE_CONTRADICTED) when its own is freer than a rest that restricts.
     """
     if own is not None:
-        return of_folder(own.licence, rest, field=field)
+        return _unless_freer(own.licence, rest, field=field)
     if rest is None or terms(rest.licence) is not Terms.RESTRICTED:
         return UNSTATED
-    if _normal(rest.licence).startswith(UNSTATED):
+    if _is_unstated(rest.licence):
         return rest.licence
     return f"{UNSTATED} AND {rest.licence}"[:_ID_CHARACTERS]
 
@@ -148,11 +150,19 @@ def of_made(own: Stated | None, rest: Stated | None, *, field: str) -> str:
 def of_folder(given: str, found: Stated | None, *, field: str) -> str:
     """The licence of a folder: what the caller says, else what the folder states.
 
-    Raises Invalid (LICENCE_CONTRADICTED) when the caller names a freer one than a folder that states a restriction.
+    Raises Invalid (LICENCE_CONTRADICTED) when the caller names a freer one than a folder that states a restriction, or
+    calls that one unknown. A folder that says "unknown" states none.
     """
+    if given and found is not None and same(found.licence, UNSTATED):
+        return given
+    return _unless_freer(given, found, field=field)
+
+
+def _unless_freer(given: str, found: Stated | None, *, field: str) -> str:
     if not given or found is None or same(given, found.licence):
         return given or (found.licence if found is not None else "")
-    if terms(found.licence) is Terms.RESTRICTED and terms(given) is not Terms.RESTRICTED:
+    as_strict = terms(given) is Terms.RESTRICTED and not _is_unstated(given)
+    if terms(found.licence) is Terms.RESTRICTED and not as_strict:
         raise Invalid(
             f"{found.file} states the licence {found.licence}, not {given}",
             field=field,
@@ -183,7 +193,7 @@ def accepted(
         return known
     if terms(licence) is Terms.RESTRICTED:
         first = "read it"
-        if _normal(licence).startswith(UNSTATED):
+        if _is_unstated(licence):
             first = "import it with the licence that its author gave it (--licence), or find out what that allows"
         raise Invalid(
             f"the licence {licence} restricts ({restriction(licence)}) and must be accepted",
@@ -232,6 +242,11 @@ def _terms(licence: str) -> Terms:
     if restriction(licence):
         return Terms.RESTRICTED
     return Terms.FREE if _normal(licence) in FREE else Terms.UNKNOWN
+
+
+def _is_unstated(licence: str) -> bool:
+    """Whether it is `UNSTATED`, or that beside a restriction of something else."""
+    return re.search(_UNSTATED, _normal(licence)) is not None
 
 
 def _normal(licence: str) -> str:

@@ -37,6 +37,8 @@ def stated(order: ImportOrder, header: Header, name: str, about: Mapping[str, Pa
     Raises Invalid (LICENCE_CONTRADICTED) where the first of these is freer than one that restricts.
     """
     beside, inside = licences.stated(about), licences.of_metadata(header.metadata, file=name)
+    if beside is not None and licences.same(beside.licence, licences.UNSTATED):
+        beside = None
     licence = order.licence
     for found in (beside, inside):
         licence = licences.of_folder(licence, found, field="header.licence")

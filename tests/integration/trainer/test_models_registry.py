@@ -290,6 +290,16 @@ async def test_a_licence_that_restricts_must_be_accepted_and_that_is_remembered(
     assert [node.summary for node in nodes] == [f"licence: {DEV}, accepted by local on {today}; from upload"] * 2
 
 
+async def test_of_a_folder_that_says_unknown_the_caller_says_what_it_is_as_the_refusal_advises(
+    service: Service,
+) -> None:
+    files = base_files() | {"README.md": b"---\nlicense: unknown\n---\n# M"}
+    error = await refused(service, header("base", "vague"), files)
+    assert (error.reason, "--licence" in error.remedy) == ("LICENCE_NOT_ACCEPTED", True)
+    base = await service.send(header("base", "vague", licence="MIT"), files)
+    assert (base.licence, base.HasField("licence_acceptance")) == ("MIT", False)
+
+
 async def test_an_acceptance_is_the_callers_own_and_reaches_what_is_trained(tmp_path: Path) -> None:
     tokens = {name: new_token() for name in ("mona", "ali")}
     listed = [

@@ -228,6 +228,9 @@ async def test_a_file_is_converted_where_runs_are(tmp_path: Path) -> None:
             assert cluster.jobs == []
 
 
+VAGUE = {"README.md": b"---\nlicense: unknown\n---\n"}
+
+
 @pytest.mark.parametrize(
     ("fields", "files", "reason"),
     [
@@ -241,6 +244,10 @@ async def test_a_file_is_converted_where_runs_are(tmp_path: Path) -> None:
         ({"like": BASE}, one(says="cc-by-nc-4.0"), "LICENCE_NOT_ACCEPTED"),
         ({"like": BASE, "licence": "mit"}, one(says="cc-by-nc-4.0"), "LICENCE_CONTRADICTED"),
         ({"like": BASE, "licence": "cc-by-nc-4.0"}, one(says="mit"), "LICENCE_NOT_ACCEPTED"),
+        # "unknown" neither hides what restricts nor forbids to say what it is.
+        ({"like": BASE, "licence": "unknown"}, one(says="cc-by-nc-4.0"), "LICENCE_CONTRADICTED"),
+        ({"like": BASE, "accept_licence": "unknown"}, {**one(says="cc-by-nc-4.0"), **VAGUE}, "LICENCE_OTHER"),
+        ({"like": BASE, "licence": "mit"}, {**one(), **VAGUE}, "CONVERT_FAILED"),
         ({}, one({**UNET, **CLIP}), "LIKE_UNREACHABLE"),
         ({"like": f"{PARENT}/models/judge"}, one(), "LIKE_KIND"),
         ({"like": f"{PARENT}/models/nobody"}, one(), "MODEL_NOT_FOUND"),

@@ -107,6 +107,22 @@ def test_a_restriction_that_the_folder_states_is_not_talked_away() -> None:
     assert (caught.value.reason, caught.value.field) == ("LICENCE_CONTRADICTED", "f")
     assert licences.of_folder("MIT", licences.Stated(licence="isc", file="x"), field="f") == "MIT"
     assert licences.of_folder("", None, field="f") == ""
+    # Not by calling it unknown either, which asks less of who reads it.
+    for vague in ("unknown", "Unknown", "unknown AND MIT"):
+        with pytest.raises(Invalid) as caught:
+            licences.of_folder(vague, found, field="f")
+        assert caught.value.reason == "LICENCE_CONTRADICTED"
+
+
+def test_a_card_that_says_unknown_does_not_forbid_to_say_what_it_is() -> None:
+    found = licences.Stated(licence="unknown", file="README.md")
+    assert licences.of_folder("", found, field="f") == "unknown"
+    assert licences.of_folder("MIT", found, field="f") == "MIT"
+    assert licences.of_folder("openrail++", found, field="f") == "openrail++"
+    # It is no word of the file where the rest of a base says it: what that allows nobody has said still.
+    with pytest.raises(Invalid) as caught:
+        licences.of_made(licences.Stated(licence="MIT", file="one"), found, field="f")
+    assert caught.value.reason == "LICENCE_CONTRADICTED"
 
 
 def accepted(licence: str, *, given: str = "", known: Acceptance | None = None) -> Acceptance | None:
