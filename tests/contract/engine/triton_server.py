@@ -134,6 +134,8 @@ def started(folder: Path, *, models: Path = MODELS, like: Triton | None = None, 
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+            for left in Path("/dev/shm").glob(f"marsam{process.pid}*"):
+                left.unlink()
 
 
 @contextlib.contextmanager
