@@ -159,7 +159,9 @@ class BaseFacts:
         """The same with what a model's manifest says of it in its `params` beyond its files: that it is distilled."""
         if not params.get("distilled") or self.distilled:
             return self
-        return replace(self, distilled=True, default_steps=self.few_steps, default_guidance=1.0)
+        # Guidance that is an input costs nothing, and stays what the base was made with.
+        guidance = self.default_guidance if self.embedded_guidance else 1.0
+        return replace(self, distilled=True, default_steps=self.few_steps, default_guidance=guidance)
 
     def check_size(self, width: int, height: int, *, field: str = "resolution") -> None:
         """Raise `Invalid` unless a picture of this size can be made."""

@@ -180,6 +180,9 @@ def test_a_base_is_distilled_where_its_manifest_says_so_and_its_files_do_not() -
     # Files that say it themselves know their steps.
     fast = replace(registry.read_base("sd1", _configs(time_cond_proj_dim=256)), default_steps=2)
     assert fast.as_said({"distilled": True}).default_steps == 2
+    # One that is told its guidance, as FLUX.1 [dev] and what is distilled from it, still is told its own.
+    told = replace(facts, embedded_guidance=True, default_guidance=3.5).as_said({"distilled": True})
+    assert (told.default_steps, told.default_guidance) == (4, 3.5)
 
 
 def test_a_consistency_model_is_distilled() -> None:
