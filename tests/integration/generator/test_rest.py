@@ -209,6 +209,17 @@ async def test_a_service_that_ends_waits_for_what_it_draws(store: str, cache: Pa
     assert kinds == ["image_generation.completed"] * 16
 
 
+async def test_a_full_queue_says_when_to_come_again(store: str, cache: Path) -> None:
+    async with serving(store, cache, rest=True, queue_pictures=4) as served, client(served) as api:
+        long = {"steps": 250, "seed": 1}
+        stream = await api.images.generate(model="base", prompt="x", n=4, stream=True, extra_body=long)
+        with pytest.raises(openai.RateLimitError) as caught:
+            await api.images.generate(model="base", prompt="x", extra_body=long)
+        assert int(caught.value.response.headers["retry-after"]) >= 1
+        assert caught.value.type == "rate_limit_error"
+        await stream.close()
+
+
 @pytest.mark.parametrize(("kind", "fields"), [("jpeg", {"output_compression": 80}), ("webp", {})])
 async def test_formats_are_those_of_grpc(rest: Served, kind: str, fields: dict[str, int]) -> None:
     async with client(rest) as api:
