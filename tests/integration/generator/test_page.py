@@ -202,6 +202,22 @@ def test_history_survives_a_reload_and_gives_everything_back(browser: Chromium, 
     assert browser.evaluate(WEIGHTS) == ["a0.50"]
 
 
+def test_a_seed_is_new_unless_it_was_typed_or_kept(browser: Chromium) -> None:
+    seed = "document.getElementById('code').textContent.match(/--seed (\\d+)/)[1]"
+    use(browser)
+    fill(browser, seed=21, steps=1)
+    draw(browser, "the first", pictures=1)
+    fill(browser, seed=22)
+    draw(browser, "typed", pictures=1)
+    assert browser.evaluate(seed) == "22"
+    draw(browser, "new", pictures=1)
+    new = browser.evaluate(seed)
+    assert new != "22"
+    browser.evaluate("document.getElementById('lock').click()")
+    draw(browser, "kept", pictures=1)
+    assert browser.evaluate(seed) == new
+
+
 @pytest.mark.parametrize("language", ["en", "ar"])
 @pytest.mark.parametrize("width", [390, 1280])
 def test_it_fits_and_reads_in_both_languages(

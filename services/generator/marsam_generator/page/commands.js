@@ -14,8 +14,10 @@ function marsam(wanted) {
     `--model ${bare(wanted.model)}`,
     ...wanted.adapters.map(({ id, weight }) => `--adapter ${bare(`${id}=${weight}`)}`),
     wanted.negative && `--negative ${quoted(wanted.negative)}`,
-    `--seed ${wanted.seed} --count ${wanted.count} --steps ${wanted.steps} --guidance ${wanted.guidance}`,
-    `--scheduler ${bare(wanted.scheduler)} --width ${wanted.width} --height ${wanted.height}`,
+    `--seed ${wanted.seed} --count ${wanted.count}`,
+    `--steps ${wanted.steps} --guidance ${wanted.guidance}`,
+    `--scheduler ${bare(wanted.scheduler)}`,
+    `--width ${wanted.width} --height ${wanted.height}`,
     `-- ${quoted(wanted.prompt)}`,
   ]);
 }

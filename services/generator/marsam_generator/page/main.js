@@ -54,7 +54,8 @@ function busy(on) {
 async function submit(event) {
   event.preventDefault();
   if (stopping || !$("form").reportValidity()) return;
-  if (!$("lock").checked && drawn) roll();
+  // A seed that was typed is meant; the one that was just drawn is not, unless it is kept.
+  if (!$("lock").checked && drawn?.at(-1).wanted.seed === +$("seed").value) roll();
   calm();
   drawn = sides();
   easel.set(drawn);
