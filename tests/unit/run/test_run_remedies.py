@@ -61,6 +61,20 @@ def test_several_processes_are_told_to_hold_a_part_each() -> None:
     assert all("sharding" not in changes for changes, _, _ in asked(600, batch_size=4))
 
 
+def test_fewer_processes_are_named_where_they_share_a_memory_and_nowhere_else() -> None:
+    class Shared(Formula):
+        def of(self, spec: RunSpec) -> Footprint:
+            return super().of(spec).on_one_host(spec.processes, once=())
+
+    changed = {"gradient_checkpointing": True, "batch_size": 8, "processes": 8}
+    found = asked(4600, Shared(), **changed)
+    assert [changes for changes, _, _ in found] == [{"processes": 4}]
+    # In parts it would need as much: one process is the last of them, and holds all.
+    found = asked(1200, Shared(), sharding="sharded", **changed)
+    assert found[0][0] == {"processes": 1, "sharding": "replicated"}
+    assert all("processes" not in changes for changes, _, _ in asked(600, **changed))
+
+
 def test_changes_come_in_order_each_with_those_before_until_it_fits() -> None:
     assert asked(1100) == [({"gradient_checkpointing": True}, 1074, True)]
     assert asked(400) == [({"gradient_checkpointing": True}, 1074, False), ({"method": "qlora"}, 374, True)]

@@ -101,13 +101,19 @@ class Drafts:
         """What `spec` takes of a machine, or of each of its GPUs. Raises Invalid, Unsupported."""
         # Of a model that each process holds whole the first alone writes checkpoints.
         once = ("checkpoint on its way",) if spec.sharding == "replicated" else ()
-        return self.each(spec).on_one_host(self.together, once=once)
+        return self.each(spec).on_one_host(self._beside(spec), once=once)
+
+    def _beside(self, spec: RunSpec) -> int:
+        """How many processes share a machine, of an order with fewer of them too."""
+        return min(self.together, spec.processes)
 
     def each(self, spec: RunSpec) -> Footprint:
         """What one process of `spec` takes. Raises Invalid, Unsupported."""
         apart = held_out_of(self.versions[0], spec.languages)[: validation.MOST]
         samples = [*shown(spec, *self.versions), *apart]
         captions = {caption for sample in samples for caption in sample.captions}
+        beside = self._beside(spec)
+        lanes = self.lanes if beside == self.together else _lanes(self.device, beside)
         found = footprint(
             registry.family(self.facts.family),
             registry.method(spec.method),
@@ -115,7 +121,7 @@ class Drafts:
             self.source,
             self.facts,
             spec,
-            Amount(pictures=len(samples), captions=len(captions) + 1, lanes=self.lanes, held_out=len(apart)),
+            Amount(pictures=len(samples), captions=len(captions) + 1, lanes=lanes, held_out=len(apart)),
             device=self.device,
         )
         if self.device != "cpu":

@@ -1,8 +1,9 @@
 """What to change in an order that needs too much memory: changes in their order, each planned with those before it.
 
-Recomputing, and a model in parts, cost time alone; 4 bits cost a little of the base's exactness, 8-bit moments and
-half precision next to nothing; a smaller batch that is accumulated costs time again. An adapter in the place of all
-weights and a lower resolution change what is learnt: they come last.
+Recomputing, fewer processes on a machine whose memory they share, and a model in parts, cost time alone; 4 bits cost
+a little of the base's exactness, 8-bit moments and half precision next to nothing; a smaller batch that is
+accumulated costs time again. An adapter in the place of all weights and a lower resolution change what is learnt:
+they come last.
 """
 
 from collections.abc import Iterator, Mapping
@@ -49,6 +50,7 @@ def remedies(
     limit, found = ADMIT * available, []
     for ladder in (
         _recompute,
+        _fewer_processes,
         _parts,
         _four_bits,
         _eight_bit_moments,
@@ -82,6 +84,15 @@ def _recompute(spec: RunSpec, family: FamilyFacts, facts: BaseFacts) -> _Changes
             {"gradient_checkpointing": True},
             "compute activations again, not keep them: about a third slower",
         )
+
+
+def _fewer_processes(spec: RunSpec, family: FamilyFacts, facts: BaseFacts) -> _Changes:
+    """Where each has a GPU of its own it needs more with fewer, so that this is not worth it there."""
+    count = spec.processes
+    while count > 1:
+        count //= 2
+        changes = {"processes": count, **({"sharding": "replicated"} if count == 1 else {})}
+        yield changes, f"{count} process{'es' if count > 1 else ''} in the memory of one machine"
 
 
 def _parts(spec: RunSpec, family: FamilyFacts, facts: BaseFacts) -> _Changes:
