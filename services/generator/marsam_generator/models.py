@@ -69,6 +69,7 @@ class Library:
         self._meter = meter
         # Keys nest: an engine "base", in it a denoiser "base full" and an adapter "base denoiser adapter", all digests.
         self._residents: dict[str, Resident] = {}
+        self._going: dict[str, asyncio.Task[None]] = {}
         for kind in _KINDS:
             meter.begin(metrics.MODEL_DROPS, kind=kind)
             for result in ("hit", "miss"):
@@ -123,6 +124,7 @@ class Library:
         await self._loads.close()
         for key in [key for key in self._residents if " " not in key]:
             await self._drop(key)
+        await asyncio.gather(*self._going.values(), return_exceptions=True)
 
     @asynccontextmanager
     async def _pinned(
@@ -150,6 +152,8 @@ class Library:
         for one in within:
             one.pins += 1
         try:
+            if (going := self._going.get(key)) is not None:
+                await asyncio.wait({going})  # or what came would go with it
             resident = self._residents[key] = await load()
         finally:
             for one in within:
@@ -159,6 +163,9 @@ class Library:
     async def _trim(self) -> None:
         """Drop what was unused for longest until the budget holds; what is pinned stays, however large."""
         while self._held_bytes() > self._budget:
+            if self._going:
+                await asyncio.wait(set(self._going.values()))  # perhaps that is enough
+                continue
             free = [(self._residents[key].used_at, key) for key in self._residents if not self._stays(key)]
             if not free:
                 return
@@ -181,10 +188,16 @@ class Library:
         return any(one.pins or one.kept for one in self._nest(key))
 
     async def _drop(self, key: str) -> None:
+        """Forget a model and what lives in it. It goes to its end even when whoever asked for that leaves."""
         resident = self._residents[key]
         for inner in [inner for inner in self._residents if inner == key or inner.startswith(f"{key} ")]:
             self._meter.inc(metrics.MODEL_DROPS, kind=self._residents.pop(inner).model.kind)
         self._count(resident.model)
+        going = self._going[key] = asyncio.create_task(self._let_go(resident), name=f"drop {key}")
+        going.add_done_callback(lambda _: self._going.pop(key))
+        await asyncio.shield(going)
+
+    async def _let_go(self, resident: Resident) -> None:
         await resident.drop()
         _log.info("model.dropped", model=resident.model.name, bytes=resident.size)
         if self.hardware.device.startswith("cuda"):

@@ -33,12 +33,17 @@ class Trees:
         """A model's files as a folder tree, gone after the block: what is loaded is in memory. The cache is cut to its
         budget then.
         """
-        folder = Path(await asyncio.to_thread(tempfile.mkdtemp, dir=self._root))
+        folder = await asyncio.to_thread(self._folder)
         try:
             yield await self._cache.lay_out(self._blobs, model.project, files, folder)
         finally:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         await self._cache.trim()
+
+    def _folder(self) -> Path:
+        # A process that laid nothing out for a day looks dead to the next one that starts beside it: see `_sweep`.
+        self._root.mkdir(exist_ok=True)
+        return Path(tempfile.mkdtemp(dir=self._root))
 
     async def close(self) -> None:
         """Remove every tree."""

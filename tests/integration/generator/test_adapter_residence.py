@@ -1,6 +1,8 @@
 """Which adapters are in memory: a budget in bytes, who was used last, pins; nobody waits for another's adapter."""
 
 import asyncio
+import os
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -166,4 +168,47 @@ async def test_what_goes_while_others_draw_changes_no_bit_of_theirs(store: str, 
         drawn = [event async for event in drawing if isinstance(event, Drawn)]
     assert torch.equal(drawn[0].pixels, alone)
     assert shelf.names == {"a"}
+    await shelf.library.close()
+
+
+async def test_what_is_thrown_out_goes_although_who_needed_the_room_has_left(
+    store: str, tmp_path: Path, sizes: dict[str, int]
+) -> None:
+    shelf = Shelf(store, tmp_path / "cache", budget=sum(sizes.values()) - 1)
+    await shelf.use("a")
+    await shelf.use("b")
+    (engine,) = {one.engine for one in shelf.library.residents()}
+    # The loop stands still once the third is there, so that nothing can go.
+    async with shelf.library.lease(await shelf.model("base"), []):
+        shelf.library._budget += 1
+        await shelf.use("stretched")
+        shelf.library._budget -= 1
+        gate = threading.Event()
+        standing = engine._loop.between(lambda: gate.wait(60))
+        try:
+            leaving = asyncio.create_task(shelf.use("b"))
+            async with asyncio.timeout(60):
+                while "a" in shelf.names:
+                    await asyncio.sleep(0.01)
+            leaving.cancel()
+            await asyncio.wait({leaving})
+        finally:
+            gate.set()
+        assert standing.result(60)
+    async with asyncio.timeout(60):
+        while engine.bank_bytes != sizes["b"] + sizes["stretched"]:
+            await asyncio.sleep(0.01)
+    await shelf.library.close()
+
+
+async def test_a_process_that_read_nothing_for_a_day_reads_on_after_another_has_started_beside_it(
+    store: str, tmp_path: Path
+) -> None:
+    shelf = Shelf(store, tmp_path / "cache")
+    await shelf.use("a")
+    (trees,) = (tmp_path / "cache").glob("trees-*")
+    os.utime(trees, (0, 0))
+    Shelf(store, tmp_path / "cache")
+    await shelf.use("b")
+    assert shelf.names == {"a", "b"}
     await shelf.library.close()

@@ -1,6 +1,8 @@
 """Models whose text encoders were tuned, from the store to a picture."""
 
+import asyncio
 import shutil
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,5 +83,25 @@ async def test_an_encoders_share_is_drawn_with_and_leaves_others_alone(tuned: Tu
         assert torch.equal(await tuned.draw(tuned.full), drawn[2])
         assert torch.equal(await tuned.draw(tuned.base), before)
         assert torch.equal(await tuned.draw(tuned.base, [tuned.adapter]), drawn[0])
+    finally:
+        await tuned.library.close()
+
+
+async def test_a_model_that_is_asked_for_while_it_goes_comes_back_whole(tuned: Tuned) -> None:
+    try:
+        before = await tuned.draw(tuned.full)
+        engine = tuned.library.residents()[0].engine
+        gate = threading.Event()
+        standing = engine._loop.between(lambda: gate.wait(60))
+        try:
+            going = asyncio.create_task(tuned.library.evict(tuned.full))
+            await asyncio.sleep(0.1)
+            coming = asyncio.create_task(tuned.draw(tuned.full))
+            await asyncio.sleep(1.0)  # time enough to load it, were it not on its way out
+        finally:
+            gate.set()
+        await going
+        assert torch.equal(await coming, before)
+        assert standing.result(60)
     finally:
         await tuned.library.close()
