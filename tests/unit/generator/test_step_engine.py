@@ -1,6 +1,7 @@
 """The step engine: what it promises about pictures, and that nothing ends its loop."""
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ from marsam_generator.engine.stepper import Tick
 from marsam_generator.engine.width import Measuring, Widths, knee
 from marsam_generator.engine.work import Denoised, Event, Order, Terms
 
-from marsam.core.errors import Cancelled, Deadline, Internal, MarsamError
+from marsam.core.errors import Cancelled, Deadline, Exhausted, Internal, MarsamError
 from marsam.core.ids import new_ulid
 from marsam.diffusion import registry
 from marsam.diffusion.sampling import Picture, initial_noise
@@ -246,6 +247,40 @@ async def test_closing_tells_those_who_wait(parts) -> None:
     with pytest.raises(MarsamError) as caught:
         await drawing
     assert caught.value.reason == "SHUTTING_DOWN"
+
+
+async def test_closing_tells_those_whose_pictures_wait_for_the_coder(parts) -> None:
+    bench = Bench(parts)
+    gate = threading.Event()
+    bench.engine._coding.submit(gate.wait, 60)
+    try:
+        drawing = asyncio.create_task(bench.draw(picture(0), picture(1)))
+        async with asyncio.timeout(20):
+            while sum(tick.pictures_done for tick in bench.ticks) < 2 or bench.engine._coding._work_queue.qsize() < 2:
+                await asyncio.sleep(0.005)
+            await bench.engine.close()
+            with pytest.raises(MarsamError) as caught:
+                await drawing
+        assert caught.value.reason == "SHUTTING_DOWN"
+    finally:
+        gate.set()
+
+
+async def test_a_picture_for_whose_decoding_there_is_no_memory_is_told_so(base_folder: Path) -> None:
+    bench = Bench(FAMILY.load(base_folder))
+
+    def short(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    hook = bench.parts.image_coder.decoder.register_forward_pre_hook(short)
+    try:
+        with pytest.raises(Exhausted) as caught:
+            await bench.draw(picture())
+        assert (caught.value.reason, bool(caught.value.remedy)) == ("DEVICE_MEMORY", True)
+        hook.remove()
+        assert (await bench.draw(picture()))[0].shape == (16, 16, 3)
+    finally:
+        await bench.engine.close()
 
 
 def test_the_knee_is_the_narrowest_width_near_the_best() -> None:

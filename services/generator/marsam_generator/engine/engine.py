@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from marsam.core.errors import Internal
+from marsam.core.errors import Internal, Unavailable
 from marsam.diffusion.adapter.net import Adapter
 from marsam.diffusion.sampling import Picture
 from marsam.diffusion.spec import Components, Family
@@ -23,7 +23,7 @@ from marsam_generator.engine.lanes import Lanes
 from marsam_generator.engine.looker import Looker
 from marsam_generator.engine.loop import StepLoop
 from marsam_generator.engine.reader import Reader
-from marsam_generator.engine.stepper import Cut, Tick
+from marsam_generator.engine.stepper import Cut, Tick, stated
 from marsam_generator.engine.width import Widths
 from marsam_generator.engine.work import (
     Denoised,
@@ -212,8 +212,12 @@ class Engine:
         async def decode(event: Denoised) -> None:
             try:
                 events.put_nowait(await caller.run_in_executor(self._coding, _decode, coder, event, drawing.start))
+            except asyncio.CancelledError:
+                # By the caller, who no longer listens, or by `close`, which gives up what waits for the coder.
+                events.put_nowait(Unavailable("the generator is shutting down", reason="SHUTTING_DOWN"))
+                raise
             except Exception as error:
-                events.put_nowait(error)
+                events.put_nowait(stated(error))
 
         self._loop.submit(order)
         missing = len(drawing.pictures)
