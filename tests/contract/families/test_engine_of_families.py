@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from marsam_generator.engine import reader as reading
 from marsam_generator.engine.engine import Drawing, Engine
 from marsam_generator.engine.reader import TOKENS, Reader
 from marsam_generator.engine.stepper import Tick
@@ -69,8 +70,9 @@ async def test_what_is_drawn_together_is_what_each_would_be_alone(
     try:
         await engine.install(engine.prepare("tuned", adapter))
         # The loop stands still until all three are there, so that they share its ticks.
-        gate = threading.Event()
-        held = engine._loop.between(lambda: gate.wait(60))
+        standing, gate = threading.Event(), threading.Event()
+        held = engine._loop.between(lambda: [standing.set(), gate.wait(60)])
+        assert await asyncio.to_thread(standing.wait, 60)
         drawing = asyncio.gather(
             *(
                 _draw(engine, picture, adapters={"tuned": weight})
@@ -163,6 +165,49 @@ async def test_a_prompt_is_encoded_once_for_each_use_of_an_adapter(
         assert any(not torch.equal(found[weight].tensors[key], before.tensors[key]) for key in tensors)
         for key in parts.facts.conditioning:
             torch.testing.assert_close(found[weight].tensors[key], tensors[key], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", registry.families())
+async def test_a_prompt_and_its_negative_have_one_length(bases: dict[str, Path], name: str) -> None:
+    family = registry.family(name)
+    parts = family.load(bases[name])
+    if "mask" in family.encode_text(parts, [""]).tensors:
+        # As long as the makers' bases read: a tiny one reads less than is filled up at once.
+        parts = replace(parts, facts=replace(parts.facts, text_length=300))
+    reader, side = Reader(family, parts), rigs.side(parts.facts)
+    long = "a red kite over the old harbour " * 4
+    try:
+        for prompt, negative in (("a kite", long), (long, "")):
+            asked = Picture(prompt=prompt, negative=negative, seed=3, width=side, height=side, guidance=2.0)
+            conditional, unconditional = await reader.read([asked, replace(asked, prompt="two")], {})
+            assert unconditional is not None and len(conditional) == len(unconditional) == 2
+            alone = await reader.read([replace(asked, guidance=1.0)], {})
+            for key, value in conditional.tensors.items():
+                assert unconditional.tensors[key].shape == value.shape
+                own = alone[0].tensors[key][0]
+                assert torch.equal(value[0][: len(own)], own)
+    finally:
+        reader.close()
+
+
+async def test_prompts_that_are_remembered_take_bounded_memory(
+    bases: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family = registry.family("sd1")
+    parts = family.load(bases["sd1"])
+    reader, side = Reader(family, parts), rigs.side(parts.facts)
+    asked = Picture(prompt="0", seed=3, width=side, height=side, guidance=1.0)
+    try:
+        first, _ = await reader.read([asked], {})
+        size = first.tensors["hidden"].nbytes
+        monkeypatch.setattr(reading, "BYTES_KEPT", 4 * size)
+        for count in range(9):
+            await reader.read([replace(asked, prompt=f"{count}")], {})
+        assert (len(reader._prompts), reader._prompt_bytes) == (4, 4 * size)
+        again, _ = await reader.read([asked], {})
+        assert torch.equal(again.tensors["hidden"], first.tensors["hidden"])
+    finally:
+        reader.close()
 
 
 async def test_a_tuned_model_reads_with_encoders_of_its_own(bases: dict[str, Path], tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ from marsam_generator.engine.bank import AdapterBank, PreparedAdapter
 T = TypeVar("T")
 
 PROMPTS_KEPT = 512
+BYTES_KEPT = 256 * 2**20
+"""Of prompts that are remembered: one of T5's is 8 MiB, in the device's memory."""
 TOKENS = 64
 """Prompts of a base that masks are filled up to a multiple of this: pictures share ticks only when they are as long."""
 
@@ -37,6 +39,7 @@ class Reader:
             folder: AdapterBank(parts.text[folder]) for folder in family.facts.encoders if folder in parts.text
         }
         self._prompts: OrderedDict[tuple[object, ...], Conditioning] = OrderedDict()
+        self._prompt_bytes = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="marsam-encode")
 
     @property
@@ -82,12 +85,18 @@ class Reader:
         self, pictures: Sequence[Picture], adapters: Mapping[str, float]
     ) -> tuple[Conditioning, Conditioning | None]:
         """The conditionings of the pictures' prompts and, if any is guided, of their negatives, as the encoders read
-        them under `adapters`: key → weight."""
+        them under `adapters`: key → weight.
+
+        Both are of one length, that of the longest: so pictures that share a forward have it all, and none is filled up
+        further for its neighbours' sake.
+        """
 
         def encode() -> tuple[Conditioning, Conditioning | None]:
-            guided = any(picture.guided for picture in pictures)
-            unconditional = self._texts([picture.negative for picture in pictures], adapters) if guided else None
-            return self._texts([picture.prompt for picture in pictures], adapters), unconditional
+            prompts, negatives = [one.prompt for one in pictures], [one.negative for one in pictures]
+            if not any(picture.guided for picture in pictures):
+                return self._texts(prompts, adapters), None
+            both = self._texts([*prompts, *negatives], adapters)
+            return both.rows(slice(0, len(prompts))), both.rows(slice(len(prompts), None))
 
         return await self._there(encode)
 
@@ -103,11 +112,12 @@ class Reader:
         under = frozenset(use.items())
         for text in dict.fromkeys(texts):
             if (text, under) not in self._prompts:
-                self._prompts[text, under] = self._encode(text, use)
+                read = self._prompts[text, under] = self._encode(text, use)
+                self._prompt_bytes += _size(read)
             self._prompts.move_to_end((text, under))
         found = [self._prompts[text, under] for text in texts]
-        while len(self._prompts) > PROMPTS_KEPT:
-            self._prompts.popitem(last=False)
+        while len(self._prompts) > PROMPTS_KEPT or self._prompt_bytes > BYTES_KEPT:
+            self._prompt_bytes -= _size(self._prompts.popitem(last=False)[1])
         return join(found)
 
     def _encode(self, text: str, use: Mapping[str, float]) -> Conditioning:
@@ -119,3 +129,7 @@ class Reader:
 
     async def _there(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def _size(cond: Conditioning) -> int:
+    return sum(value.nbytes for value in cond.tensors.values())
