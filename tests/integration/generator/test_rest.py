@@ -113,6 +113,8 @@ async def test_quality_chooses_steps_of_the_bases_own(rest: Served) -> None:
         ({"partial_images": 9, "stream": True}, 400, "PARAMETER_OUT_OF_RANGE", "partial_images", "3"),
         ({"prompt": "x" * 5000}, 400, "REQUEST_INVALID", "prompt", "4096"),
         ({"prompt": "x" * 2_000_000}, 400, "BODY_TOO_LARGE", None, "bytes"),
+        ({"model": "+".join("a" * 10)}, 400, "REQUEST_INVALID", "model", "8"),
+        ({"model": "+".join("a" * 40_000)}, 400, "MODEL_MALFORMED", "model", "4096"),
     ],
 )
 async def test_bad_input_is_openais_error_with_the_parameter(
@@ -123,6 +125,25 @@ async def test_bad_input_is_openais_error_with_the_parameter(
     error = answer.json()["error"]
     assert (answer.status_code, error["code"], error["param"]) == (status, code, param)
     assert words in error["message"] and error["type"] in ("invalid_request_error", "not_found_error")
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ('{"marsam":' + '{"a":' * 20_000, "too deeply"),
+        ('{"\\ud800": 1}', "surrogates"),
+        ('{"model": "base", "prompt": "x", "size": "\\udfff"}', "surrogates"),
+        ('{"model": "base", "prompt": "\\ud83c"}', "surrogates"),
+        ('{"model": "base"', "no JSON"),
+        ("[]", "JSON object"),
+    ],
+    ids=["deep", "name", "value", "prompt", "cut", "list"],
+)
+async def test_a_body_that_is_no_json_for_us_is_refused_as_such(rest: Served, body: str, words: str) -> None:
+    async with httpx.AsyncClient(base_url=rest.http) as api:
+        answer = await api.post("/v1/images/generations", content=body, headers={"content-type": "application/json"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "BODY_MALFORMED")
+    assert words in answer.json()["error"]["message"]
 
 
 async def test_openais_client_raises_its_own_errors(rest: Served) -> None:

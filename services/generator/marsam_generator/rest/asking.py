@@ -43,6 +43,9 @@ _ONLY: Mapping[str, tuple[tuple[str, ...], str]] = {
     "background": (("auto", "opaque"), "pictures here are opaque"),
     "moderation": (("auto", "low"), "there is no moderation here that could be stricter"),
 }
+LONGEST_MODEL = 4096
+"""Characters of `model`: a base and as many adapters as a request may have, by their full names, take 1,600."""
+
 _SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
 _PARAMS = {field: name for name, field in _SAME.items()} | {
     "format": "output_format",
@@ -126,6 +129,9 @@ def param(field: str) -> str:
 
 def _mix(request: generator_pb2.GenerateRequest, text: str, *, project: str) -> None:
     """`base+adapter:0.8+other`: a base, and adapters with their weights, 1 where none is said."""
+    if len(text) > LONGEST_MODEL:
+        raise Invalid(f"model has more than {LONGEST_MODEL} characters", field="model", reason="MODEL_MALFORMED",
+                      remedy="such as base+adapter:0.8")  # fmt: skip
     base, *uses = text.split("+")
     if not base:
         raise Invalid("no model is named", field="model", reason="MODEL_MISSING",

@@ -24,7 +24,8 @@ from marsam_generator.rest.asking import Asked, read
 from marsam_generator.rest.waiting import EventStream, while_there
 from marsam_generator.studio import Studio
 
-LARGEST_BODY = 1 << 20
+LARGEST_BODY = 1 << 17
+"""Bytes: both prompts at their longest, every character escaped, take 98 KiB. Reading a body stops everybody."""
 PROJECT = "openai-project"
 """Header with the project; `default` without."""
 
@@ -181,6 +182,12 @@ async def _body(request: Request) -> dict[str, Any]:
                           remedy="pictures to start from are uploaded with UploadImage")  # fmt: skip
     try:
         body = json.loads(data)
+        # Half of a surrogate pair is JSON, and yet no text: it could be neither drawn nor quoted in an error.
+        json.dumps(body, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise Invalid("the body has halves of characters (unpaired surrogates)", reason="BODY_MALFORMED") from error
+    except RecursionError as error:
+        raise Invalid("the body is nested too deeply", reason="BODY_MALFORMED") from error
     except ValueError as error:
         raise Invalid(f"the body is no JSON: {error}", reason="BODY_MALFORMED") from error
     if not isinstance(body, dict):
