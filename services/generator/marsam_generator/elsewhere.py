@@ -31,12 +31,12 @@ class Elsewhere:
         )
         return None if ulid is None else format_name("generation", project, ulid)
 
-    async def name(self, request: generator_pb2.GenerateRequest) -> str:
-        """The generation's name: a request id stands for the first call's name for ever."""
+    async def name(self, request: generator_pb2.GenerateRequest) -> tuple[str, bool]:
+        """The generation's name, and whether it is new: a request id stands for the first call's name for ever."""
         project = parse(request.parent, "project", field="parent").project
-        ulid = new_ulid(self._clock)
+        ulid, fresh = new_ulid(self._clock), True
         if request.request_id:
-            ulid, _ = await remember(
+            ulid, fresh = await remember(
                 self._blobs,
                 project,
                 scope=_SCOPE,
@@ -45,20 +45,18 @@ class Elsewhere:
                 result=ulid,
                 clock=self._clock,
             )
-        return format_name("generation", project, ulid)
+        return format_name("generation", project, ulid), fresh
 
-    async def ended(self, name: str) -> GenerationRecord | None:
-        """The record of a generation that ended."""
-        try:
-            return await load_generation(self._blobs, name)
-        except Missing:
-            return None
-
-    async def raise_if_made(self, name: str) -> None:
-        """Raise `Unavailable` (GENERATION_IN_PROGRESS) while another replica makes a generation."""
+    async def made(self, name: str) -> GenerationRecord | None:
+        """The record of a generation that succeeded; None when it is to be made. Raises `Unavailable`
+        (GENERATION_IN_PROGRESS) while another replica makes it."""
+        # In this order: who makes it writes the record before the sign of life goes.
         found = await self._pulses.of(name)
+        record = await self.ended(name)
+        if record is not None and record.state == "succeeded":
+            return record
         if found is None or not found[1]:
-            return
+            return None
         pulse, _ = found
         raise Unavailable(
             f"{name} is being made by another replica ({pulse.step} of {pulse.steps} steps)",
@@ -67,6 +65,13 @@ class Elsewhere:
             remedy="ask again with the same request_id, or look with GetGeneration",
             retry_after_s=BEAT_S,
         )
+
+    async def ended(self, name: str) -> GenerationRecord | None:
+        """The record of a generation that ended."""
+        try:
+            return await load_generation(self._blobs, name)
+        except Missing:
+            return None
 
     async def find(self, name: str) -> generator_pb2.Generation:
         """A generation, as its record or its last sign of life has it. Raises `Missing`."""

@@ -4,6 +4,7 @@ A replica that dies leaves a sign of life that grows old; whoever asks with the 
 """
 
 import asyncio
+import time
 
 from marsam.catalog.generations import Pulse
 from marsam.core.clock import Clock
@@ -25,6 +26,10 @@ BEAT_S = 5.0
 LOST_S = 20.0
 """A generation whose sign of life is older, by the store's clock, has lost who made it."""
 
+BEFORE_S = 2.0
+"""A mark to end a generation that is older than its making by more than this was meant for an earlier one. (Stores tell
+whole seconds.)"""
+
 
 class Pulses:
     """Those of one replica, and a view of the others'."""
@@ -35,12 +40,13 @@ class Pulses:
 
     async def beat(self, live: Live, ended: asyncio.Event) -> None:
         """Tell of `live` until `ended`, and end it when somebody elsewhere asks for that; leaves nothing behind."""
+        began = time.monotonic()
         if not live.detached and await _within(ended, BEAT_S):
             return
         while True:
             try:
                 await self._tell(live)
-                if await self._is_to_end(live.name):
+                if await self._is_to_end(live.name, began):
                     live.cancelled.set()
             except MarsamError as error:
                 _log.warning("generation.pulse_failed", job=live.name, message=str(error))
@@ -84,12 +90,12 @@ class Pulses:
         )
         await self._blobs.put(keys.pulse(*_parts(live.name)), dump(pulse))
 
-    async def _is_to_end(self, name: str) -> bool:
+    async def _is_to_end(self, name: str, began: float) -> bool:
         try:
-            await self._blobs.stat(keys.cancel(*_parts(name)))
+            mark = await self._blobs.stat(keys.cancel(*_parts(name)))
         except Missing:
             return False
-        return True
+        return mark.age_s <= time.monotonic() - began + BEFORE_S
 
 
 def _parts(name: str) -> tuple[str, str]:

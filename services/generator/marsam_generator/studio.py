@@ -28,6 +28,7 @@ from marsam_generator.pulses import Pulses
 from marsam_generator.records import failure, save
 from marsam_generator.requests import Wanted, check
 
+Messages = AsyncGenerator[generator_pb2.GenerateResponse, None]
 _OUTCOMES: Mapping[type[Exception], str] = {Deadline: "deadline", Cancelled: "cancelled"}
 _log = Log(__name__)
 
@@ -64,9 +65,7 @@ class Studio:
         live, _ = self._live.get(name, (None, None))
         return live
 
-    async def draw(
-        self, request: generator_pb2.GenerateRequest, *, deadline: float | None
-    ) -> AsyncGenerator[generator_pb2.GenerateResponse, None]:
+    async def draw(self, request: generator_pb2.GenerateRequest, *, deadline: float | None) -> Messages:
         """Answer a Generate call; `deadline` is a monotonic time. Closing this generator frees the device within a
         tick, unless the request is detached or somebody else follows it.
 
@@ -75,24 +74,25 @@ class Studio:
         `Exhausted`, `Deadline`, `Cancelled`, and `Unavailable` while another replica makes them.
         """
         began = time.monotonic()
-        known = await self._elsewhere.known(request)
-        if known is None or not await self._is_here(known):
-            if known is not None:
-                if (made := await self._elsewhere.ended(known)) is not None and made.state == "succeeded":
-                    async for message in self._repeat(made):
-                        yield message
-                    return
-                await self._elsewhere.raise_if_made(known)
-            wanted = await check(
-                request,
-                blobs=self._blobs,
-                bases=self._bases,
-                images=self.images,
-                engine=await self.engine.describe(),
-                max_steps=self.max_steps,
-            )
-            known = await self._elsewhere.name(request)
-            if not await self._is_here(known):
+        known, fresh = await self._elsewhere.known(request), False
+        wanted: Wanted | None = None
+        while known is None or not await self._is_here(known):
+            if known is not None and not fresh and (made := await self._elsewhere.made(known)) is not None:
+                async for message in self._repeat(made):
+                    yield message
+                return
+            if wanted is None:
+                wanted = await check(
+                    request,
+                    blobs=self._blobs,
+                    bases=self._bases,
+                    images=self.images,
+                    engine=await self.engine.describe(),
+                    max_steps=self.max_steps,
+                )
+                # Whoever comes with the same id may have given it a name meanwhile, here or elsewhere: looked at again.
+                known, fresh = await self._elsewhere.name(request)
+            elif known is not None and known not in self._live:
                 wanted = wanted if request.HasField("seed") else wanted.with_seed_of(known)
                 self._begin(known, wanted, began=began, deadline=deadline)
         async with contextlib.aclosing(self._watch(*self._live[known])) as messages:
@@ -140,9 +140,7 @@ class Studio:
         work = self._make(live, began=began, deadline=None if live.detached else deadline)
         self._live[name] = (live, asyncio.create_task(work, name="studio.make"))
 
-    async def _watch(
-        self, live: Live, task: "asyncio.Task[None]"
-    ) -> AsyncGenerator[generator_pb2.GenerateResponse, None]:
+    async def _watch(self, live: Live, task: "asyncio.Task[None]") -> Messages:
         live.watchers += 1
         try:
             async with contextlib.aclosing(live.follow()) as messages:
@@ -169,6 +167,8 @@ class Studio:
             end = live.why_stopped()
             outcome = "cancelled" if isinstance(end, Cancelled) else "failed"
         except Exception as error:
+            if not isinstance(error, MarsamError):  # perhaps nobody follows who would say so
+                _log.exception("generation.bug", job=live.name)
             end = error
             outcome = _OUTCOMES.get(type(error), "failed")
         try:

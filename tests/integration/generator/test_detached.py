@@ -179,6 +179,25 @@ async def test_a_call_is_told_when_another_replica_ends_it(two: tuple[Served, Se
     assert isinstance(error, Cancelled) and error.reason == "GENERATION_CANCELLED"
 
 
+@pytest.mark.slow
+async def test_an_old_mark_does_not_end_what_is_made_again(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pulses, "BEAT_S", 0.05)
+    monkeypatch.setattr(pulses, "BEFORE_S", 0.0)
+    asked = request(steps=60, detach=True, request_id="marked")
+    call, name = await begun(served.stub, asked)
+    await served.stub.CancelGeneration(generator_pb2.CancelGenerationRequest(name=name), timeout=20)
+    assert (await settled(served.stub, name)).state == CANCELLED
+    call.cancel()
+    async with asyncio.timeout(20):
+        while await left_behind(served):
+            await asyncio.sleep(0.02)
+    # As left by somebody who ended it when its replica was gone.
+    await served.blobs.create(keys.cancel("default", name.rsplit("/", 1)[1]), b"{}")
+    await asyncio.sleep(0.2)
+    assert len((await generate(served.stub, asked)).images) == 1
+    assert await left_behind(served) == []
+
+
 async def test_nobody_ends_what_is_not_there(served: Served) -> None:
     asked = generator_pb2.CancelGenerationRequest(name=request().parent + "/generations/01kaxxxxxxxxxxxxxxxxxxxxxx")
     assert isinstance(await refusal(served.stub.CancelGeneration(asked, timeout=20)), Missing)
