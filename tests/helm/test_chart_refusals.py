@@ -47,7 +47,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("/trainer/replicas", 2, "'/trainer'"),
     ("/generator/gpus", 4, "'/generator/gpus'"),
     ("/generator/settings/device", "rocm", "'/generator/settings/device'"),
-    ("/generator/settings/precision", "fp16", "'/generator/settings/precision'"),
+    ("/generator/settings/precision", "fp8", "'/generator/settings/precision'"),
     ("/generator/settings/ticks", 1, "'/generator/settings'"),
     ("/generator/settings/tickRows", 1, "'/generator/settings/tickRows'"),
     ("/generator/resources", {"limits": {"memory": None}}, "'/generator/resources/limits'"),
