@@ -3,27 +3,26 @@
 PEFT's layout is the one Marsam stores: `adapter_model.safetensors` with `base_model.model.<module>.lora_{A,B}.weight`,
 and `adapter_config.json`. One-file adapters (`marsam.diffusion.dialects`) hold the same tensors under other names. A
 pair on a layer that is several of ours is cut along its rows: into pairs of a smaller rank where it is nothing but
-those side by side, else each of ours gets the whole lower half. A scale that is kept in tensors goes into the
-configuration.
+those side by side, else each of ours gets the whole lower half. Scales that are kept in tensors go into the
+configuration, layer by layer where they differ (`marsam.diffusion.adapter.scales`).
 """
 
 import json
-import struct
-from collections.abc import Callable, Mapping, Sequence
-from math import isclose, isfinite
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from marsam.core.errors import Invalid
 from marsam.diffusion import registry
+from marsam.diffusion.adapter.scales import Scales, common
 from marsam.diffusion.dialects import PEFT as PREFIX
 from marsam.diffusion.spec import FamilyFacts
-from marsam_trainer import tensorfile
+from marsam_trainer import adapter_scales, tensorfile
 from marsam_trainer.adapter_keys import Layer, layers_of
 from marsam_trainer.adapter_keys import layout as _layout
 from marsam_trainer.tensorfile import Made, Stored
-from marsam_trainer.weights import Content, Header, Tensor
+from marsam_trainer.weights import Content, Tensor
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -41,9 +40,10 @@ def read_adapter(
     """Check an adapter of a base of `family` whose denoiser has the tensors `denoiser`, and its text encoders those of
     `encoders`, by folder.
 
-    Returns its parameters (rank, alpha, rank_stabilised, modules: how many, text_modules: how many of text encoders
-    where it changes one, keys: how many the file has), and, when its layout had to be changed, the files to store
-    instead, written under `scratch`. Every key is of the adapter then. Raises `Invalid`.
+    Returns its parameters (rank, alpha, rank_stabilised, ranks and alphas: all of them where layers differ, modules:
+    how many, text_modules: how many of text encoders where it changes one, keys: how many the file has), and, when its
+    layout had to be changed, the files to store instead, written under `scratch`. Every key is of the adapter then.
+    Raises `Invalid`.
     """
     facts, base = registry.family_facts(family), {"": denoiser, **encoders}
     if CONFIG in files:
@@ -54,20 +54,29 @@ def read_adapter(
     source = Stored(files[weights[0]], name=weights[0])
     layers = layers_of(source.header.tensors, facts=facts, base=_layers(base))
     pairs, shares = _pairs(source, layers, base)
-    rank = _rank(pairs)
-    alpha = _alpha(source, layers, shares)
+    if not pairs:
+        raise _layout("all its tensors are zero")
+    alphas = adapter_scales.in_tensors(source, layers, shares)
     rewritten = {path: files[path] for path, content in contents.items() if content is Content.TEXT}  # its card
     if "" not in pairs:
         raise _layout("it changes nothing of the denoiser")
+    scales = {}
     for folder, own in pairs.items():
-        config = _made_up(source.header, sorted(own), rank=rank, alpha=alpha)
+        ranks = {module: pair["A"].shape[0] for module, pair in own.items()}
+        part = folder or facts.denoiser_folder
+        scales[folder] = (
+            adapter_scales.in_metadata(source.header, part, ranks, encoder=bool(folder))
+            if alphas is None
+            else common(ranks, {module: alphas[folder, module] for module in own})
+        )
+        config = _config(scales[folder], sorted(own))
         into = scratch / folder
         into.mkdir(parents=True, exist_ok=True)
         (into / CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         named = {f"{PREFIX}{module}.lora_{half}.weight": pair[half] for module, pair in own.items() for half in "AB"}
         tensorfile.write(into / WEIGHTS, named, metadata=source.header.metadata)
         rewritten |= {place(folder, name): into / name for name in (CONFIG, WEIGHTS)}
-    return _parameters(config, pairs, rank=rank, keys=len(source.header.tensors)), rewritten
+    return _parameters(scales, pairs, keys=len(source.header.tensors)), rewritten
 
 
 def place(folder: str, name: str) -> str:
@@ -87,6 +96,7 @@ def _as_stored(
     if weights != {place(folder, WEIGHTS) for folder in folders}:
         raise _layout(f"beside {CONFIG} belongs {WEIGHTS} with PEFT's own names, and nothing else")
     every: dict[str, dict[str, dict[str, Made]]] = {}
+    scales: dict[str, Scales] = {}
     keys = 0
     for folder in folders:
         source = Stored(files[place(folder, WEIGHTS)], name=place(folder, WEIGHTS))
@@ -96,14 +106,27 @@ def _as_stored(
         theirs = {f"{PREFIX}{module}.lora_{half}.weight" for module in own for half in "AB"}
         if set(pairs) != {folder} or (not folder and theirs != set(source.header.tensors)):
             raise _layout(f"beside {CONFIG} belongs {WEIGHTS} with PEFT's own names")
-        config = _config(files[place(folder, CONFIG)])
-        parameters = _parameters(config, {"": own}, rank=_rank(pairs), keys=0)
+        scales[folder] = adapter_scales.in_config(files[place(folder, CONFIG)], own, encoder=bool(folder))
+        for module, pair in own.items():
+            said, rank = scales[folder].rank_of(module), pair["A"].shape[0]
+            if said != rank:
+                raise _layout(f"{CONFIG} says rank {said}, the tensors say {rank}: {module}")
         every[folder], keys = own, keys + len(source.header.tensors)
-        if not folder:
-            first, told = config, parameters
-        elif any(told[name] != parameters[name] for name in ("rank", "alpha", "rank_stabilised")):
-            raise _layout(f"the adapter of {folder} has another rank or alpha than the denoiser's")
-    return _parameters(first, every, rank=told["rank"], keys=keys)
+    return _parameters(scales, every, keys=keys)
+
+
+def _config(scales: Scales, modules: Sequence[str]) -> dict[str, Any]:
+    """PEFT's configuration of an adapter that has none."""
+    return {
+        "peft_type": "LORA",
+        "r": scales.rank,
+        "lora_alpha": scales.alpha,
+        "target_modules": list(modules),
+        "lora_dropout": 0.0,
+        "use_rslora": scales.rank_stabilised,
+        "bias": "none",
+        **scales.patterns(),
+    }
 
 
 def _layers(base: Mapping[str, Mapping[str, Tensor]]) -> dict[str, set[str]]:
@@ -176,118 +199,22 @@ def _cut(source: Stored, layer: Layer, heights: Sequence[int], *, rank: int) -> 
     return pairs, count
 
 
-_FLOATS: Mapping[str, Callable[[bytes], float]] = {
-    "F64": lambda raw: float(struct.unpack("<d", raw)[0]),
-    "F32": lambda raw: float(struct.unpack("<f", raw)[0]),
-    "F16": lambda raw: float(struct.unpack("<e", raw)[0]),
-    "BF16": lambda raw: float(struct.unpack("<f", b"\0\0" + raw)[0]),
-}
-
-
-def _alpha(source: Stored, layers: Sequence[Layer], shares: Sequence[int]) -> float | None:
-    """The one alpha of all pairs, None where the file holds none. Every pair has one, or none has.
-
-    The scale is alpha / rank: of a layer that came apart into several pairs, each has its share of both.
-    """
-    alphas = {layer.alpha: share for layer, share in zip(layers, shares, strict=True)}
-    if set(alphas) == {""}:
-        return None
-    if "" in alphas:
-        raise _layout("some of its pairs have an alpha, and others have none")
-    values = []
-    for key, share in sorted(alphas.items(), key=lambda item: item[1]):
-        tensor = source.header.tensors[key]
-        if tensor.dtype not in _FLOATS:
-            raise _layout(f"{key} is of type {tensor.dtype}")
-        values.append(_FLOATS[tensor.dtype](b"".join(source.whole(key).pieces())) / share)
-    if not all(isclose(value, values[0], rel_tol=1e-6) for value in values):  # shares are rounded to fp32
-        raise _layout(f"the adapter mixes alphas {sorted(set(values))[:5]}")
-    return values[0]
-
-
-def _rank(pairs: Mapping[str, Mapping[str, Mapping[str, Made]]]) -> int:
-    """The one rank of all pairs."""
-    ranks = {pair["A"].shape[0] for own in pairs.values() for pair in own.values()}
-    if len(ranks) > 1:
-        raise _layout(f"the adapter mixes ranks {sorted(ranks)}")
-    if not ranks:
-        raise _layout("all its tensors are zero")
-    return ranks.pop()
-
-
-def _config(path: Path) -> Mapping[str, Any]:
-    config = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(config, dict) or config.get("peft_type", "LORA") != "LORA" or "r" not in config:
-        raise _layout(f"{CONFIG} describes no LoRA")
-    if not config.get("target_modules"):
-        raise _layout(f"{CONFIG} names no layers (target_modules)")
-    if _by_layer(config):
-        raise _layout(f"{CONFIG} gives some layers a rank or an alpha of their own")
-    if config.get("use_dora"):
-        raise Invalid(
-            "DoRA adapters cannot be applied here", field="files", reason="ADAPTER_KIND", remedy="train a LoRA"
-        )
-    return config
-
-
-def _parameters(
-    config: Mapping[str, Any], pairs: Mapping[str, Mapping[str, Any]], *, rank: int, keys: int
-) -> dict[str, Any]:
-    if config["r"] != rank:
-        raise _layout(f"{CONFIG} says rank {config['r']}, the tensors say {rank}")
-    alpha = config.get("lora_alpha", rank)
-    if type(alpha) not in (int, float) or not isfinite(alpha):
-        raise _layout(f"{CONFIG} gives no number as lora_alpha")
-    text = sum(len(own) for folder, own in pairs.items() if folder)
+def _parameters(scales: Mapping[str, Scales], pairs: Mapping[str, Mapping[str, Any]], *, keys: int) -> dict[str, Any]:
+    """What the model says of itself: the rank and alpha of most of the denoiser's layers, and all that there are where
+    layers differ."""
+    ranks = {folder: {module: scales[folder].rank_of(module) for module in own} for folder, own in pairs.items()}
+    alphas = {folder: {module: scales[folder].alpha_of(module) for module in own} for folder, own in pairs.items()}
+    own = common(ranks[""], alphas[""])
+    every_rank = sorted({rank for one in ranks.values() for rank in one.values()})
+    every_alpha = sorted({alpha for one in alphas.values() for alpha in one.values()})
+    text = sum(len(modules) for folder, modules in pairs.items() if folder)
     return {
-        "rank": rank,
-        "alpha": float(alpha),
-        "rank_stabilised": bool(config.get("use_rslora", False)),
+        "rank": own.rank,
+        "alpha": own.alpha,
+        "rank_stabilised": scales[""].rank_stabilised,
+        **({"ranks": every_rank} if len(every_rank) > 1 else {}),
+        **({"alphas": every_alpha} if len(every_alpha) > 1 else {}),
         "modules": len(pairs[""]),
         **({"text_modules": text} if text else {}),
         "keys": keys,
     }
-
-
-def _made_up(header: Header, modules: Sequence[str], *, rank: int, alpha: float | None) -> dict[str, Any]:
-    """The configuration of a one-file adapter: its own alpha, else what its metadata says, else diffusers' reading
-    (alpha = rank). Refuses ranks and alphas that differ between layers."""
-    stabilised = False
-    if alpha is None:
-        alpha, stabilised = _told(header, rank=rank)
-    return {
-        "peft_type": "LORA",
-        "r": rank,
-        "lora_alpha": alpha,
-        "target_modules": list(modules),
-        "lora_dropout": 0.0,
-        "use_rslora": stabilised,
-        "bias": "none",
-    }
-
-
-def _told(header: Header, *, rank: int) -> tuple[float, bool]:
-    """Alpha, and whether the scale is that by √rank, as a file's metadata says them of every part (`unet.lora_alpha`,
-    `text_encoder.lora_alpha`, …). Refuses what differs between parts or layers."""
-    otherwise = header.metadata.get("alpha", rank)
-    parts: dict[str, dict[str, Any]] = {}
-    try:
-        for key, value in json.loads(header.metadata.get("lora_adapter_metadata", "{}")).items():
-            part, _, name = key.rpartition(".")
-            parts.setdefault(part, {})[name] = value
-        said = [
-            (float(one.get("lora_alpha", otherwise)), bool(one.get("use_rslora", False)))
-            for one in parts.values() or [{}]
-        ]
-    except (ValueError, AttributeError, TypeError) as error:
-        raise _layout("its metadata does not say its alpha in numbers") from error
-    if any(map(_by_layer, parts.values())):
-        raise _layout("its metadata gives some layers a rank or an alpha of their own")
-    if len(set(said)) > 1:
-        raise _layout(f"its metadata gives {' and '.join(sorted(parts))} alphas of their own")
-    return said[0]
-
-
-def _by_layer(config: Mapping[str, Any]) -> bool:
-    """Whether a configuration gives some layers a rank or an alpha of their own."""
-    return bool(config.get("rank_pattern") or config.get("alpha_pattern"))

@@ -3,9 +3,9 @@
 import asyncio
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import isclose
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from marsam.catalog.models import Model
 from marsam.catalog.repository import load_model
 from marsam.core.errors import Corrupt, Invalid
 from marsam.diffusion import dialects, registry
+from marsam.diffusion.adapter.scales import Scales, told
+from marsam.diffusion.encoders import layer_path
 from marsam.diffusion.spec import FamilyFacts
 from marsam.store.blobs import Blobs
 from marsam.store.cache import Cache
@@ -102,12 +104,12 @@ async def _one_file(blobs: Blobs, cache: Cache, model: Model, dialect: str, scra
 
     def write() -> Exported:
         stored = {folder: Stored(source / place(folder, WEIGHTS), name=WEIGHTS) for folder in configs}
-        alpha = _alpha(configs[""])
-        tensors = retold(dialect, facts, stored[""], base, alpha=alpha)
+        scales = {folder: told(config, _modules(stored[folder])) for folder, config in configs.items()}
+        tensors = retold(dialect, facts, stored[""], base, scales=scales[""])
         for folder in folders:
-            tensors |= retold_encoder(dialect, facts, folder, stored[folder], alpha=_alpha(configs[folder]))
-        told = _metadata(configs, facts, stored, alphas=dialects.has_alphas(dialect))
-        tensorfile.write(target, tensors, metadata={**stored[""].header.metadata, **told})
+            tensors |= retold_encoder(dialect, facts, folder, stored[folder], scales=scales[folder])
+        said = _metadata(configs, facts, stored, scales, alphas=dialects.has_alphas(dialect))
+        tensorfile.write(target, tensors, metadata={**stored[""].header.metadata, **said})
         made = digest_file(target)
         return Exported(path=FILES[dialect], digest=made.digest, size=made.size, local=target)
 
@@ -119,10 +121,13 @@ async def _one_file(blobs: Blobs, cache: Cache, model: Model, dialect: str, scra
 
 
 def retold(
-    dialect: str, facts: FamilyFacts, stored: Stored, base: Mapping[str, Tensor], *, alpha: float
+    dialect: str, facts: FamilyFacts, stored: Stored, base: Mapping[str, Tensor], *, scales: Scales
 ) -> dict[str, Made]:
-    """The tensors under the dialect's names. Layers that it holds in one share a pair of as many times the rank: lower
-    halves below one another, upper ones on the diagonal, zeros for a layer without a pair."""
+    """The tensors under the dialect's names. Layers that it holds in one share a pair of the sum of their ranks: lower
+    halves below one another, upper ones on the diagonal, zeros for a layer without a pair.
+
+    Raises `Invalid` (DIALECT_UNSUITED) for those that have scales of their own, for such a pair has one.
+    """
     modules = _modules(stored)
     layers = {key.removesuffix(".weight") for key in base if key.endswith(".weight")}
     tensors: dict[str, Made] = {}
@@ -143,19 +148,19 @@ def retold(
             up = tensorfile.diagonal([halves[part][1] for part in names.parts])
         tensors |= {names.down: down, names.up: up}
         if dialects.has_alphas(dialect):
-            tensors[names.alpha] = tensorfile.number(alpha * len(names.parts))
+            tensors[names.alpha] = tensorfile.number(_joint_alpha(names.parts, modules, scales))
         tensors |= _magnitude(names, stored)
     return tensors
 
 
-def retold_encoder(dialect: str, facts: FamilyFacts, folder: str, stored: Stored, *, alpha: float) -> dict[str, Made]:
+def retold_encoder(dialect: str, facts: FamilyFacts, folder: str, stored: Stored, *, scales: Scales) -> dict[str, Made]:
     """As `retold`, of the text encoder in `folder`."""
     tensors: dict[str, Made] = {}
     for names in dialects.encoder_pairs(dialect, facts, folder, _modules(stored)):
         down, up = (stored.whole(f"{dialects.PEFT}{names.parts[0]}.lora_{half}.weight") for half in "AB")
         tensors |= {names.down: down, names.up: up}
         if dialects.has_alphas(dialect):
-            tensors[names.alpha] = tensorfile.number(alpha)
+            tensors[names.alpha] = tensorfile.number(scales.plain_alpha_of(names.parts[0]))
         tensors |= _magnitude(names, stored)
     return tensors
 
@@ -170,25 +175,39 @@ def _modules(stored: Stored) -> set[str]:
     return {key.removeprefix(dialects.PEFT).rpartition(".lora_")[0] for key in stored.header.tensors}
 
 
-def _alpha(config: Mapping[str, Any]) -> float:
-    """Alpha as those read it who always divide it by the rank."""
-    rank, alpha = int(config["r"]), float(config.get("lora_alpha", config["r"]))
-    return alpha * sqrt(rank) if config.get("use_rslora") else alpha
+def _joint_alpha(parts: Sequence[str], modules: Collection[str], scales: Scales) -> float:
+    """The alpha of the one pair of `parts`, of which `modules` have pairs of their own."""
+    own = [part for part in parts if part in modules]
+    if not all(isclose(scales.scale_of(part), scales.scale_of(own[0]), rel_tol=1e-6) for part in own):
+        raise Invalid(
+            f"{' and '.join(own)} have scales of their own, and are one layer in this dialect",
+            reason="DIALECT_UNSUITED",
+            field="dialect",
+            remedy="export as diffusers or peft",
+        )
+    # A part without a pair takes as much room as the first that has one.
+    return sum(scales.plain_alpha_of(part if part in modules else own[0]) for part in parts)
 
 
 def _metadata(
-    configs: Mapping[str, Mapping[str, Any]], facts: FamilyFacts, stored: Mapping[str, Stored], *, alphas: bool
+    configs: Mapping[str, Mapping[str, Any]],
+    facts: FamilyFacts,
+    stored: Mapping[str, Stored],
+    scales: Mapping[str, Scales],
+    *,
+    alphas: bool,
 ) -> dict[str, str]:
     """The metadata: what sd-scripts writes where the file holds alphas, else what diffusers reads. It refuses both."""
-    own = configs[""]
     if alphas:
+        own = scales[""]
         module = facts.kohya.network if facts.kohya is not None else "networks.lora"
-        network = {"module": module, "dim": str(own["r"]), "alpha": f"{_alpha(own):g}"}
+        network = {"module": module, "dim": str(own.rank), "alpha": f"{own.plain_alpha:g}"}
         return {f"ss_network_{key}": value for key, value in network.items()}
-    told: dict[str, Any] = {}
+    said: dict[str, Any] = {}
     for folder, config in configs.items():
         # Suffixes would reach layers of a text encoder that bear no pair.
         layers = {"target_modules": sorted(_modules(stored[folder]))} if folder else {}
-        said = {key: config[key] for key in _CONFIG_KEYS if key in config} | layers
-        told |= {f"{folder or facts.denoiser_folder}.{key}": value for key, value in said.items()}
-    return {"lora_adapter_metadata": json.dumps(told, sort_keys=True)}
+        spelt = layer_path if folder else "^{}".format
+        kept = {key: config[key] for key in _CONFIG_KEYS if key in config} | layers | scales[folder].patterns(spelt)
+        said |= {f"{folder or facts.denoiser_folder}.{key}": value for key, value in kept.items()}
+    return {"lora_adapter_metadata": json.dumps(said, sort_keys=True)}

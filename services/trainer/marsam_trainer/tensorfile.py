@@ -95,18 +95,21 @@ def below(parts: Sequence[Made]) -> Made:
 
 
 def diagonal(parts: Sequence[Made]) -> Made:
-    """Matrices of one width as the blocks of a diagonal, zeros beside them."""
-    rows, width = sum(part.shape[0] for part in parts), parts[0].shape[1]
-    item = parts[0].size // (parts[0].shape[0] * width)
+    """Matrices as the blocks of a diagonal, zeros beside them."""
+    every = sum(part.shape[1] for part in parts)
+    item = parts[0].size // (parts[0].shape[0] * parts[0].shape[1])
 
     def pieces() -> Iterator[bytes]:
-        for place, part in enumerate(parts):
-            left, right = bytes(place * width * item), bytes((len(parts) - 1 - place) * width * item)
+        before = 0
+        for part in parts:
+            width = part.shape[1]
+            left, right = bytes(before * item), bytes((every - before - width) * item)
             matrix = b"".join(part.pieces())
             for start in range(0, len(matrix), width * item):
                 yield left + matrix[start : start + width * item] + right
+            before += width
 
-    shape = (rows, width * len(parts))
+    shape = (sum(part.shape[0] for part in parts), every)
     return Made(dtype=parts[0].dtype, shape=shape, size=shape[0] * shape[1] * item, pieces=pieces)
 
 

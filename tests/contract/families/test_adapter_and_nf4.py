@@ -1,6 +1,8 @@
 """Adapters that do not fit are refused; 4-bit layers keep their gradients, and their bytes are what the plan says."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import bitsandbytes as bnb
 import pytest
@@ -68,6 +70,25 @@ def test_numbers_that_are_not_finite_are_refused(saved: Path) -> None:
     with pytest.raises(Corrupt) as caught:
         adapters.read(saved)
     assert caught.value.reason == "ADAPTER_NOT_FINITE"
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "reason"),
+    [
+        ({"r": 5}, Corrupt, "ADAPTER_SHAPE"),
+        ({"rank_pattern": {"to_q": 5}}, Corrupt, "ADAPTER_SHAPE"),
+        ({"alpha_pattern": {"(.*)*": 5}}, Invalid, "ADAPTER_CONFIG"),
+        ({"lora_alpha": None}, Invalid, "ADAPTER_CONFIG"),
+    ],
+)
+def test_what_a_configuration_says_of_ranks_must_be_so(
+    saved: Path, change: dict[str, Any], kind: type[Exception], reason: str
+) -> None:
+    config = json.loads((saved / adapters.CONFIG).read_text())
+    (saved / adapters.CONFIG).write_text(json.dumps({**config, **change}))
+    with pytest.raises(kind) as caught:
+        adapters.read(saved)
+    assert vars(caught.value)["reason"] == reason
 
 
 def test_targets_that_match_nothing_are_refused(bases: dict[str, Path]) -> None:

@@ -56,7 +56,7 @@ def test_a_layer_computes_what_the_paper_says() -> None:
     for layer in (two.line, two.conv):
         own = layer.get_base_layer().weight
         down, up = layer.lora_A["default"].weight, layer.lora_B["default"].weight
-        v = own + shape.scale * (up.flatten(1) @ down.flatten(1)).view(own.shape)
+        v = own + shape.scale_of("line") * (up.flatten(1) @ down.flatten(1)).view(own.shape)
         m = layer.lora_magnitude_vector["default"].weight.flatten()
         wanted.append((m / v.flatten(1).norm(dim=1)).view(-1, *[1] * (v.ndim - 1)) * v)
     line, conv = two.line.get_base_layer(), two.conv.get_base_layer()

@@ -89,6 +89,27 @@ def test_two_adapters_compose_as_their_sum(parts, adapters, rows) -> None:
     assert (both - banked(bank, parts.denoiser, rows, [{"sum": 1.0}] * 5)).abs().max() < TOLERANCE
 
 
+def test_layers_with_a_rank_and_an_alpha_of_their_own(parts, adapters, rows) -> None:
+    one = adapters["a"]
+    names = sorted(one.pairs)
+    thin = {name: (down[:1], up[:, :1]) for name, (down, up) in one.pairs.items() if name in names[::2]}
+    shape = replace(one.shape, ranks=dict.fromkeys(thin, 1), alphas=dict.fromkeys(names[::3], 0.5))
+    mixed = replace(one, shape=shape, pairs={**one.pairs, **thin})
+    pristine = deepcopy(parts.denoiser)
+    bank = filled(parts, {"mixed": mixed, "b": adapters["b"]})
+    said = banked(bank, parts.denoiser, rows, [{"mixed": 1.0}, {"b": 1.0}, {"mixed": -0.5}, {}, {}])
+    for row, weight in ((0, 1.0), (2, -0.5)):
+        alone = deepcopy(pristine)
+        apply(alone, mixed, weight=weight)
+        assert (said[row] - predict(alone, rows)[row]).abs().max() < TOLERANCE
+    # The scale is of the layer: ½ / 1 where both are its own.
+    alone = deepcopy(pristine)
+    apply(alone, mixed)
+    layer, (down, up) = alone.get_submodule(names[0]), mixed.pairs[names[0]]
+    assert layer.scaling["default"] == 0.5
+    assert torch.equal(layer.get_delta_weight("default").flatten(1), 0.5 * (up.flatten(1) @ down.flatten(1)))
+
+
 def test_an_overflowing_adapter_never_touches_a_strangers_row(parts, adapters, rows) -> None:
     bank = filled(parts, adapters)
     uses = [{"a": 1.0}, {}, {"narrow": 1.0}, {"b": 1.0}, {"a": 1.0}]

@@ -105,8 +105,7 @@ def test_other_kinds_are_refused_by_name(tmp_path: Path, key: str, name: str) ->
     [
         (lambda t: t.pop(f"{flat(THEIRS[0])}.lora_up.weight"), "lacks one half"),
         (lambda t: t.pop(f"{flat(THEIRS[0])}.alpha"), "others have none"),
-        (lambda t: t.update({f"{flat(THEIRS[0])}.alpha": np.array(2.0, np.float16)}), r"mixes alphas \[1.0, 2.0\]"),
-        (lambda t: t.update(pair(flat(THEIRS[0]), 8, 6, rank=3)), r"mixes ranks \[2, 3\]"),
+        (lambda t: t.update({f"{flat(THEIRS[0])}.alpha": np.array(np.nan, np.float16)}), r"\.alpha is no number"),
         (lambda t: t.update(pair(flat(THEIRS[0]), 9, 6)), "no layer"),
         (lambda t: t.update(pair(flat("down_blocks.1.attentions.0.norm"), 8, 1)), "no layer"),
     ],
@@ -155,45 +154,118 @@ def test_metadata_speaks_of_every_part(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("told", "words"),
     [
-        ({"text_encoder.lora_alpha": 1}, "text_encoder and unet alphas of their own"),
-        ({"unet.use_rslora": True}, "alphas of their own"),
-        ({"unet.alpha_pattern": {"to_q": 3}}, "some layers a rank or an alpha"),
         ({"unet.lora_alpha": "much"}, "in numbers"),
+        ({"unet.lora_alpha": 1, "unet.alpha_pattern": {"to_q": "much"}}, "in numbers"),
+        ({"unet.lora_alpha": float("inf")}, "in numbers"),
+        ({"unet.alpha_pattern": {"(a*)*": 3}}, "'\\(a\\*\\)\\*', which is no name of a layer"),
+        ({"unet.alpha_pattern": ["to_q"]}, "alpha_pattern names no layers"),
+        (
+            {"unet.lora_alpha": 8, "transformer.lora_alpha": 8},
+            "transformer and unet, and not of text_encoder",
+        ),
     ],
 )
-def test_metadata_that_no_one_scale_fits(tmp_path: Path, change: Mapping[str, object], words: str) -> None:
-    told = {"unet.r": 2, "unet.lora_alpha": 8, "text_encoder.r": 2, "text_encoder.lora_alpha": 8, **change}
+def test_metadata_that_does_not_say_a_scale(tmp_path: Path, told: Mapping[str, object], words: str) -> None:
     with pytest.raises(Invalid, match=words):
         diffusers(tmp_path, told)
+
+
+def test_a_file_of_mixed_ranks_and_alphas_keeps_them_layer_by_layer(tmp_path: Path) -> None:
+    """conv_dim ≠ network_dim in sd-scripts, and an alpha beside every pair."""
+    convolutions = ("down_blocks.0.resnets.0.conv1", "down_blocks.0.resnets.1.conv1", "up_blocks.0.resnets.2.conv1")
+    tensors = {**pair(flat(OURS[0]), 8, 6, rank=6, alpha=3.0), **pair(flat(OURS[1]), 16, 8, rank=6, alpha=0.5)}
+    for place, module in enumerate(convolutions):
+        down = np.full((2, 8, 3, 3), place + 1, np.float16)
+        tensors |= {f"{flat(module)}.lora_down.weight": down, f"{flat(module)}.alpha": np.array(0.5, np.float16)}
+        tensors[f"{flat(module)}.lora_up.weight"] = np.ones((8, 2, 1, 1), np.float16)
+    parameters, stored = read(tmp_path, tensors)
+    assert parameters == {
+        "rank": 2, "alpha": 0.5, "rank_stabilised": False, "ranks": [2, 6], "alphas": [0.5, 3.0], "modules": 5,
+        "keys": 15,
+    }  # fmt: skip
+    config = json.loads((tmp_path / "made" / "adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"]) == (2, 0.5)
+    assert config["rank_pattern"] == {f"^{module}": 6 for module in OURS}
+    assert config["alpha_pattern"] == {f"^{OURS[0]}": 3.0}
+    assert stored[f"{PREFIX}{OURS[0]}.lora_A.weight"].shape == (6, 6)
+    assert stored[f"{PREFIX}{convolutions[2]}.lora_A.weight"].shape == (2, 8, 3, 3)
+
+
+def test_what_files_of_one_rank_become_says_nothing_of_layers(tmp_path: Path) -> None:
+    read(tmp_path, kohya())
+    config = json.loads((tmp_path / "made" / "adapter_config.json").read_text())
+    assert set(config) == {"bias", "lora_alpha", "lora_dropout", "peft_type", "r", "target_modules", "use_rslora"}
+
+
+def test_without_a_word_alpha_is_the_rank_of_each_layer(tmp_path: Path) -> None:
+    parameters, _ = read(tmp_path, {**pair(flat(OURS[0]), 8, 6, rank=3, alpha=None),
+                                    **pair(flat(OURS[1]), 16, 8, rank=5, alpha=None)})  # fmt: skip
+    assert (parameters["ranks"], parameters["alphas"]) == ([3, 5], [3.0, 5.0])
+    config = json.loads((tmp_path / "made" / "adapter_config.json").read_text())
+    assert config["alpha_pattern"] == {f"^{OURS[1]}": 5.0}
+
+
+def test_metadata_gives_parts_and_layers_scales_of_their_own(tmp_path: Path) -> None:
+    told = {
+        "unet.lora_alpha": 8, "unet.use_rslora": True, "unet.alpha_pattern": {"attn1.to_k": 3, f"^{OURS[0]}": 5},
+        "text_encoder.lora_alpha": 1,
+        "text_encoder.alpha_pattern": {"^text_model.encoder.layers.0.self_attn.q_proj": 7},
+    }  # fmt: skip
+    parameters = diffusers(tmp_path, told)
+    assert (parameters["alpha"], parameters["rank_stabilised"], parameters["alphas"]) == (5.0, True, [5.0, 7.0])
+    own, text = (
+        json.loads((tmp_path / "made" / folder / "adapter_config.json").read_text()) for folder in ("", "text_encoder")
+    )
+    assert (own["lora_alpha"], own["use_rslora"]) == (5.0, True)
+    assert (text["lora_alpha"], text["use_rslora"]) == (7.0, False)
+
+
+def taken(tmp_path: Path, said: Mapping[str, object]) -> dict[str, object]:
+    """The parameters of a small adapter in PEFT's own layout whose configuration is this."""
+    halves = pair(f"{PREFIX}{OURS[0]}", 8, 6, alpha=None).items()
+    spelt = {key.replace("lora_down", "lora_A").replace("lora_up", "lora_B"): value for key, value in halves}
+    save_file(spelt, tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text(json.dumps(said))
+    names = {"adapter_model.safetensors": Content.SAFETENSORS, "adapter_config.json": Content.JSON}
+    files = {name: tmp_path / name for name in names}
+    return read_adapter(files, names, family="sdxl", denoiser=SDXL, scratch=tmp_path / "made")[0]
+
+
+CONFIG = {"r": 2, "lora_alpha": 2, "target_modules": ["to_q"], "alpha_pattern": {}, "rank_pattern": {}}
+
+
+@pytest.mark.parametrize("name", ["to_q", f"^{OURS[0]}", OURS[0].replace(".", r"\."), "attn1.to_q"])
+def test_patterns_of_peft_name_layers(tmp_path: Path, name: str) -> None:
+    said = {
+        **CONFIG,
+        "r": 4,
+        "rank_pattern": {"to_k": 1, name: 2},
+        "alpha_pattern": {"o_q": 1, name: 8, "0.attn1.to_q": 9},
+    }
+    parameters = taken(tmp_path, said)
+    assert parameters == {"rank": 2, "alpha": 8.0, "rank_stabilised": False, "modules": 1, "keys": 2}
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"alpha_pattern": {"to_q": 8}}, "some layers a rank or an alpha"),
+        ({"alpha_pattern": {"to_q": "8"}}, "no number"),
+        ({"alpha_pattern": {".*to_q": 8}}, "which is no name of a layer but an expression"),
+        ({"rank_pattern": {"to_(q|k)": 2}}, "which is no name of a layer but an expression"),
+        ({"rank_pattern": {"to_q": 3}}, "says rank 3, the tensors say 2"),
+        ({"rank_pattern": {"to_q": 0}}, "a whole number"),
+        ({"rank_pattern": {"^to_q": 2}, "r": 3}, "says rank 3, the tensors say 2"),
         ({"target_modules": None}, "names no layers"),
         ({"lora_alpha": float("nan")}, "no number"),
     ],
 )
-def test_configurations_of_peft_that_no_one_scale_fits(
-    tmp_path: Path, change: Mapping[str, object], words: str
-) -> None:
-    config = {"r": 2, "lora_alpha": 2, "target_modules": ["to_q"], "alpha_pattern": {}, "rank_pattern": {}}
-    halves = pair(f"{PREFIX}{OURS[0]}", 8, 6, alpha=None).items()
-    spelt = {key.replace("lora_down", "lora_A").replace("lora_up", "lora_B"): value for key, value in halves}
-    save_file(spelt, tmp_path / "adapter_model.safetensors")
-    names = {"adapter_model.safetensors": Content.SAFETENSORS, "adapter_config.json": Content.JSON}
-
-    def taken(said: Mapping[str, object]) -> dict[str, object]:
-        (tmp_path / "adapter_config.json").write_text(json.dumps(said))
-        files = {name: tmp_path / name for name in names}
-        return read_adapter(files, names, family="sdxl", denoiser=SDXL, scratch=tmp_path / "made")[0]
-
-    assert taken(config)["alpha"] == 2.0
-    with pytest.raises(Invalid, match=words):
-        taken({**config, **change})
+def test_configurations_of_peft_that_do_not_fit(tmp_path: Path, change: Mapping[str, object], words: str) -> None:
+    assert taken(tmp_path, CONFIG)["alpha"] == 2.0
+    with pytest.raises(Invalid, match=words) as caught:
+        taken(tmp_path, {**CONFIG, **change})
+    assert caught.value.reason == "ADAPTER_LAYOUT"
 
 
 def test_one_half_under_two_names_is_none_too_many(tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ class AdapterBank:
 
     def _share(self, name: str, a: Tensor, b: Tensor, adapter: Adapter) -> Share:
         down = a.detach().to(self._like.device)
-        up = b.detach().to(self._like.device).flatten(1).float() * adapter.shape.scale
+        up = b.detach().to(self._like.device).flatten(1).float() * adapter.shape.scale_of(name)
         stretch: Tensor | None = None
         if adapter.shape.dora:
             # ‖V‖ in fp32, as training measures it (`adapter.dora`).

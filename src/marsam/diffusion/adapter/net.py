@@ -4,15 +4,15 @@ With DoRA it learns lengths beside them (`adapter.dora`).
 
 On disk an adapter is what PEFT writes: `adapter_model.safetensors` with keys
 `base_model.model.<module>.lora_{A,B}.weight` (and `.lora_magnitude_vector`), and `adapter_config.json`. Those of text
-encoders lie likewise in folders named as the base's, beside that of the denoiser. Injection goes through
-`peft.inject_adapter_in_model`, which every torch module supports.
+encoders lie likewise in folders named as the base's, beside that of the denoiser. Layers may have
+a rank and an alpha of their own (`adapter.scales`). Injection goes through `peft.inject_adapter_in_model`, which every
+torch module supports.
 """
 
 import contextlib
 import json
-import math
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from safetensors import safe_open
 
 from marsam.core.errors import Corrupt, Invalid
 from marsam.diffusion.adapter.dora import net as dora
+from marsam.diffusion.adapter.scales import Scales, told
 from marsam.diffusion.dialects import MAGNITUDE
 from marsam.diffusion.weights import net as weights
 
@@ -32,22 +33,14 @@ _PREFIX = "base_model.model."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LowRank:
-    """The shape of an adapter. `targets` are module-name suffixes, `left_out` modules that bear one all the same; scale
-    = α/r, or α/√r when `rank_stabilised`. With `dora` lengths are learnt too."""
+class LowRank(Scales):
+    """The shape of an adapter. `targets` are module-name suffixes, `left_out` modules that bear one all the same. With
+    `dora` lengths are learnt too."""
 
-    rank: int
-    alpha: float
     targets: tuple[str, ...]
     dropout: float = 0.0
-    rank_stabilised: bool = False
     dora: bool = False
     left_out: tuple[str, ...] = ()
-
-    @property
-    def scale(self) -> float:
-        """What B·A is multiplied with at weight 1."""
-        return self.alpha / (math.sqrt(self.rank) if self.rank_stabilised else self.rank)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,20 +135,8 @@ def _stored_name(path: str, name: str) -> str:
 
 
 def read(folder: Path) -> Adapter:
-    """Read an adapter from `folder`. Raises `Invalid` for what this cannot apply, `Corrupt` for half pairs, lengths
-    that are missing or surplus, and numbers that are not finite."""
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        shape = LowRank(
-            rank=int(config["r"]),
-            alpha=float(config["lora_alpha"]),
-            targets=tuple(config["target_modules"]),
-            rank_stabilised=bool(config.get("use_rslora", False)),
-            dora=bool(config.get("use_dora", False)),
-            left_out=tuple(config.get("exclude_modules") or ()),
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise Invalid(f"{CONFIG} does not describe a LoRA: {error}", reason="ADAPTER_CONFIG") from error
+    """Read an adapter from `folder`. Raises `Invalid` for what this cannot apply, `Corrupt` for half pairs, ranks that
+    are not those it says, lengths that are missing or surplus, and numbers that are not finite."""
     halves: dict[str, dict[str, torch.Tensor]] = {}
     try:
         with safe_open(folder / WEIGHTS, framework="pt", device="cpu") as tensors:
@@ -169,11 +150,18 @@ def read(folder: Path) -> Adapter:
         raise
     except Exception as error:
         raise Corrupt(f"{WEIGHTS} cannot be read: {error}", reason="WEIGHTS_UNREADABLE") from error
+    shape = _shape(folder, halves)
     for module, pair in halves.items():
         if set(pair) != {"lora_A", "lora_B"} | ({MAGNITUDE} if shape.dora else set()):
             raise Corrupt(f"{module} has only {', '.join(sorted(pair))}", reason="ADAPTER_INCOMPLETE")
-        if pair["lora_A"].shape[0] != pair["lora_B"].shape[1]:
+        ranks = {pair["lora_A"].shape[0], pair["lora_B"].shape[1]}
+        if len(ranks) > 1:
             raise Corrupt(f"{module}: the ranks of A and B differ", reason="ADAPTER_SHAPE")
+        if ranks != {shape.rank_of(module)}:
+            raise Corrupt(
+                f"{module}: {CONFIG} says rank {shape.rank_of(module)}, its halves have {ranks.pop()}",
+                reason="ADAPTER_SHAPE",
+            )
         if not all(bool(torch.isfinite(half).all()) for half in pair.values()):
             raise Corrupt(f"{module} holds numbers that are not finite", reason="ADAPTER_NOT_FINITE")
     return Adapter(
@@ -183,6 +171,25 @@ def read(folder: Path) -> Adapter:
         magnitudes={m: p[MAGNITUDE] for m, p in sorted(halves.items()) if shape.dora},
         text={path.parent.name: read(path.parent) for path in sorted(folder.glob(f"*/{CONFIG}"))},
     )
+
+
+def _shape(folder: Path, modules: Collection[str]) -> LowRank:
+    """What the configuration in `folder` says of an adapter on `modules`."""
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        scales = told(config, modules)
+        return LowRank(
+            rank=scales.rank,
+            alpha=scales.alpha,
+            rank_stabilised=scales.rank_stabilised,
+            ranks=scales.ranks,
+            alphas=scales.alphas,
+            targets=tuple(config["target_modules"]),
+            dora=bool(config.get("use_dora", False)),
+            left_out=tuple(config.get("exclude_modules") or ()),
+        )
+    except (OSError, AttributeError, ValueError, KeyError, TypeError) as error:
+        raise Invalid(f"{CONFIG} does not describe a LoRA: {error}", reason="ADAPTER_CONFIG") from error
 
 
 @contextlib.contextmanager
@@ -245,14 +252,14 @@ def set_weight(denoiser: Any, weight: float, *, name: str = "default") -> None:
 
 
 def _config(shape: LowRank) -> LoraConfig:
-    fields = asdict(shape)
     return LoraConfig(
-        r=fields["rank"],
-        lora_alpha=fields["alpha"],
+        r=shape.rank,
+        lora_alpha=shape.alpha,
         target_modules=list(shape.targets),
         exclude_modules=list(shape.left_out) or None,
-        lora_dropout=fields["dropout"],
-        use_rslora=fields["rank_stabilised"],
-        use_dora=fields["dora"],
+        lora_dropout=shape.dropout,
+        use_rslora=shape.rank_stabilised,
+        use_dora=shape.dora,
         bias="none",
+        **shape.patterns(),
     )

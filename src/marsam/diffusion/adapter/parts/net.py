@@ -107,5 +107,11 @@ def named_as(encoder: Any, adapter: net.Adapter) -> net.Adapter:
         adapter,
         pairs={here(module): pair for module, pair in adapter.pairs.items()},
         magnitudes={here(module): value for module, value in adapter.magnitudes.items()},
-        shape=replace(shape, targets=tuple(map(here, shape.targets)), left_out=tuple(map(here, shape.left_out))),
+        shape=replace(
+            shape,
+            targets=tuple(map(here, shape.targets)),
+            left_out=tuple(map(here, shape.left_out)),
+            ranks={here(module): rank for module, rank in shape.ranks.items()},
+            alphas={here(module): alpha for module, alpha in shape.alphas.items()},
+        ),
     )
