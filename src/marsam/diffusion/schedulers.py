@@ -60,7 +60,11 @@ def make_scheduler(facts: BaseFacts, name: str, steps: int, *, width: int, heigh
         scheduler.set_timesteps(steps)
         return scheduler
     # A base whose own scheduler is of another class calls its shift otherwise.
-    scheduler = classes[name].from_config({**config, "shift": facts.flow.shift})
+    config["shift"] = facts.flow.shift
+    if steps == 1:
+        # A single step ends at the picture: there is no last time before it to be moved, and 0/0 would come of it.
+        config["shift_terminal"] = None
+    scheduler = classes[name].from_config(config)
     sigmas = [1.0 - k / steps for k in range(steps)] if facts.flow.even else None
     scheduler.set_timesteps(steps, sigmas=sigmas, mu=facts.flow.mu(tokens, steps) if facts.flow.mu else None)
     return scheduler

@@ -138,3 +138,12 @@ async def test_eight_requests_of_all_schedulers_at_once_are_what_each_is_alone(
         await engine.close()
     assert all(close(levels(one), other) for one, (other,) in zip(alone, together, strict=True))
     assert max(tick.rows for tick in ticks) > 2
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_single_step_ends_at_a_picture(bases: dict[str, Path], name: str) -> None:
+    facts = registry.family(name).load(bases[name], parts=frozenset()).facts
+    for picture in _pictures(facts, steps=1):
+        walk = Walk(facts, replace(picture, guidance=1.0))
+        walk.advance(0.1 * walk.latent)
+        assert walk.done and bool(torch.isfinite(walk.latent).all())
