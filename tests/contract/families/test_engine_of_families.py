@@ -210,6 +210,29 @@ async def test_prompts_that_are_remembered_take_bounded_memory(
         reader.close()
 
 
+async def test_an_adapter_of_a_layer_that_sees_all_pictures_in_one_row_is_refused_by_name(
+    bases: dict[str, Path],
+) -> None:
+    family = registry.family("z_image")
+    base = family.load(bases["z_image"])
+    side = rigs.side(base.facts)
+    picture = Picture(prompt=PROMPTS[0], seed=3, width=side, height=side, steps=2, guidance=3.0)
+    layer = base.denoiser.get_submodule("cap_embedder.1")
+    pair = (torch.ones(2, layer.in_features), torch.ones(layer.out_features, 2))
+    shape = adapters.LowRank(rank=2, alpha=2.0, targets=("cap_embedder.1",))
+    engine = await _engine(family, base)
+    try:
+        plain = await _draw(engine, picture)
+        adapter = adapters.Adapter(shape=shape, pairs={"cap_embedder.1": pair}, metadata={})
+        await engine.install(engine.prepare("wide", adapter))
+        with pytest.raises(Invalid) as caught:
+            await _draw(engine, picture, adapters={"wide": 1.0})
+        assert (caught.value.reason, "cap_embedder.1" in caught.value.message) == ("ADAPTER_LAYER_UNSUPPORTED", True)
+        assert torch.equal(await _draw(engine, picture), plain)
+    finally:
+        await engine.close()
+
+
 async def test_a_tuned_model_reads_with_encoders_of_its_own(bases: dict[str, Path], tmp_path: Path) -> None:
     rig = rigs.load(bases["sd1"], "sd1", "full", params=rigs.WITH_TEXT)
     rigs.taught(rig, rate=1e-3)

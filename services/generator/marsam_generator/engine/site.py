@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from marsam.core.errors import Internal
+from marsam.core.errors import Invalid
 from marsam_generator.engine.mix import Batch, Mix
 
 
@@ -64,7 +64,12 @@ class Site:
             return None
         rows = inputs[0]
         if rows.shape[0] != mix.rows:
-            raise Internal(f"layer {self.name} saw {rows.shape[0]} rows in a batch of {mix.rows}")
+            raise Invalid(
+                f"layer {self.name} sees the tokens of all pictures in one row: none can have an adapter there",
+                reason="ADAPTER_LAYER_UNSUPPORTED",
+                field="adapters",
+                remedy="draw without the adapter, or train it without that layer",
+            )
         for batch in mix.batches(self._ranks, convolution=self._is_conv):
             shares = [self._shares[ask.key] for ask in batch.asks]
             for ask, share in zip(batch.asks, shares, strict=True):
