@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from marsam.api.generator.v1 import generator_pb2
-from marsam.core.errors import Exhausted, Invalid, Missing
+from marsam.core.errors import Deadline, Exhausted, Invalid, Missing
 from marsam.core.ids import digest_hex
 from marsam.core.names import format_name, parse
 from marsam.diffusion.buckets import Cut, Size
@@ -25,6 +25,9 @@ LIMITS = Limits(max_bytes=100 * MIB, max_pixels=32_000_000)
 
 UPLOADS_AT_ONCE = 8
 """Pictures that may be on their way here at once, each in memory until it is checked."""
+
+ARRIVAL_S = 600.0
+"""How long one may be on its way: who stops sending keeps nobody's place."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +79,7 @@ class Images:
         """Check and keep a picture of `size` bytes, and return its name: the same picture has the same name for ever.
 
         What is kept is its normal form: upright, sRGB, opaque (on white), without metadata. Raises `Invalid` with the
-        decoder's verdict, `Exhausted` while too many arrive.
+        decoder's verdict, `Exhausted` while too many arrive, `Deadline` when it does not come in `ARRIVAL_S`.
         """
         project = parse(parent, "project", field="header.parent").project
         if self._arriving == UPLOADS_AT_ONCE:
@@ -88,11 +91,7 @@ class Images:
             )
         self._arriving += 1
         try:
-            data = bytearray()
-            async for chunk in chunks:
-                data += chunk
-                if len(data) > size:
-                    break
+            data = await _received(chunks, size)
             if len(data) != size:
                 raise Invalid(
                     f"the header says {size} bytes, and {'more' if len(data) > size else len(data)} came",
@@ -100,7 +99,7 @@ class Images:
                     reason="SIZE_MISMATCH",
                     remedy="send the file again",
                 )
-            stored = await put_blob(self._blobs, project, await self._normal(bytes(data), field="chunk"))
+            stored = await put_blob(self._blobs, project, await self._normal(data, field="chunk"))
         finally:
             self._arriving -= 1
         return format_name("image", project, digest_hex(stored.digest))
@@ -153,6 +152,24 @@ class Images:
         if isinstance(decoded, Rejected):
             raise Invalid(f"the picture is refused: {decoded.message}", field=field, reason=decoded.reason)
         return decoded.png
+
+
+async def _received(chunks: AsyncIterator[bytes], size: int) -> bytes:
+    """What comes, or enough to see that it is more than `size` bytes. Raises `Deadline`."""
+    data = bytearray()
+    try:
+        async with asyncio.timeout(ARRIVAL_S):
+            async for chunk in chunks:
+                data += chunk
+                if len(data) > size:
+                    break
+    except TimeoutError as error:
+        raise Deadline(
+            f"{len(data)} of {size} bytes came in {ARRIVAL_S:g} s",
+            reason="UPLOAD_TOO_SLOW",
+            remedy="send a smaller file",
+        ) from error
+    return bytes(data)
 
 
 def _rgb(png: bytes) -> Image.Image:

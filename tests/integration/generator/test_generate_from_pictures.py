@@ -9,6 +9,7 @@ from typing import Any
 import grpc.aio
 import numpy as np
 import pytest
+from marsam_generator import images
 from marsam_generator.images import UPLOADS_AT_ONCE
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -121,6 +122,25 @@ async def test_an_upload_is_a_header_and_as_many_bytes_as_it_says(served: Served
 
     for messages in (headless(), twice()):
         assert (await _fault(served.stub.UploadImage(messages, timeout=20))).reason == "STREAM_ORDER"
+
+
+async def test_an_upload_that_stops_halfway_gives_up_its_place(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "ARRIVAL_S", 0.3)
+    data = _file(_colours())
+    stuck = asyncio.Event()
+
+    async def half() -> AsyncIterator[generator_pb2.UploadImageRequest]:
+        async for message in _messages(data):
+            yield message
+            if message.HasField("header"):
+                await stuck.wait()
+
+    faults = await asyncio.gather(
+        *(_fault(served.stub.UploadImage(half(), timeout=60)) for _ in range(UPLOADS_AT_ONCE))
+    )
+    assert {fault.reason for fault in faults} == {"UPLOAD_TOO_SLOW"} and "0 of" in faults[0].message
+    monkeypatch.undo()
+    assert await _upload(served, data)
 
 
 async def test_uploads_that_break_off_leave_room_and_too_many_at_once_are_told_to_come_again(served: Served) -> None:
