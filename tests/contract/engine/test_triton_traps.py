@@ -80,6 +80,22 @@ async def test_a_dead_engine_is_known_within_five_seconds_and_a_new_one_found(
                 assert (await generate(front.stub, request())).images
 
 
+async def test_an_engine_that_hangs_refuses_who_comes_in_time(tmp_path: Path) -> None:
+    def silent(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
+        """Takes the call and never says a word, as a server that stands still."""
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    engine = TritonEngine(address=f"127.0.0.1:{server.sockets[0].getsockname()[1]}", model=MODEL)
+    try:
+        with pytest.raises(Unavailable) as caught:
+            async with asyncio.timeout(20):
+                await engine.describe()
+        assert caught.value.reason in ("ENGINE_SILENT", "ENGINE_LOST") and caught.value.retry_after_s
+    finally:
+        await engine.close()
+        server.close()
+
+
 async def test_a_service_without_a_gpu_and_without_its_triton_starts_and_says_so(store: str, tmp_path: Path) -> None:
     async with generator(store, tmp_path / "cache", engine="triton", triton_url="127.0.0.1:9", device="cuda") as front:
         checker = health_pb2_grpc.HealthStub(front.channel)

@@ -75,7 +75,7 @@ class TritonEngine:
         raise lost(self._address, "its answer broke off")
 
     async def describe(self) -> Description:
-        """See `DrawingEngine.describe`."""
+        """See `DrawingEngine.describe`. Raises `Unavailable` too when the engine does not say in time who it is."""
         return self._described or await self._describe()
 
     async def load(self, model: Model, base: Model | None, *, pin: bool) -> None:
@@ -113,7 +113,13 @@ class TritonEngine:
             await turned.wait()
 
     async def _describe(self) -> Description:
-        event = await self._one(engine_pb2.EngineRequest(describe=engine_pb2.DescribeRequest()))
+        question = engine_pb2.EngineRequest(describe=engine_pb2.DescribeRequest())
+        try:
+            event = await asyncio.wait_for(self._one(question), PATIENCE_S)
+        except TimeoutError as error:
+            raise Unavailable(
+                f"the engine at {self._address} does not answer", reason="ENGINE_SILENT", retry_after_s=2.0
+            ) from error
         return replace(messages.description_of(event.description), engine="triton")
 
     async def _one(self, request: engine_pb2.EngineRequest) -> engine_pb2.EngineEvent:
@@ -167,11 +173,11 @@ class TritonEngine:
         while True:
             described: Description | None = None
             try:
-                described = await asyncio.wait_for(self._describe(), PATIENCE_S)
-            except (MarsamError, TimeoutError) as error:
+                described = await self._describe()
+            except MarsamError as error:
                 if self._described is not None:
-                    _log.warning("engine.lost", listen=self._address, message=str(error) or "no answer in time")
-                if isinstance(error, MarsamError) and error.reason == LOST:
+                    _log.warning("engine.lost", listen=self._address, message=str(error))
+                if error.reason == LOST:
                     # Triton never ends the streams of a model whose process died.
                     for call in list(self._calls):
                         call.cut(lost(self._address, "it died"))
