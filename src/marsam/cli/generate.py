@@ -153,6 +153,9 @@ def _adapters(texts: list[str]) -> dict[str, float]:
     found: dict[str, float] = {}
     for text in texts:
         name, equals, weight = text.partition("=")
+        if name in found:
+            raise Invalid(f"adapter '{name}' is given twice", field="--adapter", reason="ADAPTER_TWICE",
+                          remedy="add the weights")  # fmt: skip
         try:
             found[name] = float(weight) if equals else 1.0
         except ValueError as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
+from marsam_generator import pictures
 from PIL import Image
 
 from marsam.api.generator.v1 import generator_pb2
@@ -82,6 +83,24 @@ async def test_a_stream_has_partial_images_then_the_picture(rest: Served) -> Non
         assert look.format == "JPEG"
     same = await generate(rest.stub, request(prompt="a chef", seed=3, steps=9, guidance=3.0))
     assert pixels(base64.b64decode(done.b64_json)) == pixels(same.images[0][1])
+
+
+async def test_a_stream_that_breaks_off_says_so_and_the_log_says_why(
+    rest: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> bytes:
+        raise ZeroDivisionError("planted")
+
+    monkeypatch.setattr(pictures, "encode", broken)
+    async with client(rest) as api:
+        stream = await api.images.generate(model="base", prompt="breaks", stream=True, extra_body={"steps": 2})
+        with pytest.raises(openai.APIError) as caught:
+            _ = [event async for event in stream]
+    made = await ended(rest, "breaks")
+    assert caught.value.code == "INTERNAL" and made.name in caught.value.message
+    assert (made.state, made.error_reason) == (generator_pb2.GENERATION_STATE_FAILED, "INTERNAL")
+    logged = next(record for record in caplog.records if record.message == "generation.bug")
+    assert "planted" in str(logged.exc_info)
 
 
 async def test_quality_chooses_steps_of_the_bases_own(rest: Served) -> None:

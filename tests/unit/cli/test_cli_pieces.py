@@ -197,6 +197,9 @@ def test_adapters_and_their_weights() -> None:
     with pytest.raises(Invalid) as caught:
         _adapters(["a=much"])
     assert "'much'" in caught.value.message
+    with pytest.raises(Invalid) as caught:
+        _adapters(["a=0.5", "b", "a"])
+    assert caught.value.reason == "ADAPTER_TWICE"
 
 
 def picture(data: bytes, seed: int = 7) -> Image:

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 
 from marsam.api.generator.v1 import generator_pb2
 from marsam.catalog.aliases import resolve as resolve_model
-from marsam.core.errors import Invalid, MarsamError
+from marsam.core.errors import Internal, Invalid, MarsamError
 from marsam.core.ids import check_slug
 from marsam.rpc.server.auth import refuse_unseen
 from marsam.rpc.server.validation import Validation
@@ -142,6 +142,9 @@ async def _events(asked: Asked, accepted: generator_pb2.Accepted, messages: Mess
                     yield b": drawing\n\n"
     except MarsamError as error:
         yield saying.event("error", saying.error_body(error))
+    except Exception:  # the studio has logged it
+        bug = Internal(f"Marsam failed on this; the service's log has the cause under {accepted.name}")
+        yield saying.event("error", saying.error_body(bug))
 
 
 async def _parts(messages: Messages) -> AsyncGenerator[tuple[str, Any], None]:
