@@ -29,14 +29,18 @@ class Hardware:
     @cached_property
     def fingerprint(self) -> str:
         """Build, device, type and lanes: equal fingerprints draw pictures that are equal within the stated
-        tolerance.
+        tolerance. Of a processor it names the instructions that torch's kernels use, on which bits depend.
         """
-        kind = torch.cuda.get_device_name(self.device) if self.device.startswith("cuda") else "cpu"
+        if self.device.startswith("cuda"):
+            kind = torch.cuda.get_device_name(self.device)
+        else:
+            kind = f"cpu {torch.backends.cpu.get_cpu_capability()}"
+        held = f" on {self.quantisation.label()}" if self.quantisation else ""
         coder = "" if self.image_precision == Precision.FP32 else f", image coder {self.image_precision}"
+        libraries = "; ".join(f"{name} {version(name)}" for name in ("diffusers", "transformers"))
         return (
-            f"marsam {version('marsam')}; torch {torch.__version__}; diffusers {version('diffusers')}; "
-            f"{kind}; {self.precision}{f' on {self.quantisation.label()}' if self.quantisation else ''}{coder}; "
-            f"lanes {self.lanes}"
+            f"marsam {version('marsam')}; torch {torch.__version__}; {libraries}; "
+            f"{kind}; {self.precision}{held}{coder}; lanes {self.lanes}"
         )
 
     @property

@@ -2,10 +2,14 @@
 
 import asyncio
 import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import torch
 from marsam_generator.attended import attended
 from marsam_generator.hardware import choose
 from marsam_generator.settings import GeneratorSettings
@@ -54,6 +58,22 @@ async def test_what_the_source_raises_is_raised() -> None:
     with pytest.raises(Invalid):
         async for _ in attended(broken(), asyncio.Event()):
             pass
+
+
+def test_a_fingerprint_names_what_pictures_depend_on() -> None:
+    told = choose("cpu", "fp32", 1).fingerprint
+    for library in ("marsam", "diffusers", "transformers"):
+        assert f"{library} {version(library)}; " in told
+    assert f"; cpu {torch.backends.cpu.get_cpu_capability()}; fp32; lanes 1" in told
+
+
+@pytest.mark.slow
+def test_a_processor_with_other_instructions_has_another_fingerprint() -> None:
+    # As on a machine without vector instructions: torch then computes with other kernels, and other bits.
+    program = "from marsam_generator.hardware import choose; print(choose('cpu', 'fp32', 1).fingerprint)"
+    plain = {**os.environ, "ATEN_CPU_CAPABILITY": "default"}
+    told = subprocess.run([sys.executable, "-c", program], env=plain, capture_output=True, text=True, check=True)
+    assert "; cpu DEFAULT; fp32" in told.stdout
 
 
 def test_a_missing_gpu_is_refused_by_name() -> None:
