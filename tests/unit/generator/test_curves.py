@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from marsam_generator.engine.curves import Curves
 from marsam_generator.engine.slots import Group
-from marsam_generator.engine.width import Widths
+from marsam_generator.engine.width import RECOVERY_S, Widths
 
 GROUP = Group("base", (4, 8, 8), (("hidden", (77, 64)),), False)
 
@@ -99,6 +99,22 @@ def test_a_curve_that_memory_cut_short_and_a_lowered_width_are_not_kept(tmp_path
     whole.lower(GROUP, 0)
     assert whole.of(GROUP, Cost()) == 1
     assert settled(Widths(limit=16, kept=Curves(tmp_path, "cpu")), Cost()) == 16
+
+
+def test_a_width_that_memory_lowered_is_tried_again_after_a_while() -> None:
+    now = 0.0
+    widths = Widths(limit=16, clock=lambda: now)
+    assert settled(widths, Cost()) == 16
+    widths.lower(GROUP, 8)
+    now = RECOVERY_S - 1.0
+    widths.lower(GROUP, 4)  # still short, so the while begins anew
+    assert widths.of(GROUP, Cost()) == 4
+    now += RECOVERY_S - 1.0
+    assert widths.of(GROUP, Cost()) == 4
+    now += 1.0
+    assert widths.of(GROUP, Cost()) == 16
+    widths.lower(GROUP, 8)
+    assert widths.of(GROUP, Cost()) == 8
 
 
 def test_a_folder_that_cannot_be_written_only_costs_the_next_measurement(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ longer.
 """
 
 import threading
+import time
 from collections.abc import Callable
 
 from marsam_generator.engine.curves import Curve, Curves
@@ -16,6 +17,9 @@ BUDGET_S = 2.0
 """What measuring one shape may cost; a device that needs longer for a few rows is full with few rows."""
 PAUSE_S = 0.5
 """After so much of it those who draw meanwhile have a tick before it goes on."""
+
+RECOVERY_S = 600.0
+"""A width that memory lowered is tried again after so long: what took the memory may be gone."""
 
 
 class Measuring:
@@ -61,30 +65,35 @@ def knee(curve: Curve) -> int:
 
 class Widths:
     """Measured widths by key, and where `kept` is given those that an earlier process measured. Safe from several
-    threads; measuring happens on the caller's."""
+    threads; measuring happens on the caller's. `clock` gives seconds."""
 
-    def __init__(self, *, limit: int, kept: Curves | None = None) -> None:
+    def __init__(self, *, limit: int, kept: Curves | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self.limit = limit
         self.curves: dict[object, Curve] = {}
         self._kept = kept
         self._lock = threading.Lock()
         self._known: dict[object, int] = {}
-        self._caps: dict[object, int] = {}
+        self._clock = clock
+        self._caps: dict[object, tuple[int, float]] = {}  # with the time at which it ends
         self._measuring: dict[object, Measuring] = {}
 
     def of(self, key: object, cost: Callable[[int], float]) -> int:
         """The width for `key`. Until its curve is whole each call measures some more of it with `cost(rows)` (seconds),
         and the answer is the best so far."""
         with self._lock:
-            known, cap = self._known.get(key), self._caps.get(key, self.limit)
+            known, cap = self._known.get(key), self._cap(key)
         if known is None:
             known = knee(self._curve(key, cost))
         return min(known, cap)
 
     def lower(self, key: object, rows: int) -> None:
-        """From now on a tick of `key` has at most `rows` rows (at least one): more did not fit into the memory."""
+        """For `RECOVERY_S` a tick of `key` has at most `rows` rows (at least one): more did not fit into the memory."""
         with self._lock:
-            self._caps[key] = max(1, min(rows, self._caps.get(key, self.limit)))
+            self._caps[key] = (max(1, min(rows, self._cap(key))), self._clock() + RECOVERY_S)
+
+    def _cap(self, key: object) -> int:
+        rows, end = self._caps.get(key, (self.limit, 0.0))
+        return rows if self._clock() < end else self.limit
 
     def _curve(self, key: object, cost: Callable[[int], float]) -> Curve:
         """What is known of a key's curve after measuring for a while."""
