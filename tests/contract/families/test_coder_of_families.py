@@ -1,6 +1,9 @@
 """Image coders in half precision: near what they make in fp32, and never black where they leave their range."""
 
 import copy
+import gc
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -86,6 +89,37 @@ async def test_what_overflows_in_fp16_is_decoded_in_fp32(bases: dict[str, Path],
             await engine.close()
     assert torch.equal(drawn[0], drawn[1])
     assert drawn[0].float().std() > 1.0
+
+
+def _in_memory(parts: Components, dtype: torch.dtype) -> int:
+    """How many image coders of that kind and type there are."""
+    kind = type(parts.image_coder)
+    found = [one for one in gc.get_objects() if type(one) is kind]
+    return sum(1 for one in found if next(one.parameters()).dtype == dtype)
+
+
+def test_the_coder_in_fp32_goes_when_nobody_codes_with_it(bases: dict[str, Path]) -> None:
+    family = registry.family("sd1")
+    half = _held(_loud(family.load(bases["sd1"], parts=frozenset({Part.IMAGE})), 2e5), torch.float16)
+    gc.collect()
+    before = _in_memory(half, torch.float32)
+    coder, latent = Coder(family, half), _latent(half, 32)
+    during: list[int] = []
+    both = threading.Barrier(2)
+
+    def meet(module: Any, _: Any) -> None:
+        if next(module.parameters()).dtype == torch.float32:
+            both.wait(20)
+            during.append(_in_memory(half, torch.float32) - before)
+            both.wait(20)
+
+    hook = half.image_coder.decoder.register_forward_pre_hook(meet)
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(coder.decoded, [latent, latent])
+    hook.remove()
+    assert during == [1, 1]  # two at once share it
+    assert _in_memory(half, torch.float32) == before
+    assert torch.equal(one, other) and torch.equal(one, coder.decoded(latent))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, *HALVES])

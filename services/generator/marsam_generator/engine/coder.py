@@ -4,6 +4,7 @@ pictures. Runs on threads of its own, never inside a tick.
 
 import copy
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -38,7 +39,7 @@ class Coder:
         self.parts = parts
         self._family = family
         self._copying = threading.Lock()
-        self._whole: Components | None = None
+        self._whole: Callable[[], Components | None] = lambda: None
 
     def ground(self, start: Start) -> Ground:
         """What the step loop needs of a start: its latent, and the cells in which anything is drawn anew."""
@@ -84,11 +85,14 @@ class Coder:
         return next(image_coder(self.parts).parameters()).dtype != torch.float32
 
     def _in_fp32(self) -> Components:
-        """The same coder in fp32, made when it is first needed."""
+        """The same coder in fp32, which goes when nobody codes with it: no budget counts it. Those who need it at the
+        same time share one."""
         with self._copying:
-            if self._whole is None:
-                self._whole = replace(self.parts, image_coder=copy.deepcopy(image_coder(self.parts)).float())
-            return self._whole
+            whole = self._whole()
+            if whole is None:
+                whole = replace(self.parts, image_coder=copy.deepcopy(image_coder(self.parts)).float())
+                self._whole = weakref.ref(whole)
+            return whole
 
 
 def laid_in(start: Start, drawn: torch.Tensor) -> torch.Tensor:
