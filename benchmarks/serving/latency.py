@@ -13,8 +13,8 @@ from benchmarks.serving.servers import Locked, Stepping
 from benchmarks.serving.workload import ADAPTERS, Asked, read
 
 PROBE = 24
-REQUESTS = {8: 200, 16: 100}
-BESIDE = 30
+REQUESTS = {8: 120, 16: 80}
+LIGHT, TWO_SIZES, BESIDE = 60, 60, 20
 
 
 def load(side: int, load: float, folder: Path, *, mean: float | None = None, p95: float | None = None) -> list[Row]:
@@ -30,7 +30,7 @@ def light(folder: Path) -> list[Row]:
     """With 0.3 of what the lock can do a request is mostly alone: what the loop itself costs it."""
     side = 8
     got = given(folder, {name: number for number, name in enumerate(ADAPTERS)})
-    requests = read("one_size")[:100]
+    requests = read("one_size")[:LIGHT]
     gap = gap_of(got, requests, 0.3, side=side)
     found = serve(servers(got, Stepping, Locked), arrivals(requests, side=side, gap=gap))
     ours, theirs = (statistics.fmean(found[name].latency.values()) for name in ("Stepping", "Locked"))
@@ -55,7 +55,7 @@ def beside(folder: Path) -> list[Row]:
 def two_sizes(folder: Path) -> list[Row]:
     """The second file: two sizes, and one in five leaves."""
     got = given(folder, {name: number for number, name in enumerate(ADAPTERS)})
-    requests = read("two_sizes")[:100]
+    requests = read("two_sizes")[:TWO_SIZES]
     gap = gap_of(got, requests, 1.0, side=0)
     found = serve(servers(got, Stepping, Locked), arrivals(requests, side=0, gap=gap))
     stayed = [name for name, one in enumerate(requests) if one.leaves is None]
