@@ -26,7 +26,7 @@ from tests.integration.generator.support import publish
 
 SIDE = 8
 STEPS = 12
-PAIRS = 80
+PAIRS = 60
 WARMING = 3
 """The first load, measure widths and read the prompt."""
 FIXED_MS, SHARE = 5.0, 0.02
