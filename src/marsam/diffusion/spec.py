@@ -217,6 +217,11 @@ class Conditioning:
     def __len__(self) -> int:
         return next((int(value.shape[0]) for value in self.tensors.values()), 0)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(value.nbytes for value in self.tensors.values())
+
     def to(self, *args: Any, **kwargs: Any) -> "Conditioning":
         """As `Tensor.to`, for every tensor."""
         return Conditioning({name: value.to(*args, **kwargs) for name, value in self.tensors.items()})

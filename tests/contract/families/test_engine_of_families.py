@@ -8,8 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from marsam_generator.engine import forwards as joining
 from marsam_generator.engine import reader as reading
+from marsam_generator.engine.bank import AdapterBank
 from marsam_generator.engine.engine import Drawing, Engine
+from marsam_generator.engine.forwards import Denoiser, Forwards
+from marsam_generator.engine.lanes import Row
 from marsam_generator.engine.reader import TOKENS, Reader
 from marsam_generator.engine.stepper import Tick
 from marsam_generator.engine.width import Widths
@@ -208,6 +212,32 @@ async def test_prompts_that_are_remembered_take_bounded_memory(
         assert torch.equal(again.tensors["hidden"], first.tensors["hidden"])
     finally:
         reader.close()
+
+
+def test_conditionings_that_are_kept_joined_take_bounded_memory(
+    bases: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family = registry.family("sd1")
+    parts = family.load(bases["sd1"])
+    side = rigs.side(parts.facts)
+    noisy = torch.randn((1, *parts.facts.latent_shape(side, side)), generator=torch.Generator().manual_seed(3))
+    read = [family.encode_text(parts, [f"{count}"]) for count in range(6)]
+    rows = [Row(noisy=noisy, t=0.5, cond=cond, adapters={}) for cond in read]
+    denoiser = Denoiser(module=parts.denoiser, bank=AdapterBank(parts.denoiser))
+    forwards = Forwards(family=family, train_steps=parts.facts.train_steps, device="cpu")
+    forward = forwards.of(denoiser, exact=False)
+    first = forward(rows[:2])
+    monkeypatch.setattr(joining, "JOINED_BYTES", 5 * read[0].nbytes)
+    for count in range(5):
+        forward(rows[count : count + 2])
+    kept = [joined for _, joined in forwards._joined.values()]
+    assert sum(cond.nbytes for cond in kept) == forwards._joined_bytes == 4 * read[0].nbytes
+    assert torch.equal(forward(rows[:2]), first)
+    forward(rows)  # more than all that may be kept
+    forward(rows)
+    assert [len(joined) for _, joined in forwards._joined.values()] == [6]
+    forwards.forget()
+    assert forwards._joined_bytes == 0 and not forwards._joined
 
 
 async def test_an_adapter_of_a_layer_that_sees_all_pictures_in_one_row_is_refused_by_name(

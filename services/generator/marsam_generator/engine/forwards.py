@@ -15,8 +15,10 @@ from marsam_generator.engine.lanes import Forward, Row
 EXACT_ROWS = 4
 """Rows of every forward whose bits must not depend on the load: at one width a row's numbers are the same wherever in
 the batch it stands and whoever is beside it."""
-_JOINED = 16
+JOINED_KEPT = 16
 """Sets of rows whose conditionings are kept joined: pictures stay together for many ticks."""
+JOINED_BYTES = 256 * 2**20
+"""Of those sets, in the device's memory; the newest is kept whatever its size, being in use. A row of Flux is 8 MiB."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +38,7 @@ class Forwards:
         self._device = device
         self._lock = threading.Lock()
         self._joined: OrderedDict[tuple[int, ...], tuple[list[Conditioning], Conditioning]] = OrderedDict()
+        self._joined_bytes = 0
 
     def of(self, denoiser: Denoiser, *, exact: bool) -> Forward:
         """The forward of a denoiser. An exact one takes at most `EXACT_ROWS`, fills up what is missing, and applies
@@ -65,12 +68,15 @@ class Forwards:
                 return found[1]
         joined = join(conds).to(self._device)
         with self._lock:
-            self._joined[key] = (conds, joined)
-            while len(self._joined) > _JOINED:
-                self._joined.popitem(last=False)
+            if key not in self._joined:  # another lane may have been as quick
+                self._joined[key] = (conds, joined)
+                self._joined_bytes += joined.nbytes
+            while len(self._joined) > JOINED_KEPT or (self._joined_bytes > JOINED_BYTES and len(self._joined) > 1):
+                self._joined_bytes -= self._joined.popitem(last=False)[1][1].nbytes
         return joined
 
     def forget(self) -> None:
         """Let go of what is kept; called when nobody draws."""
         with self._lock:
             self._joined.clear()
+            self._joined_bytes = 0

@@ -113,11 +113,11 @@ class Reader:
         for text in dict.fromkeys(texts):
             if (text, under) not in self._prompts:
                 read = self._prompts[text, under] = self._encode(text, use)
-                self._prompt_bytes += _size(read)
+                self._prompt_bytes += read.nbytes
             self._prompts.move_to_end((text, under))
         found = [self._prompts[text, under] for text in texts]
         while len(self._prompts) > PROMPTS_KEPT or self._prompt_bytes > BYTES_KEPT:
-            self._prompt_bytes -= _size(self._prompts.popitem(last=False)[1])
+            self._prompt_bytes -= self._prompts.popitem(last=False)[1].nbytes
         return join(found)
 
     def _encode(self, text: str, use: Mapping[str, float]) -> Conditioning:
@@ -129,7 +129,3 @@ class Reader:
 
     async def _there(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-
-
-def _size(cond: Conditioning) -> int:
-    return sum(value.nbytes for value in cond.tensors.values())
