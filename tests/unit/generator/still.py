@@ -24,7 +24,7 @@ class Wide(Widths):
     """Widths that are given, not measured."""
 
     def of(self, key: object, cost: Callable[[int], float]) -> int:
-        return min(self.limit, self._caps.get(key, self.limit))
+        return self._cap(key)
 
 
 class Still:
