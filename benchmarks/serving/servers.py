@@ -64,8 +64,7 @@ class Stepping:
             bank.install(bank.prepare(name, adapter))
         self._stepper = Stepper(
             family=FAMILY,
-            facts=given.parts.facts,
-            denoisers={BASE: Denoiser(module=given.parts.denoiser, bank=bank)},
+            denoisers={BASE: Denoiser(module=given.parts.denoiser, bank=bank, facts=given.parts.facts)},
             device="cpu",
             lanes=Lanes(1),
             widths=self.widths,

@@ -38,8 +38,7 @@ def loop_of(got: Given, observe: Callable[[Tick], None]) -> StepLoop:
     return StepLoop(
         name="bench",
         family=FAMILY,
-        facts=got.parts.facts,
-        denoisers={BASE: Denoiser(module=got.denoiser, bank=AdapterBank(got.denoiser))},
+        denoisers={BASE: Denoiser(module=got.denoiser, bank=AdapterBank(got.denoiser), facts=got.parts.facts)},
         device="cpu",
         lanes=Lanes(1),
         widths=Narrow(limit=ROWS),

@@ -1,6 +1,8 @@
 """The generator's engine draws every family's pictures as `sample` does, adapters of the bank included."""
 
 import asyncio
+import json
+import shutil
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -223,8 +225,8 @@ def test_conditionings_that_are_kept_joined_take_bounded_memory(
     noisy = torch.randn((1, *parts.facts.latent_shape(side, side)), generator=torch.Generator().manual_seed(3))
     read = [family.encode_text(parts, [f"{count}"]) for count in range(6)]
     rows = [Row(noisy=noisy, t=0.5, cond=cond, adapters={}) for cond in read]
-    denoiser = Denoiser(module=parts.denoiser, bank=AdapterBank(parts.denoiser))
-    forwards = Forwards(family=family, train_steps=parts.facts.train_steps, device="cpu")
+    denoiser = Denoiser(module=parts.denoiser, bank=AdapterBank(parts.denoiser), facts=parts.facts)
+    forwards = Forwards(family=family, device="cpu")
     forward = forwards.of(denoiser, exact=False)
     first = forward(rows[:2])
     monkeypatch.setattr(joining, "JOINED_BYTES", 5 * read[0].nbytes)
@@ -281,6 +283,32 @@ async def test_a_tuned_model_reads_with_encoders_of_its_own(bases: dict[str, Pat
         await engine.add_denoiser("half", replace(rig.parts, text={}, image_coder=None))
         assert not torch.equal(await _draw(engine, picture, denoiser="half"), tuned)
         await engine.drop_denoiser("full")
+    finally:
+        await engine.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [("sd1", {"beta_end": 0.02, "timestep_spacing": "trailing", "num_train_timesteps": 500}), ("sd3", {"shift": 6.0})],
+)
+async def test_a_tuned_model_is_drawn_with_its_own_scheduler(
+    bases: dict[str, Path], tmp_path: Path, name: str, changed: dict[str, Any]
+) -> None:
+    family = registry.family(name)
+    folder = shutil.copytree(bases[name], tmp_path / "tuned")
+    config = folder / "scheduler" / "scheduler_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | changed))
+    base, tuned = family.load(bases[name]), family.load(folder)
+    side = rigs.side(base.facts)
+    picture = for_base(Picture(prompt=PROMPTS[0], seed=3, width=side, height=side, steps=3, guidance=3.0), base.facts)
+    wanted = levels(sample(family, tuned, [picture])[0])
+    plain = levels(sample(family, base, [picture])[0])
+    assert not close(wanted, plain)
+    engine = await _engine(family, base)
+    try:
+        await engine.add_denoiser("tuned", replace(tuned, text={}, image_coder=None))
+        both = await asyncio.gather(_draw(engine, picture, denoiser="tuned"), _draw(engine, picture))
+        assert close(both[0], wanted) and close(both[1], plain)
     finally:
         await engine.close()
 

@@ -45,6 +45,11 @@ def facts_of(folder: Path) -> BaseFacts:
     return registry.family("sd1").load(folder).facts
 
 
+def still(facts: BaseFacts) -> Denoiser:
+    """A denoiser for a family that does not use it."""
+    return Denoiser(module=torch.nn.Identity(), bank=AdapterBank(torch.nn.Linear(1, 1)), facts=facts)
+
+
 class Hall:
     """A stepper, and what everybody in it was told."""
 
@@ -57,8 +62,7 @@ class Hall:
         self.widths = Wide(limit=width)
         self.stepper = Stepper(
             family=self.family,
-            facts=facts,
-            denoisers={BASE: Denoiser(module=torch.nn.Identity(), bank=AdapterBank(torch.nn.Linear(1, 1)))},
+            denoisers={BASE: still(facts)},
             device="cpu",
             lanes=Lanes(lanes),
             widths=self.widths,

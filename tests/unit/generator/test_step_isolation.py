@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from marsam_generator.engine.bank import AdapterBank
-from marsam_generator.engine.forwards import EXACT_ROWS, Denoiser
+from marsam_generator.engine.forwards import EXACT_ROWS
 from marsam_generator.engine.lanes import Lanes
 from marsam_generator.engine.loop import StepLoop
 from marsam_generator.engine.stepper import Cut, Tick
@@ -16,7 +15,7 @@ from marsam_generator.engine.work import Denoised, Event, Failed, Order, Stepped
 
 from marsam.core.errors import Cancelled, Exhausted, Internal
 from marsam.diffusion.spec import BaseFacts
-from tests.unit.generator.still import BASE, Hall, Still, Wide, facts_of
+from tests.unit.generator.still import BASE, Hall, Still, Wide, facts_of, still
 
 
 @pytest.fixture(scope="module")
@@ -125,8 +124,7 @@ class Open:
         self.loop = StepLoop(
             name="still",
             family=family,
-            facts=facts,
-            denoisers={BASE: Denoiser(module=torch.nn.Identity(), bank=AdapterBank(torch.nn.Linear(1, 1)))},
+            denoisers={BASE: still(facts)},
             device="cpu",
             lanes=Lanes(1),
             widths=Wide(limit=4),

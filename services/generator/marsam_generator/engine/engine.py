@@ -98,8 +98,6 @@ class Engine:
         observe: Callable[[Tick], None],
         cut: Callable[[Cut], None] = lambda cut: None,
     ) -> None:
-        if parts.denoiser is None:
-            raise Internal("an engine needs the base's denoiser")
         self.parts = parts
         self._family = family
         self._readers = {BASE: Reader(family, parts)}
@@ -109,8 +107,7 @@ class Engine:
         self._loop = StepLoop(
             name=name,
             family=family,
-            facts=parts.facts,
-            denoisers={BASE: Denoiser(module=parts.denoiser, bank=AdapterBank(parts.denoiser))},
+            denoisers={BASE: _denoiser(parts)},
             device=parts.device,
             lanes=Lanes(lanes),
             widths=widths,
@@ -135,10 +132,8 @@ class Engine:
 
     async def add_denoiser(self, name: str, parts: Components) -> None:
         """Put a fully tuned denoiser beside the base's own, with text encoders and an image coder of its own where
-        `parts` has such."""
-        if parts.denoiser is None:
-            raise Internal("a tuned model needs a denoiser")
-        denoiser = Denoiser(module=parts.denoiser, bank=AdapterBank(parts.denoiser))
+        `parts` has such. It is drawn with by its own facts."""
+        denoiser = _denoiser(parts)
         if parts.text:
             self._readers[name] = Reader(self._family, parts)
         if parts.image_coder is not None:
@@ -258,6 +253,12 @@ class Engine:
             reader.close()
         self._looker.close()
         self._coding.shutdown(wait=False, cancel_futures=True)
+
+
+def _denoiser(parts: Components) -> Denoiser:
+    if parts.denoiser is None:
+        raise Internal("an engine draws with a denoiser, and the model has none")
+    return Denoiser(module=parts.denoiser, bank=AdapterBank(parts.denoiser), facts=parts.facts)
 
 
 def _decode(coder: Coder, event: Denoised, start: Start | None) -> Drawn:

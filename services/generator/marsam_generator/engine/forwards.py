@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from marsam.diffusion.conditionings import join
-from marsam.diffusion.spec import Conditioning, Family
+from marsam.diffusion.spec import BaseFacts, Conditioning, Family
 from marsam_generator.engine.bank import AdapterBank
 from marsam_generator.engine.lanes import Forward, Row
 
@@ -23,18 +23,19 @@ JOINED_BYTES = 256 * 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class Denoiser:
-    """A denoiser that the loop can drive, with the bank of the adapters that act on it."""
+    """A denoiser that the loop can drive, with the bank of the adapters that act on it, and what its files say of
+    it: a tuned one may have another scheduler than its base."""
 
     module: torch.nn.Module
     bank: AdapterBank
+    facts: BaseFacts
 
 
 class Forwards:
     """Makes the forwards of one base's denoisers. They may run on several threads at once."""
 
-    def __init__(self, *, family: Family, train_steps: int, device: str) -> None:
+    def __init__(self, *, family: Family, device: str) -> None:
         self._family = family
-        self._train_steps = train_steps
         self._device = device
         self._lock = threading.Lock()
         self._joined: OrderedDict[tuple[int, ...], tuple[list[Conditioning], Conditioning]] = OrderedDict()
@@ -48,8 +49,9 @@ class Forwards:
             noisy = torch.cat([row.noisy for row in rows]).to(self._device)
             times = torch.tensor([row.t for row in rows], dtype=torch.float64)
             cond = self._join([row.cond for row in rows])
+            train_steps = denoiser.facts.train_steps
             with torch.inference_mode(), denoiser.bank.rows([row.adapters for row in rows], apart=exact):
-                predicted = self._family.predict(denoiser.module, noisy, times, cond, train_steps=self._train_steps)
+                predicted = self._family.predict(denoiser.module, noisy, times, cond, train_steps=train_steps)
             return predicted.float().cpu()
 
         def filled(rows: Sequence[Row]) -> torch.Tensor:

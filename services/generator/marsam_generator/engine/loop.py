@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from typing import TypeVar
 
 from marsam.core.errors import Cancelled, Unavailable
-from marsam.diffusion.spec import BaseFacts, Family
+from marsam.diffusion.spec import Family
 from marsam.telemetry import Log
 from marsam_generator.engine.forwards import Denoiser
 from marsam_generator.engine.lanes import Lanes
@@ -37,7 +37,6 @@ class StepLoop:
         *,
         name: str,
         family: Family,
-        facts: BaseFacts,
         denoisers: dict[str, Denoiser],
         device: str,
         lanes: Lanes,
@@ -49,7 +48,6 @@ class StepLoop:
         self._lanes = lanes
         self._stepper = Stepper(
             family=family,
-            facts=facts,
             denoisers=denoisers,
             device=device,
             lanes=lanes,

@@ -11,7 +11,7 @@ import torch
 
 from marsam.core.errors import Cancelled, Deadline, Exhausted, Internal, MarsamError
 from marsam.diffusion.sampling import Walk, told
-from marsam.diffusion.spec import BaseFacts, Family
+from marsam.diffusion.spec import Family
 from marsam_generator.engine.forwards import EXACT_ROWS, Denoiser, Forwards
 from marsam_generator.engine.lanes import Lanes, Row
 from marsam_generator.engine.roster import Roster
@@ -55,7 +55,6 @@ class Stepper:
         self,
         *,
         family: Family,
-        facts: BaseFacts,
         denoisers: dict[str, Denoiser],
         device: str,
         lanes: Lanes,
@@ -66,14 +65,13 @@ class Stepper:
     ) -> None:
         self.denoisers = denoisers
         self.ticks = 0
-        self._facts = facts
         self._device = device
         self._lanes = lanes
         self._widths = widths
         self._observe = observe
         self._cut = cut
         self._clock = clock
-        self._forwards = Forwards(family=family, train_steps=facts.train_steps, device=device)
+        self._forwards = Forwards(family=family, device=device)
         self._roster = Roster()
         self._picked: list[Slot] = []
 
@@ -86,8 +84,9 @@ class Stepper:
         """Take an order in; one that cannot begin is told so."""
         live = Live(order)
         try:
+            facts = self.denoisers[order.denoiser].facts
             for index, picture in enumerate(order.pictures):
-                walk = Walk(self._facts, picture, order.ground)
+                walk = Walk(facts, picture, order.ground)
                 cond = told(row_of(order.conditional, index), [picture])
                 uncond = (
                     row_of(order.unconditional, index) if picture.guided and order.unconditional is not None else None
