@@ -14,12 +14,12 @@ MOST_NAMED = 20
 """Unknown keys that a refusal names."""
 
 _KEY = re.compile(
-    r"(?P<module>.+)\.(?:lora_(?P<new>[AB])\.weight|lora(?:_linear_layer)?[._](?P<old>down|up)\.weight|(?P<alpha>alpha))"
+    r"(?P<module>.+)\.(?:lora_(?P<new>[AB])\.weight|lora(?:_linear_layer)?[._](?P<old>down|up)\.weight|(?P<alpha>alpha)"
+    r"|(?P<lengths>dora_scale|lora_magnitude_vector(\.weight)?))"
 )
 _OTHER_KINDS = (
     (re.compile(r"\.(hada_w[12]_[ab]|hada_t[12])$"), "LoHa (LyCORIS)"),
     (re.compile(r"\.(lokr_w[12](_[ab])?|lokr_t2)$"), "LoKr (LyCORIS)"),
-    (re.compile(r"\.(dora_scale|lora_magnitude_vector(\.weight)?)$"), "DoRA"),
     (re.compile(r"\.lora_mid\.weight$"), "LoCon with a Tucker core (LyCORIS)"),
     (re.compile(r"\.(oft_blocks|oft_diag|oft_R(\.weight)?)$"), "OFT"),
     (re.compile(r"\.(a1|a2|b1|b2)\.weight$"), "GLoRA (LyCORIS)"),
@@ -31,13 +31,14 @@ _TEXT = ("text_encoder", "text_model.", "lora_te")
 
 @dataclass
 class Layer:
-    """The keys of one pair: both halves and the alpha, and the base's layers whose rows it holds, in order. `folder` is
-    that of the text encoder whose layers they are, '' of the denoiser's."""
+    """The keys of one pair: both halves, the alpha and DoRA's lengths, and the base's layers whose rows it holds, in
+    order. `folder` is that of the text encoder whose layers they are, '' of the denoiser's."""
 
     folder: str
     parts: tuple[str, ...]
     halves: dict[str, str] = field(default_factory=dict)
     alpha: str = ""
+    lengths: str = ""
 
 
 def layers_of(
@@ -46,9 +47,9 @@ def layers_of(
     """The pairs of an adapter's file. `base` are the paths of all layers of the base's denoiser (under '') and of its
     text encoders, by folder; `folder` says whose layers are meant where a name does not.
 
-    Raises `Invalid`: ADAPTER_KIND for what is no LoRA, by its name; ADAPTER_TEXT_ENCODER for a text encoder that takes
-    none; ADAPTER_LAYOUT for a key that is no part of a pair; ADAPTER_LAYERS_UNKNOWN when the base lacks a layer, with
-    the keys matched and unknown.
+    Raises `Invalid`: ADAPTER_KIND for what is neither LoRA nor DoRA, by its name; ADAPTER_TEXT_ENCODER for a text
+    encoder that takes none; ADAPTER_LAYOUT for a key that is no part of a pair; ADAPTER_LAYERS_UNKNOWN when the base
+    lacks a layer, with the keys matched and unknown.
     """
     _refuse_other_kinds(tensors)
     known = {
@@ -60,7 +61,7 @@ def layers_of(
     for key, tensor in tensors.items():
         match = _KEY.fullmatch(key)
         if match is None or (match["alpha"] and tensor.shape not in ((), (1,))):
-            raise layout(f"the adapter holds {key!r}, which is no half of a low-rank pair")
+            raise layout(f"the adapter holds {key!r}, which is no part of a low-rank pair")
         part, module = _place(match["module"].removeprefix(dialects.PEFT), facts, folder)
         parts = known.get(part, {}).get(module)
         if parts is None:
@@ -68,13 +69,15 @@ def layers_of(
             continue
         layer = found.setdefault((part, parts), Layer(part, parts))
         half = match["new"] or {"down": "A", "up": "B"}.get(match["old"], "")
-        twin = layer.halves.get(half, "") if half else layer.alpha
+        twin = layer.halves.get(half, "") if half else layer.alpha if match["alpha"] else layer.lengths
         if twin:
             raise layout(f"the adapter holds {twin!r} and {key!r}, two names of one tensor")
         if half:
             layer.halves[half] = key
-        else:
+        elif match["alpha"]:
             layer.alpha = key
+        else:
+            layer.lengths = key
     if unknown:
         raise _unknown(unknown, matched=len(tensors) - len(unknown))
     if not found:

@@ -8,7 +8,6 @@ from math import isclose, isfinite
 from pathlib import Path
 from typing import Any
 
-from marsam.core.errors import Invalid
 from marsam.diffusion.adapter.scales import Scales, common, matched, told
 from marsam.diffusion.encoders import layer_path
 from marsam_trainer.adapter_keys import Layer, layout
@@ -52,9 +51,10 @@ def in_tensors(
     return found
 
 
-def in_metadata(header: Header, part: str, ranks: Mapping[str, int], *, encoder: bool) -> Scales:
+def in_metadata(header: Header, part: str, ranks: Mapping[str, int], *, encoder: bool, dora: bool) -> Scales:
     """The scales of layers of `part` (`unet`, `text_encoder`, …), whose ranks these are, as a file's metadata says them
-    (`unet.lora_alpha`, `unet.alpha_pattern`, …), else diffusers' reading (alpha = rank)."""
+    (`unet.lora_alpha`, `unet.alpha_pattern`, …), else diffusers' reading (alpha = rank). Metadata that
+    says DoRA is refused unless the file holds its lengths (`dora`)."""
     parts: dict[str, dict[str, Any]] = {}
     try:
         for key, value in json.loads(header.metadata.get("lora_adapter_metadata", "{}")).items():
@@ -74,19 +74,24 @@ def in_metadata(header: Header, part: str, ranks: Mapping[str, int], *, encoder:
         raise layout(f"its metadata speaks of {' and '.join(sorted(parts))}, and not of {part}")
     if not all(map(isfinite, alphas.values())):
         raise layout("its metadata does not say its alpha in numbers")
+    if own.get("use_dora") and not dora:
+        raise layout("its metadata says use_dora, and it holds no lengths")
     return common(ranks, alphas, rank_stabilised=bool(own.get("use_rslora", False)))
 
 
-def in_config(path: Path, modules: Collection[str], *, encoder: bool) -> Scales:
-    """The scales of `modules`, those of a text encoder or of the denoiser, as PEFT's configuration says them."""
+def in_config(path: Path, modules: Collection[str], *, encoder: bool, dora: bool) -> Scales:
+    """The scales of `modules`, those of a text encoder or of the denoiser, as PEFT's configuration says them, which
+    must say as well whether there are lengths beside their pairs (`dora`)."""
     config = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(config, dict) or config.get("peft_type", "LORA") != "LORA" or "r" not in config:
         raise layout(f"{path.name} describes no LoRA")
     if not config.get("target_modules"):
         raise layout(f"{path.name} names no layers (target_modules)")
-    if config.get("use_dora"):
-        raise Invalid(
-            "DoRA adapters cannot be applied here", field="files", reason="ADAPTER_KIND", remedy="train a LoRA"
+    if bool(config.get("use_dora")) != dora:
+        raise layout(
+            f"{path.name} says nothing of use_dora, and the tensors hold its lengths"
+            if dora
+            else f"{path.name} says use_dora, and the tensors hold none of its lengths"
         )
     try:
         return told(_of_encoder(config) if encoder else config, modules)

@@ -3,8 +3,9 @@
 PEFT's layout is the one Marsam stores: `adapter_model.safetensors` with `base_model.model.<module>.lora_{A,B}.weight`,
 and `adapter_config.json`. One-file adapters (`marsam.diffusion.dialects`) hold the same tensors under other names. A
 pair on a layer that is several of ours is cut along its rows: into pairs of a smaller rank where it is nothing but
-those side by side, else each of ours gets the whole lower half. Scales that are kept in tensors go into the
-configuration, layer by layer where they differ (`marsam.diffusion.adapter.scales`).
+those side by side, else each of ours gets the whole lower half; DoRA's lengths are cut with it (`adapter_lengths`).
+Scales that are kept in tensors go into the configuration, layer by layer where they differ
+(`marsam.diffusion.adapter.scales`).
 """
 
 import json
@@ -16,9 +17,10 @@ from typing import Any
 from marsam.core.errors import Invalid
 from marsam.diffusion import registry
 from marsam.diffusion.adapter.scales import Scales, common
+from marsam.diffusion.dialects import MAGNITUDE
 from marsam.diffusion.dialects import PEFT as PREFIX
 from marsam.diffusion.spec import FamilyFacts
-from marsam_trainer import adapter_scales, tensorfile
+from marsam_trainer import adapter_lengths, adapter_scales, tensorfile
 from marsam_trainer.adapter_keys import Layer, layers_of
 from marsam_trainer.adapter_keys import layout as _layout
 from marsam_trainer.tensorfile import Made, Stored
@@ -26,6 +28,8 @@ from marsam_trainer.weights import Content, Tensor
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
+_ENDS = {"A": "lora_A.weight", "B": "lora_B.weight", "lengths": MAGNITUDE}
+"""What PEFT calls the tensors of a pair."""
 
 
 def read_adapter(
@@ -41,9 +45,9 @@ def read_adapter(
     `encoders`, by folder.
 
     Returns its parameters (rank, alpha, rank_stabilised, ranks and alphas: all of them where layers differ, modules:
-    how many, text_modules: how many of text encoders where it changes one, keys: how many the file has), and, when its
-    layout had to be changed, the files to store instead, written under `scratch`. Every key is of the adapter then.
-    Raises `Invalid`.
+    how many, text_modules: how many of text encoders where it changes one, dora: true where it has lengths, keys: how
+    many the file has), and, when its layout had to be changed, the files to store instead, written under `scratch`.
+    Every key is of the adapter then. Raises `Invalid`.
     """
     facts, base = registry.family_facts(family), {"": denoiser, **encoders}
     if CONFIG in files:
@@ -56,6 +60,7 @@ def read_adapter(
     pairs, shares = _pairs(source, layers, base)
     if not pairs:
         raise _layout("all its tensors are zero")
+    dora = adapter_lengths.everywhere(layers)
     alphas = adapter_scales.in_tensors(source, layers, shares)
     rewritten = {path: files[path] for path, content in contents.items() if content is Content.TEXT}  # its card
     if "" not in pairs:
@@ -65,18 +70,22 @@ def read_adapter(
         ranks = {module: pair["A"].shape[0] for module, pair in own.items()}
         part = folder or facts.denoiser_folder
         scales[folder] = (
-            adapter_scales.in_metadata(source.header, part, ranks, encoder=bool(folder))
+            adapter_scales.in_metadata(source.header, part, ranks, encoder=bool(folder), dora=dora)
             if alphas is None
             else common(ranks, {module: alphas[folder, module] for module in own})
         )
-        config = _config(scales[folder], sorted(own))
+        config = _config(scales[folder], sorted(own)) | ({"use_dora": True} if dora else {})
         into = scratch / folder
         into.mkdir(parents=True, exist_ok=True)
         (into / CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        named = {f"{PREFIX}{module}.lora_{half}.weight": pair[half] for module, pair in own.items() for half in "AB"}
-        tensorfile.write(into / WEIGHTS, named, metadata=source.header.metadata)
+        tensorfile.write(into / WEIGHTS, _named(own), metadata=source.header.metadata)
         rewritten |= {place(folder, name): into / name for name in (CONFIG, WEIGHTS)}
-    return _parameters(scales, pairs, keys=len(source.header.tensors)), rewritten
+    return _parameters(scales, pairs, dora=dora, keys=len(source.header.tensors)), rewritten
+
+
+def _named(pairs: Mapping[str, Mapping[str, Made]]) -> dict[str, Made]:
+    """The tensors of pairs on modules, under PEFT's names."""
+    return {f"{PREFIX}{module}.{_ENDS[part]}": made for module, pair in pairs.items() for part, made in pair.items()}
 
 
 def place(folder: str, name: str) -> str:
@@ -97,22 +106,26 @@ def _as_stored(
         raise _layout(f"beside {CONFIG} belongs {WEIGHTS} with PEFT's own names, and nothing else")
     every: dict[str, dict[str, dict[str, Made]]] = {}
     scales: dict[str, Scales] = {}
+    found: list[Layer] = []
     keys = 0
     for folder in folders:
         source = Stored(files[place(folder, WEIGHTS)], name=place(folder, WEIGHTS))
         layers = layers_of(source.header.tensors, facts=facts, base=_layers(base), folder=folder)
         pairs, _ = _pairs(source, layers, base)
         own = pairs.get(folder, {})
-        theirs = {f"{PREFIX}{module}.lora_{half}.weight" for module in own for half in "AB"}
-        if set(pairs) != {folder} or (not folder and theirs != set(source.header.tensors)):
+        spelt = all(layer.lengths.endswith(f".{MAGNITUDE}") for layer in layers if layer.lengths)
+        if set(pairs) != {folder} or not spelt or (not folder and set(_named(own)) != set(source.header.tensors)):
             raise _layout(f"beside {CONFIG} belongs {WEIGHTS} with PEFT's own names")
-        scales[folder] = adapter_scales.in_config(files[place(folder, CONFIG)], own, encoder=bool(folder))
+        scales[folder] = adapter_scales.in_config(
+            files[place(folder, CONFIG)], own, encoder=bool(folder), dora=adapter_lengths.everywhere(layers)
+        )
+        found += layers
         for module, pair in own.items():
             said, rank = scales[folder].rank_of(module), pair["A"].shape[0]
             if said != rank:
                 raise _layout(f"{CONFIG} says rank {said}, the tensors say {rank}: {module}")
         every[folder], keys = own, keys + len(source.header.tensors)
-    return _parameters(scales, every, keys=keys)
+    return _parameters(scales, every, dora=adapter_lengths.everywhere(found), keys=keys)
 
 
 def _config(scales: Scales, modules: Sequence[str]) -> dict[str, Any]:
@@ -140,8 +153,8 @@ def _layers(base: Mapping[str, Mapping[str, Tensor]]) -> dict[str, set[str]]:
 def _pairs(
     source: Stored, layers: Sequence[Layer], base: Mapping[str, Mapping[str, Tensor]]
 ) -> tuple[dict[str, dict[str, dict[str, Made]]], list[int]]:
-    """Both halves on every layer of the base, by part, and into how many pairs of a smaller rank each of `layers` came
-    apart. The halves must be there, fit each other, and fit the base's layers."""
+    """Both halves on every layer of the base, and lengths where it has them, by part, and into how many pairs of a
+    smaller rank each of `layers` came apart. The halves must be there, fit each other, and fit the base's layers."""
     pairs: dict[str, dict[str, dict[str, Made]]] = {}
     shares = []
     for layer in layers:
@@ -160,6 +173,9 @@ def _pairs(
                 remedy="name the base that the adapter was trained on",
             )
         cut, share = _cut(source, layer, [shape[0] for shape in shapes], rank=down[0])
+        if layer.lengths:
+            lengths = adapter_lengths.of_parts(source, layer, shapes)
+            cut = {part: {**cut[part], "lengths": own} for part, own in zip(layer.parts, lengths, strict=True)}
         own = pairs.setdefault(layer.folder, {})
         if not own.keys().isdisjoint(cut):
             raise _layout(f"two pairs are of {name}")
@@ -170,7 +186,8 @@ def _pairs(
 
 def _cut(source: Stored, layer: Layer, heights: Sequence[int], *, rank: int) -> tuple[dict[str, dict[str, Made]], int]:
     """The pairs of a layer's parts, `heights` rows each, and how many they share the rank of the whole with: all where
-    the upper half is zero beside its diagonal; parts that are zero altogether are then left out."""
+    the upper half is zero beside its diagonal; parts that are zero altogether are then left out, unless they have
+    lengths."""
     down, up = layer.halves["A"], layer.halves["B"]
     if len(layer.parts) == 1:
         return {layer.parts[0]: {"A": source.whole(down), "B": source.whole(up)}}, 1
@@ -194,12 +211,14 @@ def _cut(source: Stored, layer: Layer, heights: Sequence[int], *, rank: int) -> 
     for place, part in enumerate(layer.parts):
         lower = source.rows(down, place * own, own)
         upper = source.block(up, rows[place], (place * own, (place + 1) * own))
-        if not (tensorfile.is_zero(lower) and tensorfile.is_zero(upper)):
+        if layer.lengths or not (tensorfile.is_zero(lower) and tensorfile.is_zero(upper)):
             pairs[part] = {"A": lower, "B": upper}
     return pairs, count
 
 
-def _parameters(scales: Mapping[str, Scales], pairs: Mapping[str, Mapping[str, Any]], *, keys: int) -> dict[str, Any]:
+def _parameters(
+    scales: Mapping[str, Scales], pairs: Mapping[str, Mapping[str, Any]], *, dora: bool, keys: int
+) -> dict[str, Any]:
     """What the model says of itself: the rank and alpha of most of the denoiser's layers, and all that there are where
     layers differ."""
     ranks = {folder: {module: scales[folder].rank_of(module) for module in own} for folder, own in pairs.items()}
@@ -216,5 +235,6 @@ def _parameters(scales: Mapping[str, Scales], pairs: Mapping[str, Mapping[str, A
         **({"alphas": every_alpha} if len(every_alpha) > 1 else {}),
         "modules": len(pairs[""]),
         **({"text_modules": text} if text else {}),
+        **({"dora": True} if dora else {}),
         "keys": keys,
     }

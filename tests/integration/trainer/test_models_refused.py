@@ -154,7 +154,8 @@ async def test_an_adapter_needs_a_base_and_a_config_that_agrees(shared: Service)
     wrong = await refused(shared, header("adapter", base=BASE), adapter_files(CONFIG | {"r": 3}))
     assert "says rank 3, the tensors say 2" in wrong.message
     dora = await refused(shared, header("adapter", base=BASE), adapter_files(CONFIG | {"use_dora": True}))
-    assert dora.reason == "ADAPTER_KIND"
+    assert dora.reason == "ADAPTER_LAYOUT"
+    assert "says use_dora, and the tensors hold none of its lengths" in dora.message
 
 
 async def test_dialects(shared: Service) -> None:

@@ -115,6 +115,26 @@ async def test_an_adapter_in_kohyas_dialect_goes_out_and_comes_back(service: Ser
     assert json.loads(stored["adapter_config.json"])["lora_alpha"] == 4
 
 
+async def test_a_dora_adapter_comes_in_goes_out_and_comes_back(service: Service) -> None:
+    lengths = np.arange(1, 9, dtype=np.float32)
+    flat = f"lora_unet_{LAYER.replace('.', '_')}"
+    theirs = {
+        f"{flat}.lora_down.weight": A, f"{flat}.lora_up.weight": B, f"{flat}.dora_scale": lengths[:, None],
+        f"{flat}.alpha": np.array(4, np.float32),
+    }  # fmt: skip
+    model = await service.send(header("adapter", "one", base=BASE), {"a.safetensors": save_safetensors(theirs)})
+    assert dict(model.params) == {
+        "rank": 2.0, "alpha": 4.0, "rank_stabilised": False, "modules": 1.0, "dora": True, "keys": 4.0,
+    }  # fmt: skip
+    stored = await exported(service, model.name, "peft")
+    assert load_safetensors(stored["adapter_model.safetensors"])[f"{PEFT}.lora_magnitude_vector"].tolist() == [*lengths]
+    for place, files in enumerate((stored, await exported(service, model.name, "diffusers"))):
+        back = await service.send(header("adapter", f"back-{place}", base=BASE), files)
+        assert dict(back.params) == dict(model.params) | {"keys": 3.0}
+        again = load_safetensors((await exported(service, back.name, ""))["adapter_model.safetensors"])
+        assert again[f"{PEFT}.lora_magnitude_vector"].tolist() == [*lengths]
+
+
 async def test_a_tuned_denoiser_is_stored_as_a_whole_base(service: Service) -> None:
     files = base_files()
     tuned = save_safetensors(
