@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from marsam.telemetry import Log
+from marsam_generator.engine.ending import awaited, shutting_down
 
 _log = Log(__name__)
 
@@ -17,17 +18,22 @@ class Loads:
 
     def __init__(self) -> None:
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._closed = False
 
     async def join(self, key: str, load: Callable[[], Awaitable[None]]) -> None:
-        """Wait for the load of `key`, which is begun if it is not under way. Raises what it raises."""
+        """Wait for the load of `key`, which is begun if it is not under way. Raises what it raises, and
+        `Unavailable` once loads are given up."""
+        if self._closed:
+            raise shutting_down()
         task = self._tasks.get(key)
         if task is None:
             task = self._tasks[key] = asyncio.create_task(_carried_out(load), name=f"load {key}")
             task.add_done_callback(lambda done: self._ended(key, done))
-        await asyncio.shield(task)
+        await awaited(asyncio.shield(task))
 
     async def close(self) -> None:
-        """Give up every load that is under way; whoever waits for one is cancelled."""
+        """Give up every load that is under way, and begin no more; whoever waits for one is told so."""
+        self._closed = True
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()

@@ -19,7 +19,7 @@ from marsam_generator.studio import Studio
 from marsam_generator.trees import Trees
 
 from marsam.core.clock import SystemClock
-from marsam.core.errors import Cancelled, Deadline
+from marsam.core.errors import Cancelled, Deadline, Unavailable
 from marsam.imaging.pool import DecodePool
 from marsam.store.cache import Cache
 from marsam.store.folder import FolderBlobs
@@ -163,10 +163,35 @@ async def test_a_deadline_is_answered_while_text_waits_to_be_encoded(house: Hous
 
 async def test_closing_gives_up_what_loads(store: str, tmp_path: Path) -> None:
     house = House(store, tmp_path / "cache")
-    waiting = asyncio.create_task(house.drawn())
+    waiting = [asyncio.create_task(house.drawn(**fields)) for fields in ({}, {"detach": True})]
     await house.blobs.asked.wait()
     async with asyncio.timeout(20):
         await house.library.close()
-        await asyncio.wait({waiting})
-    assert waiting.cancelled() or isinstance(waiting.exception(), BaseException)
+        for one in waiting:
+            with pytest.raises(Unavailable) as caught:
+                await one
+            assert caught.value.reason == "SHUTTING_DOWN"
+        with pytest.raises(Unavailable):  # and begins no other load
+            await house.drawn()
     assert house.library.residents() == []
+
+
+async def test_closing_gives_up_what_waits_for_text(store: str, tmp_path: Path) -> None:
+    house = House(store, tmp_path / "cache")
+    house.blobs.open.set()
+    assert await house.drawn() == 1
+    (base,) = house.library.residents()
+    free = threading.Event()
+    thread = base.engine._reader("base")._thread
+    thread.submit(free.wait, 60)
+    try:
+        waiting = asyncio.create_task(house.drawn(prompt="another"))
+        async with asyncio.timeout(20):
+            while not thread._work_queue.qsize():
+                await asyncio.sleep(0.005)
+            await house.library.close()
+            with pytest.raises(Unavailable) as caught:
+                await waiting
+        assert caught.value.reason == "SHUTTING_DOWN"
+    finally:
+        free.set()

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from marsam_generator.engine.coder import Start
 from marsam_generator.engine.engine import BASE, Denoising, Drawing, Drawn, Engine, Progress
 from marsam_generator.engine.stepper import Tick
 from marsam_generator.engine.width import Measuring, Widths, knee
-from marsam_generator.engine.work import Denoised, Event, Order, Terms
+from marsam_generator.engine.work import Denoised, Event, Order, Previews, Terms
 
-from marsam.core.errors import Cancelled, Deadline, Exhausted, Internal, MarsamError
+from marsam.core.errors import Cancelled, Deadline, Exhausted, Internal, MarsamError, Unavailable
 from marsam.core.ids import new_ulid
 from marsam.diffusion import registry
 from marsam.diffusion.sampling import Picture, initial_noise
@@ -262,6 +263,40 @@ async def test_closing_tells_those_whose_pictures_wait_for_the_coder(parts) -> N
             with pytest.raises(MarsamError) as caught:
                 await drawing
         assert caught.value.reason == "SHUTTING_DOWN"
+    finally:
+        gate.set()
+
+
+@pytest.mark.parametrize("pool", ["text", "start", "look"])
+async def test_closing_tells_those_who_wait_for_a_thread_and_those_who_come_later(parts, pool: str) -> None:
+    bench = Bench(parts)
+    start = Start(pixels=torch.zeros(16, 16, 3, dtype=torch.uint8))
+    begun: dict[str, Any] = {
+        "text": {},
+        "start": {"start": start},
+        "look": {"previews": Previews(every_steps=1, max_side=64)},
+    }
+    threads = {
+        "text": bench.engine._reader(BASE)._thread,
+        "start": bench.engine._coding,
+        "look": bench.engine._looker._thread,
+    }[pool]
+    gate = threading.Event()
+    threads.submit(gate.wait, 60)
+    try:
+        waiting = asyncio.create_task(bench.draw(picture(0), **begun[pool]))
+        leaving = asyncio.create_task(bench.draw(picture(1), **begun[pool]))
+        async with asyncio.timeout(20):
+            while threads._work_queue.qsize() < 2:
+                await asyncio.sleep(0.005)
+            leaving.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await leaving
+            await bench.engine.close()
+            for one in (waiting, bench.draw(picture(2), **begun[pool])):
+                with pytest.raises(Unavailable) as caught:
+                    await one
+                assert caught.value.reason == "SHUTTING_DOWN"
     finally:
         gate.set()
 

@@ -12,12 +12,13 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from marsam.core.errors import Internal, Unavailable
+from marsam.core.errors import Internal
 from marsam.diffusion.adapter.net import Adapter
 from marsam.diffusion.sampling import Picture
 from marsam.diffusion.spec import Components, Family
 from marsam_generator.engine.bank import AdapterBank, PreparedAdapter
 from marsam_generator.engine.coder import Coder, Start
+from marsam_generator.engine.ending import on, shutting_down
 from marsam_generator.engine.forwards import Denoiser
 from marsam_generator.engine.lanes import Lanes
 from marsam_generator.engine.looker import Looker
@@ -185,8 +186,8 @@ class Engine:
         began = time.monotonic()
         conditional, unconditional = await self._reader(drawing.denoiser).read(drawing.pictures, use)
         ground = None
-        if drawing.start is not None:
-            ground = await caller.run_in_executor(self._coding, coder.ground, drawing.start)
+        if (start := drawing.start) is not None:
+            ground = await on(self._coding, lambda: coder.ground(start))
         encode_seconds = time.monotonic() - began
         events: asyncio.Queue[Event | Looked | Drawn | Exception] = asyncio.Queue()
         order = Order(
@@ -209,7 +210,7 @@ class Engine:
                 events.put_nowait(await caller.run_in_executor(self._coding, _decode, coder, event, drawing.start))
             except asyncio.CancelledError:
                 # By the caller, who no longer listens, or by `close`, which gives up what waits for the coder.
-                events.put_nowait(Unavailable("the generator is shutting down", reason="SHUTTING_DOWN"))
+                events.put_nowait(shutting_down())
                 raise
             except Exception as error:
                 events.put_nowait(stated(error))

@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 from marsam.diffusion.sampling import Picture
 from marsam.telemetry import Log
 from marsam_generator.engine.coder import Coder
+from marsam_generator.engine.ending import on
 from marsam_generator.engine.looks import Colours, fitted, jpeg
 from marsam_generator.engine.work import Glimpsed, Looked, Previews
 
@@ -72,7 +73,7 @@ class Looker:
         """Looks at `pictures`, told one by one. The first ones wait for the fit, once for each image coder; where it
         fails there are none."""
         there = asyncio.get_running_loop()
-        colours = None if previews is None else await there.run_in_executor(self._thread, self._fitted, coder)
+        colours = None if previews is None else await on(self._thread, lambda: self._fitted(coder))
         if previews is None or colours is None:
             return Looks(None, tell)
 

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
 
-from marsam.core.errors import Cancelled, Unavailable
+from marsam.core.errors import Cancelled
 from marsam.diffusion.spec import Family
 from marsam.telemetry import Log
+from marsam_generator.engine.ending import shutting_down
 from marsam_generator.engine.forwards import Denoiser
 from marsam_generator.engine.lanes import Lanes
 from marsam_generator.engine.slots import Live
@@ -77,7 +78,7 @@ class StepLoop:
         """Hand in an order; its events begin with the next tick. Raises `Unavailable` once the loop is closing."""
         with self._wake:
             if self._closing:
-                raise Unavailable("the generator is shutting down", reason="SHUTTING_DOWN")
+                raise shutting_down()
             self._arrivals.append(order)
             self._wake.notify()
 
@@ -96,7 +97,7 @@ class StepLoop:
         future: Future[T] = Future()
         with self._wake:
             if self._closing:
-                future.set_exception(Unavailable("the generator is shutting down", reason="SHUTTING_DOWN"))
+                future.set_exception(shutting_down())
                 return future
             self._calls.append((call, future))  # type: ignore[arg-type]
             self._wake.notify()
@@ -119,7 +120,7 @@ class StepLoop:
                 # Nothing that a tick can do may end the loop; whoever was in it is told.
                 _log.exception("engine.tick_failed")
                 self._stepper.abandon(stated(error), picked=True)
-        self._stepper.abandon(Unavailable("the generator is shutting down", reason="SHUTTING_DOWN"))
+        self._stepper.abandon(shutting_down())
         self._lanes.close()
 
     def _prepare(self) -> bool:

@@ -3,7 +3,6 @@
 One thread encodes, because tokenizers are not thread-safe; adapters come and go on it too, so never under a forward.
 """
 
-import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from marsam.diffusion.conditionings import filled, join
 from marsam.diffusion.sampling import Picture
 from marsam.diffusion.spec import Components, Conditioning, Family
 from marsam_generator.engine.bank import AdapterBank, PreparedAdapter
+from marsam_generator.engine.ending import on
 
 T = TypeVar("T")
 
@@ -30,7 +30,8 @@ TOKENS = 64
 
 
 class Reader:
-    """The text encoders of one base. Methods are called from one event loop, but for `prepare`."""
+    """The text encoders of one base. Methods are called from one event loop, but for `prepare`. What waits when it is
+    closed, or comes later, raises `Unavailable`."""
 
     def __init__(self, family: Family, parts: Components) -> None:
         self._family = family
@@ -128,4 +129,4 @@ class Reader:
             return filled(self._family.encode_text(self._parts, [text]), TOKENS)
 
     async def _there(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        return await on(self._thread, work)
