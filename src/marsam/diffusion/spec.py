@@ -93,6 +93,9 @@ class FamilyFacts:
     comfyui: bool = False
     """Whether ComfyUI reads adapters of this transformer by diffusers' names of its layers."""
     idle: tuple[str, ...] = ()
+    crowded: tuple[str, ...] = ()
+    """Layers of its denoiser that are given the tokens of all pictures in one row: none can have an adapter of its own
+    there."""
     still: tuple[str, ...] = ()
     """Names of the layers of its image coder's decoder that only films go through, wherever they are."""
     encoders: Mapping[str, TunedEncoder] = field(default_factory=dict)

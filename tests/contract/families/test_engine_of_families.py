@@ -242,6 +242,24 @@ def test_conditionings_that_are_kept_joined_take_bounded_memory(
     assert forwards._joined_bytes == 0 and not forwards._joined
 
 
+@pytest.mark.parametrize("name", registry.families())
+def test_a_family_names_the_layers_that_see_all_pictures_in_one_row(bases: dict[str, Path], name: str) -> None:
+    family = registry.family(name)
+    parts = family.load(bases[name])
+    side = rigs.side(parts.facts)
+    seen: dict[str, int] = {}
+
+    def watch(path: str) -> Any:
+        return lambda _, inputs, __: seen.update({path: len(inputs[0])})
+
+    for path, module in parts.denoiser.named_modules():
+        if isinstance(module, torch.nn.Linear | torch.nn.Conv2d):
+            module.register_forward_hook(watch(path))
+    asked = [Picture(prompt=text, seed=3, width=side, height=side, steps=1, guidance=1.0) for text in PROMPTS]
+    sample(family, parts, asked, batch=3)
+    assert {path for path, rows in seen.items() if rows != len(asked)} == set(family.facts.crowded)
+
+
 async def test_an_adapter_of_a_layer_that_sees_all_pictures_in_one_row_is_refused_by_name(
     bases: dict[str, Path],
 ) -> None:
@@ -256,7 +274,11 @@ async def test_an_adapter_of_a_layer_that_sees_all_pictures_in_one_row_is_refuse
     try:
         plain = await _draw(engine, picture)
         adapter = adapters.Adapter(shape=shape, pairs={"cap_embedder.1": pair}, metadata={})
-        await engine.install(engine.prepare("wide", adapter))
+        with pytest.raises(Invalid) as caught:
+            engine.prepare("wide", adapter)
+        assert (caught.value.reason, "cap_embedder.1" in caught.value.message) == ("ADAPTER_LAYER_UNSUPPORTED", True)
+        # Past that check, as on a layer that no family names yet, the drawing fails and no picture is wrong.
+        await engine.install(engine.bank().prepare("wide", adapter))
         with pytest.raises(Invalid) as caught:
             await _draw(engine, picture, adapters={"wide": 1.0})
         assert (caught.value.reason, "cap_embedder.1" in caught.value.message) == ("ADAPTER_LAYER_UNSUPPORTED", True)

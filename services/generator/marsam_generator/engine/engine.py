@@ -24,6 +24,7 @@ from marsam_generator.engine.lanes import Lanes
 from marsam_generator.engine.looker import Looker
 from marsam_generator.engine.loop import StepLoop
 from marsam_generator.engine.reader import Reader
+from marsam_generator.engine.site import crowded
 from marsam_generator.engine.stepper import Cut, Tick, stated
 from marsam_generator.engine.width import Widths
 from marsam_generator.engine.work import (
@@ -150,7 +151,10 @@ class Engine:
 
     def prepare(self, key: str, adapter: Adapter, *, denoiser: str = BASE) -> PreparedAdapter:
         """Check an adapter against the denoiser and the text encoders that it changes. May run on any thread. Raises as
-        `AdapterBank.prepare`."""
+        `AdapterBank.prepare`, and `Invalid` for a layer where pictures have no rows of their own."""
+        for layer in adapter.pairs:
+            if layer in self._family.facts.crowded:
+                raise crowded(layer)
         text = self._reader(denoiser).prepare(_reading(denoiser, key), adapter)
         return replace(self.bank(denoiser).prepare(key, adapter), text=text)
 

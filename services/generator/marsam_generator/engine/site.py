@@ -64,12 +64,7 @@ class Site:
             return None
         rows = inputs[0]
         if rows.shape[0] != mix.rows:
-            raise Invalid(
-                f"layer {self.name} sees the tokens of all pictures in one row: none can have an adapter there",
-                reason="ADAPTER_LAYER_UNSUPPORTED",
-                field="adapters",
-                remedy="draw without the adapter, or train it without that layer",
-            )
+            raise crowded(self.name)
         for batch in mix.batches(self._ranks, convolution=self._is_conv):
             shares = [self._shares[ask.key] for ask in batch.asks]
             for ask, share in zip(batch.asks, shares, strict=True):
@@ -112,6 +107,16 @@ class Site:
         hidden = functional.conv2d(groups, downs, None, conv.stride, conv.padding, conv.dilation, len(each))
         hidden = hidden.view(len(each), each[0].down.shape[0], -1).mul_(batch.weights)
         _add(output, torch.stack([share.up for share in each]).transpose(1, 2), hidden, 1.0)
+
+
+def crowded(layer: str) -> Invalid:
+    """What is said of an adapter on a layer where pictures have no rows of their own."""
+    return Invalid(
+        f"layer {layer} sees the tokens of all pictures in one row: none can have an adapter there",
+        reason="ADAPTER_LAYER_UNSUPPORTED",
+        field="adapters",
+        remedy="draw without the adapter, or train it without that layer",
+    )
 
 
 def _add(output: Tensor, left: Tensor, right: Tensor, weight: float) -> None:

@@ -39,6 +39,7 @@ FACTS = FamilyFacts(
     default_targets="all",
     # Small, and every error in them reaches every layer.
     keep=("t_embedder", "cap_embedder", "all_x_embedder", "all_final_layer", "adaLN_modulation"),
+    crowded=("cap_embedder.1", f"all_x_embedder.{PATCH}-1"),
     config_files=(
         "transformer/config.json",
         "vae/config.json",
