@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from marsam.core.errors import Invalid
 from marsam.diffusion import dialects, registry
+from marsam.diffusion.adapter.scales import Scales
 from tests.contract.families.tuned import Tuned
 
 pytestmark = pytest.mark.slow
@@ -155,7 +156,8 @@ def flux_adapter(file: Path, *, rank: int, without: str = "") -> tuple[dict[str,
 def test_diffusers_reads_flux_under_its_makers_names(tmp_path: Path, without: str) -> None:
     tensors, base = flux_adapter(tmp_path / "ours.safetensors", rank=4, without=without)
     facts = registry.family_facts("flux")
-    made = retold("kohya", facts, Stored(tmp_path / "ours.safetensors", name="x"), base, alpha=4.0)
+    stored = Stored(tmp_path / "ours.safetensors", name="x")
+    made = retold("kohya", facts, stored, base, scales=Scales(rank=4, alpha=4.0))
     assert {key.split(".")[0] for key in made} == {
         "lora_unet_double_blocks_0_img_attn_qkv", "lora_unet_double_blocks_0_img_attn_proj",
         "lora_unet_double_blocks_0_txt_attn_qkv", "lora_unet_double_blocks_0_img_mlp_0",
