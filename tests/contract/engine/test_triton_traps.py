@@ -67,7 +67,8 @@ async def test_a_dead_engine_is_known_within_five_seconds_and_a_new_one_found(
             assert isinstance(error, Unavailable) and error.reason == "ENGINE_LOST" and error.retry_after_s
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await generate(front.stub, request(), timeout_s=10)
-            assert error_of(caught.value).reason == "ENGINE_LOST"
+            # Refused by the server that lost its model, or silent where that hangs.
+            assert error_of(caught.value).reason in ("ENGINE_LOST", "ENGINE_SILENT")
             # The page of the engine's own process tells the cluster what Triton does not.
             with urllib.request.urlopen(f"http://{server.http}/v2/health/live", timeout=5) as answer:
                 assert answer.status == 200

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
 import transformers
 from safetensors import SafetensorError, safe_open
@@ -32,9 +33,11 @@ says False."""
 
 
 def quieten() -> None:
-    """Silence what the libraries print while they load: progress bars, and bitsandbytes' wish for a package that would
-    fetch code at run time. A program calls this once, before it loads a base."""
+    """Silence what the libraries print while they load: progress bars, advice on casts that are meant, and
+    bitsandbytes' wish for a package that would fetch code at run time. A program calls this once, before it loads a
+    base."""
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    diffusers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
 
