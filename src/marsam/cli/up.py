@@ -92,7 +92,8 @@ async def _serve(
         async with asyncio.TaskGroup() as group:
             begins = [group.create_task(begin(s, p)) for s, p in zip(children.SERVICES, ports, strict=True)]
             group.create_task(_abandon(stopping, begins))
-    except* Exception as failures:
+    except ExceptionGroup as failures:
+        # Not `except*`: Python 3.11.2, Debian 12's own, wraps what that raises into a group again.
         raise failures.exceptions[0] from None
     if stopping.is_set():
         stop.cancel()

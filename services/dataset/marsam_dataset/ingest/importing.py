@@ -74,8 +74,11 @@ class Attempt:
             async with asyncio.TaskGroup() as group:
                 for _ in range(self._parallel):
                     group.create_task(self._take(work, spec, present, reporting))
-        except* MarsamError as errors:
-            raise _first(errors) from errors
+        except ExceptionGroup as errors:  # not `except*`, which wraps what it raises in Python 3.11.2
+            told = errors.subgroup(MarsamError)
+            if told is None:
+                raise
+            raise _first(told) from errors
         finally:
             # Not cancelled: what was decided before a failure need not be decided again.
             self._over.set()

@@ -54,7 +54,7 @@ async def fetch(copy: Copy, into: Path, *, what: str, sha256: str, size: int) ->
                 hashing = group.create_task(digest())
                 for _ in range(min(AT_ONCE, len(starts))):
                     group.create_task(work())
-        except* Exception as failures:
+        except ExceptionGroup as failures:  # not `except*`, which wraps what it raises in Python 3.11.2
             raise failures.exceptions[0] from None
         if hashing.result() != sha256:
             raise mismatch(what, sha256, hashing.result())
