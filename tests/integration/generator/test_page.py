@@ -19,7 +19,7 @@ from marsam.api.generator.v1 import generator_pb2, generator_pb2_grpc
 from marsam.core.tokens import Principal, entry_of, new_token
 from marsam.rpc.wire import channel
 from tests.integration.evaluation.chromium import Chromium
-from tests.integration.generator.support import generate, request
+from tests.integration.generator.support import generate, request, tiny_models
 
 pytestmark = pytest.mark.slow
 
@@ -38,6 +38,13 @@ new MutationObserver(() => {
 WEIGHTS = """[...document.querySelectorAll('#uses input:checked')].map(
   box => box.dataset.adapter + box.closest('li').lastChild.value)"""
 NAMED = {"button", "textbox", "combobox", "ComboBoxSelect", "slider", "checkbox", "spinbutton", "link", "tab", "image"}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A store of this page's own: it shows every adapter and every drawing that there is."""
+    with tiny_models(tmp_path_factory.mktemp("page")) as url:
+        yield url
 
 
 class Generator:
