@@ -64,6 +64,11 @@ class Wanted:
         return replace(self, resolved=resolved, pictures=_pictures(resolved, self.facts))
 
 
+def draws(model: Model) -> bool:
+    """Whether a model draws by itself."""
+    return model.kind in ("base", "full")
+
+
 async def check(
     request: generator_pb2.GenerateRequest,
     *,
@@ -80,9 +85,7 @@ async def check(
     model that does not fit.
     """
     project = parse(request.parent, "project", field="parent").project
-    model = await resolve_model(blobs, request.model)
-    if model.kind not in ("base", "full"):
-        raise _not_drawable(model)
+    model = await drawable(blobs, request.model)
     facts = await bases.facts(model)
     adapters = []
     for place, use in enumerate(request.adapters):
@@ -244,9 +247,13 @@ async def _adapter(blobs: Blobs, name: str, model: Model, *, field: str) -> Mode
     return adapter
 
 
-def _not_drawable(model: Model) -> Invalid:
+async def drawable(blobs: Blobs, name: str) -> Model:
+    """The model called so, which draws by itself. Raises `Missing`, `Invalid` for an adapter or a judge."""
+    model = await resolve_model(blobs, name)
+    if draws(model):
+        return model
     remedy = f"name {model.base} as the model, and this one under adapters" if model.kind == "adapter" else ""
-    return Invalid(
+    raise Invalid(
         f"{model.name} is {'an' if model.kind == 'adapter' else 'a'} {model.kind}, which draws nothing by itself",
         field="model",
         reason="MODEL_KIND",

@@ -121,6 +121,7 @@ async def test_quality_chooses_steps_of_the_bases_own(rest: Served) -> None:
         ({"model": "base+alien"}, 400, "ADAPTER_OF_ANOTHER_BASE", "model", "sha256:"),
         ({"model": "base+a:much"}, 400, "MODEL_MALFORMED", "model", "a number"),
         ({"model": "a"}, 400, "MODEL_KIND", "model", "under adapters"),
+        ({"model": "a", "quality": "low"}, 400, "MODEL_KIND", "model", "under adapters"),
         ({"model": ""}, 400, "MODEL_MISSING", "model", "/v1/models"),
         ({"n": 99}, 400, "REQUEST_INVALID", "n", "16"),
         ({"scheduler": "magic"}, 400, "UNKNOWN_SCHEDULER", "scheduler", "euler"),
@@ -228,6 +229,8 @@ async def test_models_and_adapters_are_listed(rest: Served) -> None:
         assert listed == ["base", "other", "tuned"]
         tuned = await api.models.retrieve("tuned")
         assert tuned.model_extra["base_id"] == "base" and "euler" in tuned.model_extra["defaults"]["schedulers"]
+        with pytest.raises(openai.BadRequestError, match="name projects/default/models/base as the model"):
+            await api.models.retrieve("a")
     async with httpx.AsyncClient(base_url=rest.http) as http:
         adapters = (await http.get("/v1/adapters")).json()["data"]
         assert {one["id"]: one["base_id"] for one in adapters if one["kind"] == "adapter"} == {

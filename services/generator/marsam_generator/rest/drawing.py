@@ -12,13 +12,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from marsam.api.generator.v1 import generator_pb2
-from marsam.catalog.aliases import resolve as resolve_model
 from marsam.core.errors import Internal, Invalid, MarsamError
 from marsam.core.ids import check_slug
 from marsam.rpc.server.auth import refuse_unseen
 from marsam.rpc.server.validation import Validation
 from marsam.store.blobs import Blobs
 from marsam_generator.bases import Bases
+from marsam_generator.requests import drawable
 from marsam_generator.rest import saying
 from marsam_generator.rest.asking import Asked, read
 from marsam_generator.rest.waiting import EventStream, while_there
@@ -68,7 +68,7 @@ class Drawing:
         if request.HasField("steps"):
             steps = request.steps
         elif asked.partial or asked.quality in ("low", "high", "hd"):
-            facts = await self._bases.facts(await resolve_model(self._blobs, request.model))
+            facts = await self._bases.facts(await drawable(self._blobs, request.model))
             steps = facts.default_steps
             if asked.quality == "low":
                 steps = math.ceil(steps / 2)

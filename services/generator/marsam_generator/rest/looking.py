@@ -7,7 +7,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from marsam.api.generator.v1 import generator_pb2
-from marsam.catalog.aliases import resolve as resolve_model
 from marsam.catalog.models import Model
 from marsam.catalog.repository import list_models, load_generation
 from marsam.client.naming import qualify, short
@@ -17,9 +16,10 @@ from marsam.diffusion.schedulers import schedulers
 from marsam.rpc.server.auth import refuse_unseen
 from marsam.rpc.server.lifecycle import Lifecycle
 from marsam.store.blobs import Blobs
-from marsam.store.content import stream_blob
+from marsam.store.content import read_blob
 from marsam_generator import sizes
 from marsam_generator.bases import Bases
+from marsam_generator.requests import drawable, draws
 from marsam_generator.rest import saying
 from marsam_generator.rest.drawing import project_of
 from marsam_generator.service import GeneratorServicer
@@ -40,16 +40,14 @@ class Looking:
     async def models(self, request: Request) -> Response:
         """What draws by itself, as OpenAI lists models: bases and fully tuned ones."""
         project = _seen(f"projects/{project_of(request)}")
-        found = [model for model in await list_models(self._blobs, project) if model.kind in ("base", "full")]
+        found = [model for model in await list_models(self._blobs, project) if draws(model)]
         return JSONResponse({"object": "list", "data": [_model(model) for model in found]})
 
     async def model(self, request: Request) -> Response:
         """One of them, with what it draws when nothing else is said."""
         name = qualify("model", request.path_params["id"], project=project_of(request))
         _seen(name)
-        model = await resolve_model(self._blobs, name)
-        if model.kind not in ("base", "full"):
-            raise Invalid(f"{model.name} is an {model.kind}, which draws nothing by itself", reason="MODEL_KIND")
+        model = await drawable(self._blobs, name)
         facts = await self._bases.facts(model)
         low, high = sizes.bounds(facts)
         defaults = {
@@ -107,7 +105,7 @@ class Looking:
         for picture in record.pictures:
             if picture.index == index:
                 project = parse(name, "generation").project
-                data = b"".join([part async for part in stream_blob(self._blobs, project, picture.file.digest)])
+                data = await read_blob(self._blobs, project, picture.file.digest)
                 headers = {
                     "cache-control": "private, max-age=31536000, immutable",
                     "x-content-type-options": "nosniff",
