@@ -4,14 +4,14 @@ import asyncio
 import importlib
 import math
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from marsam.api.generator.v1 import generator_pb2_grpc
 from marsam.core.clock import SystemClock
 from marsam.core.errors import Precondition
 from marsam.imaging.pool import DecodePool
-from marsam.rpc.server import Assembly, Lifecycle, Registration
+from marsam.rpc.server import Assembly, Lifecycle, Page, Registration
 from marsam.store.blobs import Blobs
 from marsam.store.cache import Cache
 from marsam.store.metered import MeteredBlobs
@@ -75,10 +75,10 @@ async def assemble(settings: GeneratorSettings, meter: Meter, lifecycle: Lifecyc
             trimmed(),
             hosted(hosting, blobs=blobs, meter=meter, clock=clock, lifecycle=lifecycle) as evaluation,
         ):
-            shown = pages(studio=studio, servicer=servicer, blobs=blobs, bases=bases, lifecycle=lifecycle)
-            yield Assembly(
-                registrations=[registration, evaluation], fitness=fitness, pages=shown if settings.rest else ()
-            )
+            shown: Sequence[Page] = ()
+            if settings.rest:
+                shown = pages(studio=studio, servicer=servicer, blobs=blobs, bases=bases, lifecycle=lifecycle)
+            yield Assembly(registrations=[registration, evaluation], fitness=fitness, pages=shown)
     finally:
         # Calls had the same seconds to end in: what is detached gets what they left of them.
         gone = time.monotonic() - stopping.result() if stopping.done() else math.inf

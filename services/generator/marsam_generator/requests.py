@@ -14,6 +14,7 @@ from marsam.diffusion.buckets import Size
 from marsam.diffusion.sampling import Picture, for_base
 from marsam.diffusion.schedulers import own_scheduler, schedulers
 from marsam.diffusion.spec import BaseFacts
+from marsam.imaging.inscription import LARGEST_SEED
 from marsam.store.blobs import Blobs
 from marsam_generator import forms, remarks, sizes
 from marsam_generator.bases import Bases
@@ -27,7 +28,6 @@ from marsam_generator.pictures import Form
 MAX_COUNT = 16
 LARGEST_PREVIEW = 256
 """Longest side of a preview in pixels where nothing is said."""
-LARGEST_SEED = 2**53 - 1
 MAX_GUIDANCE = 50.0
 STRENGTH = 0.6
 """Of a picture that starts from another: what diffusers' pipelines of flows take; Stable Diffusion's takes 0.8, SDXL's
@@ -50,6 +50,11 @@ class Wanted:
     warnings: Sequence[str]
     form: Form
     previews: Previews | None = None
+
+    @property
+    def base(self) -> str:
+        """Name of the base that is drawn with, itself or as it was tuned."""
+        return self.model.base or self.model.name
 
     @property
     def digests(self) -> dict[str, str]:

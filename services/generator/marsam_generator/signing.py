@@ -14,8 +14,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from PIL import Image
 
 from marsam.core.errors import Invalid, Precondition
+from marsam.core.settings import read_pem
 from marsam.imaging.inscription import DRAWING_LABEL, Inscription
 
+_UNREADABLE = "C2PA_FILE_UNREADABLE"
 _CURVES = {"secp256r1": "es256", "secp384r1": "es384", "secp521r1": "es512"}
 # Nothing is fetched, neither now nor when a manifest is read; a thumbnail would be a second picture in every file.
 _SETTINGS = {
@@ -37,8 +39,8 @@ class Signer:
 
     def __init__(self, files: Files) -> None:
         """Read and try the certificate. Raises `Invalid` that names the file and its fault."""
-        self._chain = _read(files.certificate, "c2pa_cert_file").decode("ascii", "replace")
-        private = _private(files.key, _read(files.key, "c2pa_key_file"))
+        self._chain = read_pem(files.certificate, "c2pa_cert_file", reason=_UNREADABLE).decode("ascii", "replace")
+        private = _private(files.key, read_pem(files.key, "c2pa_key_file", reason=_UNREADABLE))
         self._alg = _algorithm(private, files.key)
         self._key = private.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -105,18 +107,6 @@ def _manifest(inscription: Inscription, generation: str, fingerprint: str) -> di
             {"label": DRAWING_LABEL, "data": drawing},
         ],
     }
-
-
-def _read(path: Path, setting: str) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise Invalid(
-            f"cannot read {path}: {error.strerror}",
-            field=setting,
-            reason="C2PA_FILE_UNREADABLE",
-            remedy=f"set MARSAM_{setting.upper()} to a PEM file that this service may read",
-        ) from error
 
 
 def _private(path: Path, pem: bytes) -> Any:

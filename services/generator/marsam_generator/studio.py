@@ -179,8 +179,8 @@ class Studio:
         finally:  # stopped once more, or not: who follows is told
             over.set()
             del self._live[live.name]
-            base = live.wanted.model.base or live.wanted.model.name
-            self._meter.observe(metrics.GENERATION_SECONDS, time.monotonic() - began, base=base, outcome=outcome)
+            total = time.monotonic() - began
+            self._meter.observe(metrics.GENERATION_SECONDS, total, base=live.wanted.base, outcome=outcome)
             live.end(end)
 
     async def _keep_failure(self, live: Live, end: BaseException, *, total: float) -> None:
@@ -230,9 +230,8 @@ class Studio:
                         decode_seconds += event.decode_seconds
                         picture, data = await self._keep(live, event, fingerprint)
                         if not live.pictures:
-                            base = wanted.model.base or wanted.model.name
                             waited = time.monotonic() - began
-                            self._meter.observe(metrics.GENERATION_FIRST_IMAGE_SECONDS, waited, base=base)
+                            self._meter.observe(metrics.GENERATION_FIRST_IMAGE_SECONDS, waited, base=wanted.base)
                         live.picture(picture, data)
                     case Denoising():
                         denoising = event

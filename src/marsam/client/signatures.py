@@ -9,7 +9,7 @@ from typing import Any, Literal
 from marsam.imaging.inscribed import Inscribed
 from marsam.imaging.inscription import DRAWING_LABEL
 
-_TRUSTED_ALREADY = "signingCredential.untrusted"
+_UNTRUSTED = "signingCredential.untrusted"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ def _told(found: dict[str, Any]) -> Signature:
     faults = tuple(
         f"{one.get('code')}: {one.get('explanation', '')}"[:300]
         for one in found.get("validation_status", ())
-        if one.get("code") != _TRUSTED_ALREADY
+        if one.get("code") != _UNTRUSTED
     )
     state = {"Valid": "valid", "Trusted": "trusted"}.get(found.get("validation_state", ""), "invalid")
     info = manifest.get("signature_info", {})

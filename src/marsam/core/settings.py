@@ -57,6 +57,19 @@ def load_settings(
     return cls(**values)
 
 
+def read_pem(path: Path, setting: str, *, reason: str) -> bytes:
+    """Content of the PEM file that a setting names. Raises Invalid with `reason`."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Invalid(
+            f"cannot read {path}: {error.strerror}",
+            field=setting,
+            reason=reason,
+            remedy=f"set MARSAM_{setting.upper()} to a PEM file that this service may read",
+        ) from error
+
+
 def _read_toml(file: Path | None) -> dict[str, Any]:
     if file is None:
         return {}

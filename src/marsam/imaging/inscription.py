@@ -28,9 +28,11 @@ DRAWING_LABEL = "dev.marsam.drawing"
 MOST_BYTES = 65_502
 """Largest packet: a JPEG segment holds 65,533 bytes, and the first 29 (and two to spare) say that it is XMP."""
 
+LARGEST_SEED = 2**53 - 1
+"""JSON's readers hold no larger whole number exactly."""
+
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _OURS = {f"{NAMESPACE} {name}": name for name in ("request", "seed", "models")}
-_LARGEST_SEED = 2**53 - 1
 _MOST_MODELS = 64
 _PACKET = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{rdf}"><rdf:Description rdf:about="" \
@@ -93,7 +95,7 @@ def of_packet(packet: bytes) -> Inscription | None:
 
 def of_texts(*, request: str, seed: str = "", models: str = "{}") -> Inscription:
     """From its three texts. Raises `Corrupt` when they are not what they should be."""
-    if not seed.isascii() or not seed.isdigit() or len(seed) > 16 or int(seed) > _LARGEST_SEED:
+    if not seed.isascii() or not seed.isdigit() or len(seed) > 16 or int(seed) > LARGEST_SEED:
         raise _unreadable(f"its seed is '{seed[:40]}'")
     named = _object(models, what="models")
     if len(named) > _MOST_MODELS or not all(isinstance(digest, str) for digest in named.values()):

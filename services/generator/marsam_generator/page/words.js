@@ -14,8 +14,8 @@ const WORDS = {
     download: "Save picture {i}", weight: "Weight of {name}", picture: "{what}, seed {seed}: {prompt}",
     noModels: "There is no base here yet: “marsam models import FOLDER NAME” brings one.",
     gone: "The generator does not answer", goneWhat: "See that it runs, then try again.", busy: "The generator is busy",
-    wrong: "This cannot be drawn", again: "Come again in {s} s.", openOne: "Show again: {prompt}", use: "Use {name}",
-    finished: "The pictures are there.", of: "{w} × {h}",
+    wrong: "This cannot be drawn", again: "Come again in {s} s.", openOne: "Show again: {prompt}",
+    finished: "The pictures are there.",
   },
   ar: {
     other: "English", draw: "ارسم", hint: "خبّازة في مختبر عند المساء", cancel: "أوقف", prompt: "ماذا نرسم؟", model: "النموذج", adapters: "المُكيِّفات",
@@ -31,8 +31,8 @@ const WORDS = {
     download: "احفظ الصورة {i}", weight: "وزن {name}", picture: "{what}، البذرة {seed}: {prompt}",
     noModels: "لا نموذج أساس هنا بعد: الأمر marsam models import يأتي بواحد.",
     gone: "المولِّد لا يجيب", goneWhat: "تأكّد من أنه يعمل ثم حاول من جديد.", busy: "المولِّد مشغول",
-    wrong: "لا يمكن رسم هذا", again: "عُد بعد {s} ث.", openOne: "اعرض من جديد: {prompt}", use: "استعمل {name}",
-    finished: "الصور جاهزة.", of: "{w} × {h}",
+    wrong: "لا يمكن رسم هذا", again: "عُد بعد {s} ث.", openOne: "اعرض من جديد: {prompt}",
+    finished: "الصور جاهزة.",
   },
 };
 

@@ -113,12 +113,16 @@ async def error_table(call: Call) -> AsyncIterator[None]:
         call.code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
         raise
     except Exception:
-        _LOG.exception("rpc.bug", method=call.method)
-        bug = Internal(
-            f"Marsam failed on this call; the service's log has the cause under request id {call.request_id}",
-            remedy="report it with the request id",
-        )
-        await _abort(call, bug)
+        await _abort(call, bug(call))
+
+
+def bug(call: Call) -> Internal:
+    """What the caller is told of the exception being handled, which goes to the log."""
+    _LOG.exception("rpc.bug", method=call.method)
+    return Internal(
+        f"Marsam failed on this call; the service's log has the cause under request id {call.request_id}",
+        remedy="report it with the request id",
+    )
 
 
 async def _abort(call: Call, error: MarsamError) -> NoReturn:

@@ -10,15 +10,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Message, Receive, Scope, Send
 
-from marsam.core.errors import Denied, Internal, MarsamError
+from marsam.core.errors import Denied, MarsamError
 from marsam.rpc.server.auth import Auth
+from marsam.rpc.server.layers import bug
 from marsam.rpc.server.pipeline import Call, Layer
 from marsam.rpc.server.settings import Address
 from marsam.rpc.wire.metadata import AUTHORIZATION, REQUEST_ID
 from marsam.rpc.wire.status import status_code
-from marsam.telemetry import Log
-
-_LOG = Log("marsam.rpc.pages")
 
 Answer = Callable[[Request], Awaitable[Response]]
 
@@ -104,13 +102,8 @@ class _Guarded:
             call.code = status_code(error)
             return refused(error, self._page.refusal)
         except Exception:
-            _LOG.exception("rpc.bug", method=call.method)
             call.code = grpc.StatusCode.INTERNAL
-            bug = Internal(
-                f"Marsam failed on this call; the service's log has the cause under request id {call.request_id}",
-                remedy="report it with the request id",
-            )
-            return refused(bug, self._page.refusal)
+            return refused(bug(call), self._page.refusal)
 
     def _admit(self, request: Request) -> None:
         if self._auth.open:

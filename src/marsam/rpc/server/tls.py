@@ -9,10 +9,12 @@ from typing import Any
 import grpc
 
 from marsam.core.errors import Invalid, Precondition
+from marsam.core.settings import read_pem
 from marsam.rpc.server.reload import Reloaded
 from marsam.telemetry import Log
 
 _LOG = Log("marsam.rpc.tls")
+_UNREADABLE = "TLS_FILE_UNREADABLE"
 _NOT_YET_VALID, _EXPIRED = 9, 10  # X509_V_ERR_CERT_*, of <openssl/x509_vfy.h>
 
 
@@ -72,9 +74,9 @@ class Tls:
 
 def read_identity(files: TlsFiles) -> Identity:
     """Reads and proves the files. Raises Invalid or Precondition that names the file, its fault and the remedy."""
-    certificate = _read(files.certificate, "tls_cert_file")
-    key = _read(files.key, "tls_key_file")
-    client_ca = _read(files.client_ca, "tls_client_ca_file") if files.client_ca else None
+    certificate = read_pem(files.certificate, "tls_cert_file", reason=_UNREADABLE)
+    key = read_pem(files.key, "tls_key_file", reason=_UNREADABLE)
+    client_ca = read_pem(files.client_ca, "tls_client_ca_file", reason=_UNREADABLE) if files.client_ca else None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
@@ -96,18 +98,6 @@ def read_identity(files: TlsFiles) -> Identity:
     _LOG.info("tls.identity", file=str(files.certificate), message=f"for {', '.join(names) or 'no name'}")
     configuration = grpc.ssl_server_certificate_configuration([(key, certificate)], root_certificates=client_ca)
     return Identity(grpc=configuration, http=context, names=names)
-
-
-def _read(path: Path, setting: str) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise Invalid(
-            f"cannot read {path}: {error.strerror}",
-            field=setting,
-            reason="TLS_FILE_UNREADABLE",
-            remedy=f"set MARSAM_{setting.upper()} to a PEM file that this service may read",
-        ) from error
 
 
 def _no_password() -> bytes:
