@@ -35,8 +35,13 @@ class Row:
 
     def __str__(self) -> str:
         bar = f"≥ {self.at_least:g}" if self.at_least is not None else f"≤ {self.at_most:g}" if self.at_most else ""
-        spread = "" if self.low is None or self.high is None else f" ({self.low:,.3g} to {self.high:,.3g})"
-        return f"| {self.name} | {self.value:,.3g} {self.unit}{spread} | {bar}{' (missed)' if self.missed else ''} |"
+        spread = "" if self.low is None or self.high is None else f" ({_told(self.low)} to {_told(self.high)})"
+        return f"| {self.name} | {_told(self.value)} {self.unit}{spread} | {bar}{' (missed)' if self.missed else ''} |"
+
+
+def _told(value: float) -> str:
+    """Three digits, or the whole number where that has more."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def median(name: str, values: Sequence[float], unit: str, **bar: float) -> Row:

@@ -18,11 +18,10 @@ TOLERANCE = 0.02
 
 @dataclass(frozen=True, kw_only=True)
 class Served:
-    """How long each request took, by its name; the seconds until the last was done; the latents."""
+    """How long each request took, by its name, and the seconds until the last was done."""
 
     latency: Mapping[int, float]
     seconds: float
-    latents: Mapping[int, torch.Tensor]
 
 
 def arrivals(requests: Sequence[Asked], *, side: int, gap: float) -> list[Arrival]:
@@ -57,7 +56,6 @@ def serve(servers: Mapping[str, Callable[[], Server]], coming: Sequence[Arrival]
         name: Served(
             latency={one: end - at[one] for one, end in ends[name].items()},
             seconds=max(ends[name].values()),
-            latents=latents[name],
         )
         for name in made
     }

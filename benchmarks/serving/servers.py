@@ -57,8 +57,6 @@ class Stepping:
 
     def __init__(self, given: Given) -> None:
         self.clock = WorkClock()
-        self.widths = Widths(limit=ROWS)
-        self.rows: list[int] = []
         bank = AdapterBank(given.parts.denoiser)
         for name, adapter in given.read().items():
             bank.install(bank.prepare(name, adapter))
@@ -67,8 +65,8 @@ class Stepping:
             denoisers={BASE: Denoiser(module=given.parts.denoiser, bank=bank, facts=given.parts.facts)},
             device="cpu",
             lanes=Lanes(1),
-            widths=self.widths,
-            observe=lambda tick: self.rows.append(tick.rows),
+            widths=Widths(limit=ROWS),
+            observe=lambda tick: None,
             cut=lambda cut: None,
             clock=self.clock.now,
         )
@@ -127,11 +125,8 @@ class Locked:
     """Diffusers' pipeline: one call at a time, in the order that they came. Adapters are switched only where the next
     call needs another one, and who left is not drawn on."""
 
-    most = 1
-
     def __init__(self, given: Given) -> None:
         self.clock = WorkClock()
-        self.calls: list[int] = []
         self._pipe: Any = given.pipeline()
         self._config = self._pipe.scheduler.config
         self._channels = given.parts.facts.latent_channels
@@ -152,7 +147,6 @@ class Locked:
     def work(self) -> dict[int, torch.Tensor]:
         with self.clock.running():
             group = self._next()
-            self.calls.append(len(group))
             latents = self._call(group)
         return {arrival.name: latent for arrival, latent in zip(group, latents.split(1), strict=True)}
 
@@ -200,11 +194,9 @@ class Locked:
 class Static(Locked):
     """The same pipeline, called with as many waiting requests of equal settings as fit; they end together."""
 
-    most = ROWS // 2
-
     def _next(self) -> list[Arrival]:
         wanted = _settings(self._waiting[0])
-        group = [one for one in self._waiting if _settings(one) == wanted][: self.most]
+        group = [one for one in self._waiting if _settings(one) == wanted][: ROWS // 2]
         for one in group:
             self._waiting.remove(one)
         return group
