@@ -53,7 +53,7 @@ demo-full: setup ## raw and balanced sets, all three methods, side by side
 	@touch $@
 
 # A real Triton server, in an environment of its own: its wheel wants a numpy that nothing else here does.
-.triton/.stamp: | $(VENV)/.stamp-dev
+.triton/.stamp: constraints-triton.txt | $(VENV)/.stamp-dev
 	@echo "Installing Triton Inference Server into .triton (about 400 MB)"
 	$(PYTHON) -m venv .triton
 	.triton/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-triton.txt nvidia-pytriton==0.7.0
@@ -103,7 +103,7 @@ lint: setup-dev ## ruff, mypy, import-linter, hadolint, buf, generated files equ
 	$(BIN)/python scripts/chart_readme.py --check
 	$(BIN)/python scripts/dashboards.py --check
 
-bench: setup-dev .tools/.stamp ## figures of speed and memory against named peers
+bench: setup-dev .tools/.stamp .triton/.stamp ## figures of speed and memory against named peers
 	$(BIN)/python -m benchmarks
 
 protos: setup-dev ## regenerate src/marsam/api and the descriptor image, publish both in dist/protos
