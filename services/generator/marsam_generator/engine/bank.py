@@ -18,6 +18,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -39,9 +40,9 @@ class PreparedAdapter:
     dora: bool
     text: Mapping[str, "PreparedAdapter"] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def size_bytes(self) -> int:
-        """Bytes that it holds in all banks."""
+        """Bytes that it holds in all banks. Counted once: every request asks whether memory holds."""
         own = sum(part.nbytes for share in self.layers.values() for part in share.tensors)
         return own + sum(one.size_bytes for one in self.text.values())
 
