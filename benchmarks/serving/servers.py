@@ -67,7 +67,6 @@ class Stepping:
             lanes=Lanes(1),
             widths=Widths(limit=ROWS),
             observe=lambda tick: None,
-            cut=lambda cut: None,
             clock=self.clock.now,
         )
         self._done: dict[int, torch.Tensor] = {}

@@ -16,7 +16,7 @@ from marsam_generator.engine.bank import AdapterBank
 from marsam_generator.engine.forwards import Denoiser
 from marsam_generator.engine.lanes import Lanes
 from marsam_generator.engine.loop import StepLoop
-from marsam_generator.engine.stepper import Tick
+from marsam_generator.engine.stepper import Stepper, Tick
 from marsam_generator.engine.width import Widths
 from marsam_generator.engine.work import Event, Failed, Order, Stepped
 
@@ -35,8 +35,7 @@ CANCELS = 200
 
 def loop_of(got: Given, observe: Callable[[Tick], None]) -> StepLoop:
     """A step loop of one lane whose ticks have at most eight rows."""
-    return StepLoop(
-        name="bench",
+    stepper = Stepper(
         family=FAMILY,
         denoisers={BASE: Denoiser(module=got.denoiser, bank=AdapterBank(got.denoiser), facts=got.parts.facts)},
         device="cpu",
@@ -44,6 +43,7 @@ def loop_of(got: Given, observe: Callable[[Tick], None]) -> StepLoop:
         widths=Narrow(limit=ROWS),
         observe=observe,
     )
+    return StepLoop(name="bench", stepper=stepper)
 
 
 class Narrow(Widths):

@@ -10,7 +10,7 @@ import torch
 from marsam_generator.engine.forwards import EXACT_ROWS
 from marsam_generator.engine.lanes import Lanes
 from marsam_generator.engine.loop import StepLoop
-from marsam_generator.engine.stepper import Cut, Tick
+from marsam_generator.engine.stepper import Cut, Stepper, Tick
 from marsam_generator.engine.work import Denoised, Event, Failed, Order, Stepped
 
 from marsam.core.errors import Cancelled, Exhausted, Internal
@@ -121,8 +121,7 @@ class Open:
         self.ticks: list[Tick] = []
         self.cuts: list[Cut] = []
         self.ended = threading.Condition()
-        self.loop = StepLoop(
-            name="still",
+        stepper = Stepper(
             family=family,
             denoisers={BASE: still(facts)},
             device="cpu",
@@ -131,6 +130,7 @@ class Open:
             observe=self.ticks.append,
             cut=self.cuts.append,
         )
+        self.loop = StepLoop(name="still", stepper=stepper)
 
     def order(self, steps: int) -> tuple[Order, list[Event], threading.Event]:
         """An order, what it was told, and whether it is over."""

@@ -1,7 +1,8 @@
 """One base in memory: text encoding, the step loop and decoding, joined for an asyncio caller.
 
-Four kinds of thread, so that the event loop only passes messages: one encodes text (`reader`), the loop's own thread
-and its lanes denoise, and a small pool encodes and decodes pictures (`coder`).
+Threads of each kind, so that the event loop only passes messages: one for each set of text encoders (`reader`), the
+step loop's own and its lanes, a small pool that encodes and decodes pictures (`coder`), and one that makes looks
+(`looker`).
 """
 
 import asyncio
@@ -25,7 +26,7 @@ from marsam_generator.engine.looker import Looker
 from marsam_generator.engine.loop import StepLoop
 from marsam_generator.engine.reader import Reader
 from marsam_generator.engine.site import crowded
-from marsam_generator.engine.stepper import Cut, Tick, stated
+from marsam_generator.engine.stepper import Cut, Stepper, Tick, stated
 from marsam_generator.engine.width import Widths
 from marsam_generator.engine.work import (
     Denoised,
@@ -106,31 +107,32 @@ class Engine:
         self._coders = {BASE: Coder(family, parts)}
         self._coding = ThreadPoolExecutor(lanes, thread_name_prefix="marsam-coder")
         self._looker = Looker()
-        self._loop = StepLoop(
-            name=name,
+        self._denoisers = {BASE: _denoiser(parts)}  # changed between ticks only
+        stepper = Stepper(
             family=family,
-            denoisers={BASE: _denoiser(parts)},
+            denoisers=self._denoisers,
             device=parts.device,
             lanes=Lanes(lanes),
             widths=widths,
             observe=observe,
             cut=cut,
         )
+        self._loop = StepLoop(name=name, stepper=stepper)
 
     def bank(self, denoiser: str = BASE) -> AdapterBank:
         """The bank of a denoiser: read it freely, change it through `install` and `evict`."""
-        return self._loop.denoisers[denoiser].bank
+        return self._denoisers[denoiser].bank
 
     @property
     def denoisers(self) -> tuple[str, ...]:
         """Names of the denoisers in memory."""
-        return tuple(self._loop.denoisers)
+        return tuple(self._denoisers)
 
     @property
     def bank_bytes(self) -> int:
         """Bytes that the banks of all denoisers and text encoders hold."""
         readers = sum(reader.size_bytes for reader in list(self._readers.values()))
-        return readers + sum(denoiser.bank.size_bytes for denoiser in list(self._loop.denoisers.values()))
+        return readers + sum(denoiser.bank.size_bytes for denoiser in list(self._denoisers.values()))
 
     async def add_denoiser(self, name: str, parts: Components) -> None:
         """Put a fully tuned denoiser beside the base's own, with text encoders and an image coder of its own where
@@ -140,11 +142,11 @@ class Engine:
             self._readers[name] = Reader(self._family, parts)
         if parts.image_coder is not None:
             self._coders[name] = Coder(self._family, parts)
-        await asyncio.wrap_future(self._loop.between(lambda: self._loop.denoisers.update({name: denoiser})))
+        await asyncio.wrap_future(self._loop.between(lambda: self._denoisers.update({name: denoiser})))
 
     async def drop_denoiser(self, name: str) -> None:
         """Forget a fully tuned denoiser. Nothing may be drawing with it."""
-        await asyncio.wrap_future(self._loop.between(lambda: self._loop.denoisers.pop(name, None)))
+        await asyncio.wrap_future(self._loop.between(lambda: self._denoisers.pop(name, None)))
         self._coders.pop(name, None)
         if (reader := self._readers.pop(name, None)) is not None:
             reader.close()

@@ -11,14 +11,10 @@ from concurrent.futures import Future
 from typing import TypeVar
 
 from marsam.core.errors import Cancelled
-from marsam.diffusion.spec import Family
 from marsam.telemetry import Log
 from marsam_generator.engine.ending import shutting_down
-from marsam_generator.engine.forwards import Denoiser
-from marsam_generator.engine.lanes import Lanes
 from marsam_generator.engine.slots import Live
-from marsam_generator.engine.stepper import Cut, Stepper, Tick, stated
-from marsam_generator.engine.width import Widths
+from marsam_generator.engine.stepper import Stepper, stated
 from marsam_generator.engine.work import Failed, Order
 
 T = TypeVar("T")
@@ -26,36 +22,12 @@ _log = Log(__name__)
 
 
 class StepLoop:
-    """Owns the device. `submit`, `cancel` and `between` may be called from any thread; everything else runs on its
-    own.
-
-    `denoisers` may be changed inside `between` only. `widths` is asked, and measures, on the loop's thread. `observe`
-    is called after every tick, `cut` for every order that ended before its time.
+    """Owns the device and `stepper`, which is driven, calls back and measures on the loop's own thread. `submit`,
+    `cancel` and `between` may be called from any.
     """
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        family: Family,
-        denoisers: dict[str, Denoiser],
-        device: str,
-        lanes: Lanes,
-        widths: Widths,
-        observe: Callable[[Tick], None],
-        cut: Callable[[Cut], None] = lambda cut: None,
-    ) -> None:
-        self.denoisers = denoisers
-        self._lanes = lanes
-        self._stepper = Stepper(
-            family=family,
-            denoisers=denoisers,
-            device=device,
-            lanes=lanes,
-            widths=widths,
-            observe=observe,
-            cut=cut,
-        )
+    def __init__(self, *, name: str, stepper: Stepper) -> None:
+        self._stepper = stepper
         self._wake = threading.Condition()
         self._arrivals: list[Order] = []
         self._cancels: dict[str, int] = {}
@@ -121,7 +93,7 @@ class StepLoop:
                 _log.exception("engine.tick_failed")
                 self._stepper.abandon(stated(error), picked=True)
         self._stepper.abandon(shutting_down())
-        self._lanes.close()
+        self._stepper.close()
 
     def _prepare(self) -> bool:
         """Wait until there is something to do, take it in; False when the loop is to end."""

@@ -45,10 +45,10 @@ class Cut:
 
 
 class Stepper:
-    """The orders of one base. Belongs to one thread at a time.
+    """The orders of one base. Belongs to one thread at a time; owns `lanes`.
 
-    `denoisers` may be changed between ticks. `observe` is called after every tick, `cut` for every order that ended
-    before its time.
+    `denoisers` may be changed between ticks. `widths` is asked, and measures, before a tick. `observe` is called after
+    every tick, `cut` for every order that ended before its time.
     """
 
     def __init__(
@@ -60,11 +60,11 @@ class Stepper:
         lanes: Lanes,
         widths: Widths,
         observe: Callable[[Tick], None],
-        cut: Callable[[Cut], None],
+        cut: Callable[[Cut], None] = lambda cut: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.denoisers = denoisers
         self.ticks = 0
+        self._denoisers = denoisers
         self._device = device
         self._lanes = lanes
         self._widths = widths
@@ -84,7 +84,7 @@ class Stepper:
         """Take an order in; one that cannot begin is told so."""
         live = Live(order)
         try:
-            facts = self.denoisers[order.denoiser].facts
+            facts = self._denoisers[order.denoiser].facts
             for index, picture in enumerate(order.pictures):
                 walk = Walk(facts, picture, order.ground)
                 cond = told(row_of(order.conditional, index), [picture])
@@ -118,6 +118,10 @@ class Stepper:
         lives = {id(slot.live): slot.live for slot in self._picked} if picked else self._roster.live
         for live in list(lives.values()):
             self._end(live, error)
+
+    def close(self) -> None:
+        """End the lanes."""
+        self._lanes.close()
 
     def tick(self) -> None:
         """Take the next step of as many pictures as fit."""
@@ -164,14 +168,14 @@ class Stepper:
                 if self._device.startswith("cuda"):
                     torch.cuda.empty_cache()
 
-        forward = self._forwards.of(self.denoisers[group.denoiser], exact=group.exact)
+        forward = self._forwards.of(self._denoisers[group.denoiser], exact=group.exact)
         return self._lanes.run(rows, forward, most=EXACT_ROWS if group.exact else None, failed=failed)
 
     def _width(self, lead: Slot) -> int:
         if lead.group.exact:
             return EXACT_ROWS * self._lanes.count
         row = Row(noisy=lead.walk.model_input(), t=lead.walk.t, cond=lead.cond, adapters={})
-        forward = self._forwards.of(self.denoisers[lead.group.denoiser], exact=False)
+        forward = self._forwards.of(self._denoisers[lead.group.denoiser], exact=False)
         clock = time.thread_time if self._device == "cpu" else time.monotonic
         return self._widths.of(lead.group, lambda rows: self._lanes.cost([row] * rows, forward, clock=clock))
 
