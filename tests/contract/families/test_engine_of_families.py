@@ -1,9 +1,11 @@
 """The generator's engine draws every family's pictures as `sample` does, adapters of the bank included."""
 
 import asyncio
+import gc
 import json
 import shutil
 import threading
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ from marsam.diffusion.adapter.parts import net as parts_of_adapters
 from marsam.diffusion.conditionings import filled
 from marsam.diffusion.sampling import Picture, for_base, sample
 from marsam.diffusion.schedulers import schedulers
+from marsam.diffusion.spec import Part
 from tests.contract.families import rig as rigs
 from tests.contract.families.drawing import close, drawn, levels
 
@@ -128,15 +131,16 @@ async def test_prompts_are_read_under_the_adapters_of_their_own_request(
     engine = await _engine(family, family.load(bases[name]))
     try:
         assert torch.equal(await _draw(engine, picture), plain)
-        await engine.install(engine.prepare("tuned", adapter))
-        held = engine.bank_bytes
+        prepared = engine.prepare("tuned", adapter)
+        await engine.install(prepared)
+        assert engine.bank_bytes == prepared.size_bytes > 0
         drawn = await asyncio.gather(*(_draw(engine, picture, adapters={"tuned": weight}) for weight in alone))
         for one, other in zip(drawn, alone.values(), strict=True):
             assert close(one, other)
         # What others asked for is nothing to who asked for none.
         assert torch.equal(await _draw(engine, picture), plain)
         await engine.evict("tuned")
-        assert (held > 0, engine.bank_bytes) == (True, 0)
+        assert engine.bank_bytes == 0
         assert torch.equal(await _draw(engine, picture), plain)
     finally:
         await engine.close()
@@ -305,6 +309,30 @@ async def test_a_tuned_model_reads_with_encoders_of_its_own(bases: dict[str, Pat
         await engine.add_denoiser("half", replace(rig.parts, text={}, image_coder=None))
         assert not torch.equal(await _draw(engine, picture, denoiser="half"), tuned)
         await engine.drop_denoiser("full")
+    finally:
+        await engine.close()
+
+
+async def test_with_a_tuned_model_go_its_adapters_on_the_encoders_of_the_base(
+    bases: dict[str, Path], tmp_path: Path
+) -> None:
+    rig = rigs.load(bases["sd1"], "sd1", "lora", params=rigs.WITH_TEXT)
+    rigs.taught(rig)
+    rig.save(tmp_path)
+    engine = await _engine(rig.family, rig.family.load(bases["sd1"]))
+    try:
+        await engine.add_denoiser("half", rig.family.load(bases["sd1"], parts=frozenset({Part.DENOISER})))
+        prepared = engine.prepare("tuned", adapters.read(tmp_path), denoiser="half")
+        await engine.install(prepared, denoiser="half")
+        held = [weakref.ref(share.up) for one in prepared.text.values() for share in one.layers.values()]
+        del prepared
+        gc.collect()
+        assert held and all(share() is not None for share in held)
+        await engine.drop_denoiser("half")
+        async with asyncio.timeout(20):
+            while any(share() is not None for share in held):
+                gc.collect()
+                await asyncio.sleep(0.01)
     finally:
         await engine.close()
 

@@ -65,7 +65,7 @@ class AdapterBank:
 
     @property
     def resident(self) -> Mapping[str, int]:
-        """Adapter key → bytes of its tensors."""
+        """Adapter key → bytes of its tensors, those in the banks of text encoders among them."""
         return {key: one.size_bytes for key, one in list(self._adapters.items())}
 
     @property

@@ -130,9 +130,8 @@ class Engine:
 
     @property
     def bank_bytes(self) -> int:
-        """Bytes that the banks of all denoisers and text encoders hold."""
-        readers = sum(reader.size_bytes for reader in list(self._readers.values()))
-        return readers + sum(denoiser.bank.size_bytes for denoiser in list(self._denoisers.values()))
+        """Bytes of the adapters of all denoisers, with their shares of text encoders."""
+        return sum(denoiser.bank.size_bytes for denoiser in list(self._denoisers.values()))
 
     async def add_denoiser(self, name: str, parts: Components) -> None:
         """Put a fully tuned denoiser beside the base's own, with text encoders and an image coder of its own where
@@ -145,7 +144,9 @@ class Engine:
         await asyncio.wrap_future(self._loop.between(lambda: self._denoisers.update({name: denoiser})))
 
     async def drop_denoiser(self, name: str) -> None:
-        """Forget a fully tuned denoiser. Nothing may be drawing with it."""
+        """Forget a fully tuned denoiser and its adapters. Nothing may be drawing with it."""
+        for key in self.bank(name).resident:  # text encoders that are the base's stay, and go on without them
+            await self._reader(name).evict(_reading(name, key))
         await asyncio.wrap_future(self._loop.between(lambda: self._denoisers.pop(name, None)))
         self._coders.pop(name, None)
         if (reader := self._readers.pop(name, None)) is not None:

@@ -43,11 +43,6 @@ class Reader:
         self._prompt_bytes = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="marsam-encode")
 
-    @property
-    def size_bytes(self) -> int:
-        """Bytes that the banks of its encoders hold."""
-        return sum(bank.size_bytes for bank in self._banks.values())
-
     def prepare(self, key: str, adapter: Adapter) -> dict[str, PreparedAdapter]:
         """An adapter's share of the text encoders, by folder, checked. Raises as `AdapterBank.prepare`."""
         strange = sorted(set(adapter.text) - set(self._banks))
