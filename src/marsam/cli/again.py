@@ -4,15 +4,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from marsam.cli.pictures import load
 from marsam.client import AsyncMarsam
+from marsam.client.files import read_whole
 from marsam.client.remaking import Remake, remake
 
 
 def asked(picture: Path | None, said: Mapping[str, Any]) -> tuple[dict[str, Any], Remake | None]:
     """The arguments of `Generation.generate` from a picture, where there is one, under what was `said`. Raises as
     `remake` does."""
-    origin = remake(load(picture)) if picture is not None else None
+    origin = remake(read_whole(picture, field="picture")) if picture is not None else None
     found = dict(origin.arguments) if origin is not None else {}
     if "init_image" in said:
         found.pop("mask_image", None)  # it was of another picture

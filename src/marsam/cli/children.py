@@ -62,7 +62,7 @@ async def start(service: str, *, home: Home, ports: tuple[int, int], lock: int) 
         "MARSAM_CACHE": str(home.cache),
         "MARSAM_LISTEN": f"127.0.0.1:{ports[0]}",
         "MARSAM_HTTP_LISTEN": f"127.0.0.1:{ports[1]}",
-        # It needs no graphical session, and must not find modules in whatever folder we were called from.
+        # It must not find modules in whatever folder we were called from.
         "PYTHONSAFEPATH": "1",
         # Its page, on loopback as everything else.
         **({"MARSAM_REST": "true"} if service == "generator" else {}),

@@ -8,8 +8,7 @@ from typing import Any
 
 from marsam.cli import console
 from marsam.client import Image, Preview
-from marsam.core.errors import Exhausted, Exists, Invalid, did_you_mean
-from marsam.imaging.inscribed import MOST_BYTES
+from marsam.core.errors import Exhausted, Exists
 
 _SUFFIXES = {"image/png": ".png", "image/jpeg": ".jpg", "image/webp": ".webp"}
 
@@ -18,19 +17,6 @@ def kept(folder: Path, prompt: str, image: Image) -> dict[str, Any]:
     """Writes a picture; gives what is said of it."""
     size = {"width": image.width, "height": image.height}
     return {"path": str(save(folder, prompt, image)), "seed": image.seed, "digest": image.digest, **size}
-
-
-def load(path: Path) -> bytes:
-    """A file's bytes, of a large one as many as show that it is too large. Raises Invalid (PATH_MISSING) with what is
-    called alike."""
-    try:
-        with path.open("rb") as file:
-            return file.read(MOST_BYTES + 1)
-    except OSError as error:
-        beside = sorted(one.name for one in path.parent.iterdir()) if path.parent.is_dir() else []
-        raise Invalid(
-            f"cannot read {path}: {error.strerror}", reason="PATH_MISSING", remedy=did_you_mean(path.name, beside)
-        ) from error
 
 
 def print_pictures(images: Sequence[dict[str, Any]]) -> None:

@@ -6,10 +6,10 @@ from typing import Annotated, Any
 import typer
 
 from marsam.cli import console, exits
-from marsam.cli.pictures import load
 from marsam.cli.plain import plain
 from marsam.cli.session import Json, guarded, run
 from marsam.client import AsyncMarsam, short
+from marsam.client.files import read_whole
 from marsam.client.provenance import Trace, look
 from marsam.core.errors import Corrupt
 
@@ -32,10 +32,10 @@ def provenance(
     """Say where a picture comes from: signature, request, models, and what they learnt from."""
 
     async def locally() -> Trace:
-        return look(load(picture), trusting=_authorities(trust))
+        return look(read_whole(picture, field="picture"), trusting=_authorities(trust))
 
     async def work(marsam: AsyncMarsam) -> Trace:
-        return await marsam.provenance.trace(load(picture), trusting=_authorities(trust))
+        return await marsam.provenance.trace(read_whole(picture, field="picture"), trusting=_authorities(trust))
 
     trace = guarded(locally, as_json=as_json) if file_only else run(context, work, as_json=as_json)
     if as_json:
@@ -47,7 +47,7 @@ def provenance(
 
 
 def _authorities(trust: Path | None) -> str:
-    return load(trust).decode("ascii", "replace") if trust else ""
+    return read_whole(trust, field="trust").decode("ascii", "replace") if trust else ""
 
 
 def _request(trace: Trace) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from typing import Any
 from marsam.api.common.v1 import common_pb2
 from marsam.core.errors import Corrupt, Exhausted, Exists, Invalid, Precondition, did_you_mean
 from marsam.core.paths import check_relative
+from marsam.imaging.inscribed import MOST_BYTES
 
 CHUNK_BYTES = 256 * 1024
 # Small files are read, hashed and cut in one trip to a thread.
@@ -106,6 +107,22 @@ def _digest(file: LocalFile) -> tuple[str, bytes | None]:
     if len(whole) != file.size:
         raise _changed(file)
     return f"sha256:{hashlib.sha256(whole).hexdigest()}", whole
+
+
+def read_whole(path: Path, *, field: str) -> bytes:
+    """The bytes of a picture or a certificate, of a file that is too large to be one as many as show it. Raises Invalid
+    (PATH_MISSING) with what is called alike."""
+    try:
+        with path.open("rb") as file:
+            return file.read(MOST_BYTES + 1)
+    except OSError as error:
+        beside = sorted(one.name for one in path.parent.iterdir()) if path.parent.is_dir() else []
+        raise Invalid(
+            f"cannot read {path}: {error.strerror}",
+            field=field,
+            reason="PATH_MISSING",
+            remedy=did_you_mean(path.name, beside),
+        ) from error
 
 
 async def _cut(whole: bytes) -> AsyncIterator[bytes]:

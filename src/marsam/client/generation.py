@@ -10,7 +10,7 @@ import grpc.aio
 from marsam.api.generator.v1 import generator_pb2, generator_pb2_grpc
 from marsam.client.connection import SLOW_SECONDS, stream, unary, upload
 from marsam.client.drawing import Accepted, Event, Image, events_of
-from marsam.client.files import CHUNK_BYTES
+from marsam.client.files import CHUNK_BYTES, read_whole
 from marsam.client.naming import qualify
 from marsam.client.paging import PAGE, every
 from marsam.core.errors import Invalid, Unavailable, did_you_mean
@@ -129,7 +129,7 @@ class Generation:
 
     async def upload(self, picture: Path) -> str:
         """Sends a picture to start from, or a mask; gives its name. The same bytes have the same name."""
-        data = await asyncio.to_thread(_read, picture)
+        data = await asyncio.to_thread(read_whole, picture, field="picture")
 
         async def parts() -> AsyncIterator[generator_pb2.UploadImageRequest]:
             header = generator_pb2.UploadImageHeader(parent=f"projects/{self._project}", size_bytes=len(data))
@@ -195,14 +195,6 @@ class Generation:
 
     def _name(self, model: str) -> str:
         return qualify("model", model, project=self._project, field="model")
-
-
-def _read(picture: Path) -> bytes:
-    if not picture.is_file():
-        beside = sorted(one.name for one in picture.parent.iterdir()) if picture.parent.is_dir() else []
-        remedy = did_you_mean(picture.name, beside)
-        raise Invalid(f"{picture} is not there", field="picture", reason="PATH_MISSING", remedy=remedy)
-    return picture.read_bytes()
 
 
 def _format(name: str) -> str | None:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
+
 MARSAM = [sys.executable, "-m", "marsam.cli"]
 READY_SECONDS = 120.0
 
@@ -36,6 +38,24 @@ class Said:
     def error(self) -> Any:
         """The error of a `--json` command."""
         return self.lines[-1]["error"]
+
+
+def ok(said: Said) -> Said:
+    assert said.code == 0, said.err + said.out
+    return said
+
+
+def write_walls(folder: Path) -> None:
+    """Six pictures with captions in the folder `pictures`, and a base of 0.2 million parameters in `base`."""
+    from tests.unit.generator.tiny import write_base  # loads torch
+
+    pictures = folder / "pictures"
+    pictures.mkdir()
+    for number in range(6):
+        picture = PIL.Image.linear_gradient("L").rotate(60 * number).convert("RGB").resize((96 + number, 96))
+        picture.save(pictures / f"p{number}.png")
+        (pictures / f"p{number}.txt").write_text(f"a wall drawn in {number} shades of grey")
+    write_base(folder / "base")
 
 
 def environment() -> dict[str, str]:

@@ -14,7 +14,7 @@ import PIL.Image
 import pytest
 
 from marsam.client.endpoints import read
-from tests.integration.cli.support import Said, begin, finish, marsam, up
+from tests.integration.cli.support import begin, finish, marsam, ok, up, write_walls
 
 pytestmark = pytest.mark.slow
 
@@ -22,16 +22,9 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working folder with six pictures, one broken file, and a base of 0.2 million parameters."""
-    from tests.unit.generator.tiny import write_base
-
     made = tmp_path_factory.mktemp("house")
-    (made / "pictures").mkdir()
-    for number in range(6):
-        picture = PIL.Image.linear_gradient("L").rotate(60 * number).convert("RGB").resize((96 + number, 96))
-        picture.save(made / "pictures" / f"p{number}.png")
-        (made / "pictures" / f"p{number}.txt").write_text(f"a wall drawn in {number} shades of grey")
+    write_walls(made)
     (made / "pictures" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnonsense")
-    write_base(made / "base")
     return made
 
 
@@ -39,11 +32,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def house(folder: Path) -> Any:
     with up(folder) as (_, ready):
         yield ready
-
-
-def ok(said: Said) -> Said:
-    assert said.code == 0, said.err + said.out
-    return said
 
 
 @pytest.fixture(scope="module")

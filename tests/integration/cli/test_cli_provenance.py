@@ -6,27 +6,16 @@ from typing import Any
 import PIL.Image
 import pytest
 
-from tests.integration.cli.support import Said, marsam, up
-from tests.unit.generator.tiny import write_base
+from tests.integration.cli.support import marsam, ok, up, write_walls
 
 pytestmark = pytest.mark.slow
-
-
-def ok(said: Said) -> Said:
-    assert said.code == 0, said.err + said.out
-    return said
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A house that signs, with a base and an adapter that was trained on six pictures."""
     made = tmp_path_factory.mktemp("signing")
-    (made / "pictures").mkdir()
-    for number in range(6):
-        picture = PIL.Image.linear_gradient("L").rotate(60 * number).convert("RGB").resize((96 + number, 96))
-        picture.save(made / "pictures" / f"p{number}.png")
-        (made / "pictures" / f"p{number}.txt").write_text(f"a wall drawn in {number} shades of grey")
-    write_base(made / "base")
+    write_walls(made)
     (made / ".marsam").mkdir()
     (made / ".marsam" / "generator.toml").write_text("c2pa_self_made = true\n")
     with up(made):

@@ -260,6 +260,11 @@ async def test_what_goes_wrong_while_reading_is_said_as_it_is(marsam: AsyncMarsa
         await marsam.datasets.import_folder(tmp_path / "emty", "hayy")
     assert caught.value.reason == "PATH_MISSING"
     assert "'empty'" in caught.value.remedy
+    with pytest.raises(Invalid, match=f"cannot read {empty}: Is a directory"):
+        await marsam.generation.upload(empty)
+    with pytest.raises(Invalid) as caught:
+        await marsam.generation.upload(tmp_path / "aa.png")
+    assert (caught.value.reason, caught.value.remedy) == ("PATH_MISSING", "did you mean 'a.png'?")
 
 
 async def test_lists_are_whole(marsam: AsyncMarsam) -> None:

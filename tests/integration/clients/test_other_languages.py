@@ -15,7 +15,7 @@ import pytest
 from marsam.core.tokens import Principal, add_token, entry_of, new_token
 from scripts import protos
 from scripts.tools import GRPCURL
-from tests.integration.cli.support import MARSAM, gone
+from tests.integration.cli.support import MARSAM, gone, write_walls
 from tests.integration.rpc.certificates import Authority
 
 pytestmark = pytest.mark.slow
@@ -32,18 +32,11 @@ def commands(heading: str) -> str:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkout's dist and examples, six pictures, and a base of 0.2 million parameters."""
-    from tests.unit.generator.tiny import write_base
-
     made = tmp_path_factory.mktemp("callers")
     protos.publish(made / "dist" / "protos")
     source = ROOT / "examples" / "clients" / "javascript"
     shutil.copytree(source, made / "examples/clients/javascript", ignore=shutil.ignore_patterns("node_modules"))
-    (made / "pictures").mkdir()
-    for number in range(6):
-        picture = PIL.Image.linear_gradient("L").rotate(60 * number).convert("RGB").resize((96 + number, 96))
-        picture.save(made / "pictures" / f"p{number}.png")
-        (made / "pictures" / f"p{number}.txt").write_text(f"a wall drawn in {number} shades of grey")
-    write_base(made / "base")
+    write_walls(made)
     (made / "bin").mkdir()
     (made / "bin" / "grpcurl").symlink_to(GRPCURL)
     return made
