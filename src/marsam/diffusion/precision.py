@@ -24,10 +24,9 @@ class Quantisation:
     double: bool = True
 
     def __post_init__(self) -> None:
-        if self.kind not in ("nf4", "int8") or (self.kind == "int8" and self.double):
+        if self.label() not in QUANTISATIONS:
             raise Invalid(
-                f"quantisation must be one of {', '.join(QUANTISATIONS)}, got {self.kind!r}"
-                f"{' of which the constants are quantised too' if self.double else ''}",
+                f"quantisation must be one of {', '.join(QUANTISATIONS)}, got {self.label()!r}",
                 field="quantisation",
                 reason="QUANTISATION_UNKNOWN",
             )
@@ -35,12 +34,6 @@ class Quantisation:
     @classmethod
     def of(cls, label: str) -> "Quantisation":
         """The one that is spelt so. Raises `Invalid` (QUANTISATION_UNKNOWN)."""
-        if label not in QUANTISATIONS:
-            raise Invalid(
-                f"quantisation must be one of {', '.join(QUANTISATIONS)}, got {label!r}",
-                field="quantisation",
-                reason="QUANTISATION_UNKNOWN",
-            )
         return cls(kind=label.removesuffix("+dq"), double=label.endswith("+dq"))
 
     def label(self) -> str:

@@ -8,6 +8,7 @@ in any batch.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 
@@ -183,10 +184,14 @@ class Walk:
 
     def clean(self, conditional: torch.Tensor, unconditional: torch.Tensor | None = None) -> torch.Tensor:
         """The clean latent (1, C, h, w) that the predictions for the coming step speak of. Changes nothing."""
-        levels = schedule.of(self._facts, self.picture.width, self.picture.height).levels(self.t)
+        levels = self._schedule.levels(self.t)
         prediction = self._guided(conditional, unconditional)
         clean = registry.objective(self._facts.objective).clean(self.model_input(), prediction, *levels)
         return clean if self._ground is None else self._ground.over(clean, self._ground.clean)
+
+    @cached_property
+    def _schedule(self) -> schedule.Schedule:
+        return schedule.of(self._facts, self.picture.width, self.picture.height)
 
     def _guided(self, conditional: torch.Tensor, unconditional: torch.Tensor | None) -> torch.Tensor:
         if not self.picture.guided:

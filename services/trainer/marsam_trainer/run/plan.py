@@ -99,9 +99,13 @@ class Drafts:
 
     def of(self, spec: RunSpec) -> Footprint:
         """What `spec` takes of a machine, or of each of its GPUs. Raises Invalid, Unsupported."""
+        return self.on_one_host(spec, self.each(spec))
+
+    def on_one_host(self, spec: RunSpec, each: Footprint) -> Footprint:
+        """As `of`, where one process takes `each`."""
         # Of a model that each process holds whole the first alone writes checkpoints.
         once = ("checkpoint on its way",) if spec.sharding == "replicated" else ()
-        return self.each(spec).on_one_host(self._beside(spec), once=once)
+        return each.on_one_host(self._beside(spec), once=once)
 
     def _beside(self, spec: RunSpec) -> int:
         """How many processes share a machine, of an order with fewer of them too."""
@@ -185,8 +189,9 @@ def expected(
     """As `plan`, made by the run itself before it loads anything, to be compared with what it takes in the end:
     `each_bytes` are what this process alone needs."""
     drafts = Drafts(source, facts, versions, device=device, lanes=lanes, together=together)
-    found = told(drafts.of(spec), spec, device=device, available=device_memory(device).total)
-    return {**found, "each_bytes": drafts.each(spec).peak.total if together > 1 else found["total_bytes"]}
+    each = drafts.each(spec)
+    found = told(drafts.on_one_host(spec, each), spec, device=device, available=device_memory(device).total)
+    return {**found, "each_bytes": each.peak.total}
 
 
 def _libraries(device: str) -> int:
