@@ -1,12 +1,28 @@
 """The latents that a drawing of ours passes through, and the pictures that a generator's engine gives."""
 
 import contextlib
+from collections.abc import Mapping
+from typing import Any
 
 import torch
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+)
 from marsam_generator.engine.engine import Drawing, Drawn, Engine
 
 from marsam.diffusion.sampling import Ground, Picture, Walk, for_base, sample, times, told
 from marsam.diffusion.spec import Components, Family
+
+THEIRS: Mapping[str, Any] = {
+    "ddim": DDIMScheduler,
+    "dpm++": DPMSolverMultistepScheduler,
+    "euler": EulerDiscreteScheduler,
+    "euler_a": EulerAncestralDiscreteScheduler,
+}
+"""The schedulers of a base that predicts noise or its velocity, as its pipelines are given them."""
 
 
 @torch.no_grad()

@@ -29,9 +29,7 @@ def adapters(bases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
     def of(name: str) -> Adapter:
         if name not in known:
             rig, folder = rigs.load(bases[name], name, "lora"), tmp_path_factory.mktemp(name)
-            loop = rigs.loop(rig, steps=4)
-            while not loop.done:
-                loop.step()
+            rigs.taught(rig)
             rig.save(folder)
             known[name] = read(folder)
         return known[name]

@@ -68,9 +68,7 @@ def test_what_goes_wrong_inside_of_a_model_in_parts_ends_the_attempt(
     assert rig.parts.denoiser is not None
 
     def draw(parts: Components, *, in_parts: bool) -> object:
-        return preview.draw(
-            rig.family, parts, wanted, texts, lanes=Lanes(1), budget_s=60.0, in_parts=in_parts
-        )  # fmt: skip
+        return preview.draw(rig.family, parts, wanted, texts, lanes=Lanes(1), budget_s=60.0, in_parts=in_parts)
 
     def fail(*_: object) -> None:
         raise error

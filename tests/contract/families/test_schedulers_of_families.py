@@ -10,7 +10,7 @@ import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusion3Pipeline
 from marsam_generator.engine.engine import Drawing, Engine
-from marsam_generator.engine.loop import Tick
+from marsam_generator.engine.stepper import Tick
 from marsam_generator.engine.width import Widths
 
 from marsam.core.ids import new_ulid
@@ -127,10 +127,7 @@ async def test_eight_requests_of_all_schedulers_at_once_are_what_each_is_alone(
     ]
     alone = [sample(family, parts, [picture])[0] for picture in wanted]
     ticks: list[Tick] = []
-    engine = Engine(
-        name=name, family=family, parts=parts, lanes=1, widths=Widths(limit=16), observe=ticks.append
-    )  # fmt: skip
-
+    engine = Engine(name=name, family=family, parts=parts, lanes=1, widths=Widths(limit=16), observe=ticks.append)
     try:
         asked = [Drawing(id=new_ulid(), pictures=[picture]) for picture in wanted]
         together = await asyncio.gather(*(drawn(engine, drawing) for drawing in asked))

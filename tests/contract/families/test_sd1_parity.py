@@ -4,14 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import (
-    DDIMScheduler,
-    DPMSolverMultistepScheduler,
-    EulerAncestralDiscreteScheduler,
-    EulerDiscreteScheduler,
-    StableDiffusionPipeline,
-    UNet2DConditionModel,
-)
+from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from peft import PeftModel
 
 from marsam.core.errors import Corrupt, Invalid
@@ -20,13 +13,7 @@ from marsam.diffusion.sampling import Picture, sample
 from marsam.diffusion.spec import Conditioning, Part
 from tests.contract.families import rig as rigs
 from tests.contract.families.bases import build_sd1
-
-THEIRS = {
-    "ddim": DDIMScheduler,
-    "dpm++": DPMSolverMultistepScheduler,
-    "euler": EulerDiscreteScheduler,
-    "euler_a": EulerAncestralDiscreteScheduler,
-}
+from tests.contract.families.drawing import THEIRS
 
 
 @pytest.fixture(params=["v", "epsilon"])
@@ -34,7 +21,7 @@ def base(request: pytest.FixtureRequest, bases: dict[str, Path], epsilon_base: P
     return bases["sd1"] if request.param == "v" else epsilon_base
 
 
-@pytest.mark.parametrize("scheduler", ["ddim", "dpm++", "euler", "euler_a"])
+@pytest.mark.parametrize("scheduler", THEIRS)
 def test_a_drawing_is_the_pipelines(base: Path, scheduler: str) -> None:
     family = registry.family("sd1")
     parts = family.load(base)

@@ -2,7 +2,7 @@
 pipelines of diffusers."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,6 @@ from typing import Any
 import pytest
 import torch
 from diffusers import (
-    DDIMScheduler,
-    DPMSolverMultistepScheduler,
-    EulerAncestralDiscreteScheduler,
-    EulerDiscreteScheduler,
     FluxImg2ImgPipeline,
     FluxInpaintPipeline,
     StableDiffusion3Img2ImgPipeline,
@@ -35,14 +31,9 @@ from marsam.diffusion.schedulers import schedulers
 from marsam.diffusion.spec import Components, Family
 from tests.contract.families import drawing
 from tests.contract.families import rig as rigs
+from tests.contract.families.drawing import THEIRS
 
 pytestmark = pytest.mark.slow
-THEIRS: Mapping[str, Any] = {
-    "ddim": DDIMScheduler,
-    "dpm++": DPMSolverMultistepScheduler,
-    "euler": EulerDiscreteScheduler,
-    "euler_a": EulerAncestralDiscreteScheduler,
-}
 
 
 def _colours(width: int, height: int) -> torch.Tensor:
@@ -138,8 +129,8 @@ async def test_exact_pictures_from_a_picture_are_the_same_bits_beside_others(bas
 
     async def drawn(picture: Picture, start: Start | None, exact: bool) -> torch.Tensor:
         asked = Drawing(id=new_ulid(), pictures=[picture], start=start, terms=Terms(exact=exact))
-        found = [event.pixels async for event in engine.draw(asked) if isinstance(event, Drawn)]
-        return found[0]
+        (pixels,) = await drawing.drawn(engine, asked)
+        return pixels
 
     try:
         for scheduler in schedulers(parts.facts):

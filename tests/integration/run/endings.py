@@ -42,16 +42,21 @@ def came_past(shelf: Shelf, job_id: str, attempt: int, step: int, process: subpr
     return True
 
 
+def killed_past(shelf: Shelf, job_id: str, cache: Path, step: int = 9) -> None:
+    """Start the first attempt of a run, and kill it when it has committed a checkpoint of `step` or later."""
+    process = shelf.start(job_id, 1, cache)
+    try:
+        assert came_past(shelf, job_id, 1, step, process)
+    finally:
+        process.kill()
+    assert ended(process) == -signal.SIGKILL
+
+
 def calm_and_killed(shelf: Shelf, cache: Path, **changes: Any) -> tuple[Model, Model]:
     """What two runs of one order publish: one left alone, and one killed past step 9 and begun again."""
     calm, killed = asyncio.run(shelf.order(**changes)), asyncio.run(shelf.order(**changes))
     assert ended(shelf.start(calm, 1, cache)) == 0
-    first = shelf.start(killed, 1, cache)
-    try:
-        assert came_past(shelf, killed, 1, 9, first)
-    finally:
-        first.kill()
-    assert ended(first) == -signal.SIGKILL
+    killed_past(shelf, killed, cache)
     asyncio.run(shelf.begin(killed))
     assert ended(shelf.start(killed, 2, cache)) == 0
     return asyncio.run(shelf.model(calm)), asyncio.run(shelf.model(killed))

@@ -3,7 +3,6 @@ same after a kill."""
 
 import asyncio
 import io
-import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 from marsam_trainer.run import codes
 from PIL import Image
 
-from tests.integration.run.endings import came_past, ended, tensors
+from tests.integration.run.endings import calm_and_killed, tensors
 from tests.integration.run.store import Picture, Shelf, make, plain
 
 SIZES = ((64, 64), (96, 48), (100, 48), (48, 96), (400, 50))
@@ -58,17 +57,7 @@ def test_killed_and_resumed_is_bit_for_bit_the_uninterrupted_run(mixed: Shelf, c
     changes = {
         "aspect_buckets": True, "resolution": 64, "steps": 60, "checkpoint_every": 3, "ema_decay": 0.9, "batch_size": 2,
     }  # fmt: skip
-    calm, killed = asyncio.run(mixed.order(**changes)), asyncio.run(mixed.order(**changes))
-    assert ended(mixed.start(calm, 1, cache)) == 0
-    first = mixed.start(killed, 1, cache)
-    try:
-        assert came_past(mixed, killed, 1, 9, first)
-    finally:
-        first.kill()
-    assert ended(first) == -signal.SIGKILL
-    asyncio.run(mixed.begin(killed))
-    assert ended(mixed.start(killed, 2, cache)) == 0
-    one, two = asyncio.run(mixed.model(calm)), asyncio.run(mixed.model(killed))
+    one, two = calm_and_killed(mixed, cache, **changes)
     assert asyncio.run(tensors(mixed.blobs, one)) == asyncio.run(tensors(mixed.blobs, two))
     assert one.metrics["validation_loss"] == two.metrics["validation_loss"]
 
