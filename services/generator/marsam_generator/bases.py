@@ -45,7 +45,8 @@ class Bases:
     async def remarks(self, model: Model, texts: Mapping[str, str]) -> list[str]:
         """What is worth knowing of how a base reads `texts`, by what they are called."""
         asked = (model.digest, *texts.items())
-        if asked not in self._remarks:
+        found = self._remarks.get(asked)
+        if found is None:
             facts, family = await self.facts(model), registry.family_facts(model.family)
             async with self._reading:  # tokenizers are not thread-safe
                 words = await self._words_of(model)
@@ -53,8 +54,7 @@ class Bases:
             self._remarks[asked] = found
             while len(self._remarks) > PROMPTS_KEPT:
                 self._remarks.popitem(last=False)
-            return found
-        return self._remarks[asked]
+        return found
 
     async def _words_of(self, model: Model) -> Mapping[str, Tokenizer]:
         if model.digest not in self._words:

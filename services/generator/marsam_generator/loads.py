@@ -1,7 +1,8 @@
 """Loads under way: shared by all who wait for the same thing, and not stopped when they leave."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from marsam.telemetry import Log
 from marsam_generator.engine.ending import awaited, shutting_down
@@ -20,14 +21,14 @@ class Loads:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._closed = False
 
-    async def join(self, key: str, load: Callable[[], Awaitable[None]]) -> None:
+    async def join(self, key: str, load: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Wait for the load of `key`, which is begun if it is not under way. Raises what it raises, and
         `Unavailable` once loads are given up."""
         if self._closed:
             raise shutting_down()
         task = self._tasks.get(key)
         if task is None:
-            task = self._tasks[key] = asyncio.create_task(_carried_out(load), name=f"load {key}")
+            task = self._tasks[key] = asyncio.create_task(load(), name=f"load {key}")
             task.add_done_callback(lambda done: self._ended(key, done))
         await awaited(asyncio.shield(task))
 
@@ -44,7 +45,3 @@ class Loads:
         if not task.cancelled() and (error := task.exception()) is not None:
             # Whoever waits is told as well; perhaps nobody does.
             _log.warning("model.not_loaded", model=key, message=str(error))
-
-
-async def _carried_out(load: Callable[[], Awaitable[None]]) -> None:
-    await load()

@@ -177,20 +177,20 @@ class Library:
         models = sum(one.size for one in self._residents.values() if one.model.kind != "adapter")
         return models + sum(engine.bank_bytes for engine in engines.values())
 
-    def _nest(self, key: str) -> list[Resident]:
+    def _nest(self, key: str) -> dict[str, Resident]:
         """A resident and everything that lives in it."""
-        return [one for inner, one in self._residents.items() if inner == key or inner.startswith(f"{key} ")]
+        return {inner: one for inner, one in self._residents.items() if inner == key or inner.startswith(f"{key} ")}
 
     def _is_held(self, key: str) -> bool:
-        return any(one.pins for one in self._nest(key))
+        return any(one.pins for one in self._nest(key).values())
 
     def _stays(self, key: str) -> bool:
-        return any(one.pins or one.kept for one in self._nest(key))
+        return any(one.pins or one.kept for one in self._nest(key).values())
 
     async def _drop(self, key: str) -> None:
         """Forget a model and what lives in it. It goes to its end even when whoever asked for that leaves."""
         resident = self._residents[key]
-        for inner in [inner for inner in self._residents if inner == key or inner.startswith(f"{key} ")]:
+        for inner in self._nest(key):
             self._meter.inc(metrics.MODEL_DROPS, kind=self._residents.pop(inner).model.kind)
         self._count(resident.model)
         going = self._going[key] = asyncio.create_task(self._let_go(resident), name=f"drop {key}")

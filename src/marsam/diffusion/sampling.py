@@ -73,6 +73,11 @@ class Picture:
         return self.guidance != 1.0
 
     @property
+    def rows(self) -> int:
+        """Rows that it puts into a forward: guidance needs the unconditional prediction too."""
+        return 2 if self.guided else 1
+
+    @property
     def taken(self) -> int:
         """The steps that are really taken, at least one."""
         # What 20 · 0.35 is beyond 7 in floating point is no step.

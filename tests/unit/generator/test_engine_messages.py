@@ -136,7 +136,8 @@ def test_residents_and_descriptions_arrive() -> None:
         ADAPTER.digest: Residence(size=0, uses=1, pinned=False),
     }
     assert messages.residents_of(messages.residents_event(held).residents) == held
-    told = Description(engine="local", device="cuda:0", precision="bf16", fingerprint="f")
+    told = Description(engine="local", device="cuda:0", precision="bf16", fingerprint="f", quantisation="int8")
+    all_but_defaults(told)
     assert messages.description_of(messages.description_event(told).description) == told
 
 

@@ -19,9 +19,7 @@ _log = Log(__name__)
 class Looks:
     """The looks at one drawing's pictures. A glimpse that comes while another of its picture waits takes its place."""
 
-    def __init__(
-        self, make: Callable[[Glimpsed], "asyncio.Future[bytes]"] | None, tell: Callable[[Looked], None]
-    ) -> None:
+    def __init__(self, make: Make | None, tell: Callable[[Looked], None]) -> None:
         self._make = make
         self._tell = tell
         self._latest: dict[int, Glimpsed] = {}

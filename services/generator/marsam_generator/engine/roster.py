@@ -72,12 +72,16 @@ class Roster:
         tenant = self._tenants.first(self._waiting)
         groups = self._groups.setdefault(tenant, Turns())
         groups.wait(self._waiting[tenant])
-        return self._sorted(self._waiting[tenant][groups.first(self._waiting[tenant])])[0]
+        group = groups.first(self._waiting[tenant])
+        return min(self._waiting[tenant][group], key=_urgency(self._ticks[group]))
 
     def choose(self, lead: Slot, width: int) -> list[Slot]:
         """The pictures of a tick of `width` rows that belongs to `lead`, which is in it however narrow that is."""
         group = lead.group
-        queues = {tenant: self._sorted(groups[group]) for tenant, groups in self._waiting.items() if group in groups}
+        urgency = _urgency(self._ticks[group])
+        queues = {
+            tenant: sorted(groups[group], key=urgency) for tenant, groups in self._waiting.items() if group in groups
+        }
         had = {tenant: self._tenants.had(tenant) for tenant in queues}
         price = self._row_seconds.get(group) or _UNMEASURED
         picked: list[Slot] = []
@@ -108,12 +112,10 @@ class Roster:
             groups.wait(self._waiting[tenant])
             groups.charge(group, row_seconds * slot.rows)
 
-    def _sorted(self, slots: Sequence[Slot]) -> list[Slot]:
-        ticks = self._ticks[slots[0].group]
-        return sorted(slots, key=_urgency(ticks))
-
 
 def _urgency(ticks: int) -> Callable[[Slot], tuple[float, float]]:
+    """Who of a group that had so many ticks goes first, the least."""
+
     def key(slot: Slot) -> tuple[float, float]:
         waited = ticks - slot.served
         return -(slot.live.order.terms.priority + waited // LIFT), slot.left - PATIENCE * waited

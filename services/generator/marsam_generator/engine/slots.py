@@ -35,13 +35,13 @@ class Slot:
     served: int = 0
     group: Group = field(init=False)
     rows: int = field(init=False)
-    """Rows that it puts into a tick: guidance needs the unconditional prediction too."""
+    """Rows that it puts into a tick."""
 
     def __post_init__(self) -> None:
         text = tuple((name, tuple(value.shape[1:])) for name, value in self.cond.tensors.items())
         order = self.live.order
         self.group = Group(order.denoiser, tuple(self.walk.latent.shape[1:]), text, order.terms.exact)
-        self.rows = 2 if self.walk.picture.guided else 1
+        self.rows = self.walk.picture.rows
 
     @property
     def left(self) -> int:

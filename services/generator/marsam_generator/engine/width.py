@@ -72,7 +72,6 @@ class Widths:
         self.curves: dict[object, Curve] = {}
         self._kept = kept
         self._lock = threading.Lock()
-        self._known: dict[object, int] = {}
         self._clock = clock
         self._caps: dict[object, tuple[int, float]] = {}  # with the time at which it ends
         self._measuring: dict[object, Measuring] = {}
@@ -81,10 +80,8 @@ class Widths:
         """The width for `key`. Until its curve is whole each call measures some more of it with `cost(rows)` (seconds),
         and the answer is the best so far."""
         with self._lock:
-            known, cap = self._known.get(key), self._cap(key)
-        if known is None:
-            known = knee(self._curve(key, cost))
-        return min(known, cap)
+            curve, cap = self.curves.get(key), self._cap(key)
+        return min(knee(self._curve(key, cost) if curve is None else curve), cap)
 
     def lower(self, key: object, rows: int) -> None:
         """For `RECOVERY_S` a tick of `key` has at most `rows` rows (at least one): more did not fit into the memory."""
@@ -99,7 +96,7 @@ class Widths:
         """What is known of a key's curve after measuring for a while."""
         measuring = self._measuring.get(key)
         if measuring is None and self._kept is not None and (kept := self._kept.load(key)) is not None:
-            self._take(key, kept)
+            self.curves[key] = kept
             return kept
         if measuring is None:
             measuring = self._measuring[key] = Measuring(limit=self.limit)
@@ -108,13 +105,8 @@ class Widths:
             measuring.go_on(cost)
         if measuring.done:
             del self._measuring[key]
-            self._take(key, measuring.curve)
+            self.curves[key] = measuring.curve
             # Where memory ended the curve there may be more of it another time.
             if self._kept is not None and not measuring.cut_short:
                 self._kept.save(key, measuring.curve)
         return measuring.curve
-
-    def _take(self, key: object, curve: Curve) -> None:
-        with self._lock:
-            self.curves[key] = curve
-            self._known[key] = knee(curve)

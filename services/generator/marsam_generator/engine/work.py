@@ -110,8 +110,3 @@ class Order:
     def steps(self) -> int:
         """Steps of all its pictures."""
         return sum(picture.taken for picture in self.pictures)
-
-    @property
-    def row_steps(self) -> int:
-        """Rows that its pictures put through the denoiser, over all their steps."""
-        return sum(picture.taken * (2 if picture.guided else 1) for picture in self.pictures)

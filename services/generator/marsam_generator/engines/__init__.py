@@ -1,1 +1,1 @@
-"""Who draws: in this process (`local`), or elsewhere behind the same interface (`contract`)."""
+"""Who draws, behind one interface (`contract`): this process (`local`), or a Triton Inference Server (`triton`)."""

@@ -134,14 +134,13 @@ class _Eta:
 
 
 def _place_of(commission: Commission) -> Place:
-    rows = [2 if picture.guided else 1 for picture in commission.pictures]
-    taken = [picture.taken for picture in commission.pictures]
-    sides = (commission.pictures[0].width, commission.pictures[0].height)
+    pictures = commission.pictures
+    sides = (pictures[0].width, pictures[0].height)
     return Place(
         kind=Kind(model=commission.model.digest, sides=sides, exact=commission.terms.exact),
         tenant=commission.terms.tenant,
-        pictures=len(rows),
-        rows=sum(rows),
-        steps=max(taken),
-        row_steps=sum(one * steps for one, steps in zip(rows, taken, strict=True)),
+        pictures=len(pictures),
+        rows=sum(picture.rows for picture in pictures),
+        steps=max(picture.taken for picture in pictures),
+        row_steps=sum(picture.rows * picture.taken for picture in pictures),
     )
