@@ -267,6 +267,17 @@ async def test_closing_tells_those_whose_pictures_wait_for_the_coder(parts) -> N
         gate.set()
 
 
+async def test_a_picture_whose_coder_has_ended_is_told_that_the_generator_ends(parts) -> None:
+    bench = Bench(parts)
+    bench.engine._coding.shutdown()
+    try:
+        with pytest.raises(Unavailable) as caught:
+            await bench.draw(picture())
+        assert caught.value.reason == "SHUTTING_DOWN"
+    finally:
+        await bench.engine.close()
+
+
 @pytest.mark.parametrize("pool", ["text", "start", "look"])
 async def test_closing_tells_those_who_wait_for_a_thread_and_those_who_come_later(parts, pool: str) -> None:
     bench = Bench(parts)

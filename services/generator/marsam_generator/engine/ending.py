@@ -1,11 +1,13 @@
-"""What those are told who wait for something that ends."""
+"""What those are told who wait for something that ends or fails."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from typing import TypeVar
 
-from marsam.core.errors import Unavailable
+import torch
+
+from marsam.core.errors import Exhausted, Internal, MarsamError, Unavailable
 
 T = TypeVar("T")
 
@@ -33,3 +35,24 @@ async def on(pool: Executor, work: Callable[[], T]) -> T:
     except RuntimeError as error:  # the pool has ended
         raise shutting_down() from error
     return await awaited(asyncio.wrap_future(future))
+
+
+def is_short_of_memory(error: BaseException) -> bool:
+    """Whether a computation failed for want of memory, and might fit when it is smaller."""
+    # The processor's allocator has no exception of its own.
+    allocator = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return allocator or isinstance(error, MemoryError | torch.OutOfMemoryError)
+
+
+def stated(error: BaseException) -> MarsamError:
+    """What a caller is told of an error that ended a drawing."""
+    if isinstance(error, MarsamError):
+        return error
+    if is_short_of_memory(error):
+        return Exhausted(
+            f"the device has no memory left for one picture: {error}",
+            reason="DEVICE_MEMORY",
+            resource="device memory",
+            remedy="ask for a smaller picture, or give the generator less to keep in memory (memory_mib)",
+        )
+    return Internal(f"drawing failed: {type(error).__name__}: {error}", reason="DRAWING_FAILED")

@@ -19,14 +19,14 @@ from marsam.diffusion.sampling import Picture
 from marsam.diffusion.spec import Components, Family
 from marsam_generator.engine.bank import AdapterBank, PreparedAdapter
 from marsam_generator.engine.coder import Coder, Start
-from marsam_generator.engine.ending import on, shutting_down
+from marsam_generator.engine.ending import on, stated
 from marsam_generator.engine.forwards import Denoiser
 from marsam_generator.engine.lanes import Lanes
 from marsam_generator.engine.looker import Looker
 from marsam_generator.engine.loop import StepLoop
 from marsam_generator.engine.reader import Reader
 from marsam_generator.engine.site import crowded
-from marsam_generator.engine.stepper import Cut, Stepper, Tick, stated
+from marsam_generator.engine.stepper import Cut, Stepper, Tick
 from marsam_generator.engine.width import Widths
 from marsam_generator.engine.work import (
     Denoised,
@@ -214,11 +214,7 @@ class Engine:
 
         async def decode(event: Denoised) -> None:
             try:
-                events.put_nowait(await caller.run_in_executor(self._coding, _decode, coder, event, drawing.start))
-            except asyncio.CancelledError:
-                # By the caller, who no longer listens, or by `close`, which gives up what waits for the coder.
-                events.put_nowait(shutting_down())
-                raise
+                events.put_nowait(await on(self._coding, lambda: _decode(coder, event, drawing.start)))
             except Exception as error:
                 events.put_nowait(stated(error))
 

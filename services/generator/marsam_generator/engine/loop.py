@@ -12,9 +12,9 @@ from typing import TypeVar
 
 from marsam.core.errors import Cancelled
 from marsam.telemetry import Log
-from marsam_generator.engine.ending import shutting_down
+from marsam_generator.engine.ending import shutting_down, stated
 from marsam_generator.engine.slots import Live
-from marsam_generator.engine.stepper import Stepper, stated
+from marsam_generator.engine.stepper import Stepper
 from marsam_generator.engine.work import Failed, Order
 
 T = TypeVar("T")

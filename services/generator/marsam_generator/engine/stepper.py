@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 
 import torch
 
-from marsam.core.errors import Cancelled, Deadline, Exhausted, Internal, MarsamError
+from marsam.core.errors import Cancelled, Deadline, Internal, MarsamError
 from marsam.diffusion.sampling import Walk, told
 from marsam.diffusion.spec import Family
+from marsam_generator.engine.ending import is_short_of_memory, stated
 from marsam_generator.engine.forwards import EXACT_ROWS, Denoiser, Forwards
 from marsam_generator.engine.lanes import Lanes, Row
 from marsam_generator.engine.roster import Roster
@@ -226,24 +227,3 @@ def _advance(slot: Slot, predictions: Sequence[torch.Tensor | Exception]) -> Exc
         reason="NOT_FINITE",
         remedy="lower the guidance or the adapter's weight",
     )
-
-
-def is_short_of_memory(error: BaseException) -> bool:
-    """Whether a computation failed for want of memory, and might fit when it is smaller."""
-    # The processor's allocator has no exception of its own.
-    allocator = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    return allocator or isinstance(error, MemoryError | torch.OutOfMemoryError)
-
-
-def stated(error: BaseException) -> MarsamError:
-    """What a caller is told of it."""
-    if isinstance(error, MarsamError):
-        return error
-    if is_short_of_memory(error):
-        return Exhausted(
-            f"the device has no memory left for one picture: {error}",
-            reason="DEVICE_MEMORY",
-            resource="device memory",
-            remedy="ask for a smaller picture, or give the generator less to keep in memory (memory_mib)",
-        )
-    return Internal(f"drawing failed: {type(error).__name__}: {error}", reason="DRAWING_FAILED")
