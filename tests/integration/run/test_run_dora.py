@@ -34,4 +34,6 @@ def test_lengths_are_trained_published_and_told_of(
     halves = sum(half.numel() for pair in adapter.every_pair() for half in pair)
     lengths = sum(value.numel() for value in adapter.magnitudes.values())
     assert model.metrics["trainable_parameters"] == halves + lengths
-    assert "draws no DoRA" in asyncio.run(card(shelf.blobs, model))
+    told = asyncio.run(card(shelf.blobs, model))
+    assert "| `dora` | yes |" in told
+    assert f"`marsam generate PROMPT --model base --adapter {model.name.rpartition('/')[2]}`" in told
