@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from marsam_generator.engine.engine import Drawing, Drawn, Engine
-from marsam_generator.engine.loop import Tick
+from marsam_generator.engine.stepper import Tick
 from marsam_generator.engine.width import Widths
 from marsam_generator.engine.work import Terms
 from marsam_generator.heap import trimmed
