@@ -13,8 +13,7 @@ from marsam.api.common.v1 import common_pb2
 from marsam.api.dataset.v1 import dataset_pb2
 from marsam.api.trainer.v1 import trainer_pb2
 from marsam.catalog.repository import list_items, load_model
-from marsam.client import AsyncMarsam
-from marsam.client.generation import Image
+from marsam.client import AsyncMarsam, Image
 from marsam.core.ids import digest_of
 from marsam.store.open import open_store
 from tests.integration.dataset.pictures import saved, scene

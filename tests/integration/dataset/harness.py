@@ -24,7 +24,7 @@ class Running:
     """A service process and a stub to it."""
 
     process: asyncio.subprocess.Process
-    stub: dataset_pb2_grpc.DatasetServiceStub
+    stub: "dataset_pb2_grpc.DatasetServiceAsyncStub"
     target: str
     http: str
 

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
@@ -74,7 +74,7 @@ class Shelf:
     def size(self, name: str) -> int:
         return next(one.size for one in self.library.residents() if one.model.id == name)
 
-    async def draw(self, *names: str, steps: int = 4, exact: bool = False) -> AsyncIterator[Progress | Drawn]:
+    async def draw(self, *names: str, steps: int = 4, exact: bool = False) -> AsyncGenerator[Progress | Drawn, None]:
         async with self.library.lease(await self.model("base"), [await self.model(name) for name in names]) as lease:
             picture = Picture(prompt="a chef", seed=7, width=16, height=16, steps=steps, guidance=1.0)
             drawing = Drawing(

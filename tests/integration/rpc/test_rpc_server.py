@@ -103,7 +103,8 @@ async def test_a_request_id_reaches_the_answer_of_a_failed_call(datasets: Any) -
 async def test_a_caller_that_goes_away_unwinds_the_handler(served: Served) -> None:
     async with channel(served.target) as open_channel:
         call = trainer_pb2_grpc.TrainerServiceStub(open_channel).WatchRun(RUN)
-        assert (await call.read()).resume_token == "0"
+        first: Any = await call.read()
+        assert first.resume_token == "0"
         call.cancel()
         await asyncio.wait_for(served.runs.unwound.wait(), timeout=2)
     counted = {"method": WATCH, "code": "CANCELLED"}

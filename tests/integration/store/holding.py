@@ -27,5 +27,5 @@ class HeldLoop(Loop):
 
 if __name__ == "__main__":
     go = program.arguments(sys.argv[1:]).cache / GO
-    train.Loop = HeldLoop  # type: ignore[misc]
+    train.Loop = HeldLoop  # type: ignore[misc, attr-defined]
     sys.exit(program.main())

@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -229,7 +229,7 @@ class Service:
                     return run
                 await asyncio.sleep(0.05)
 
-    async def watch(self, name: str, token: str = "") -> AsyncIterator[Any]:
+    async def watch(self, name: str, token: str = "") -> AsyncGenerator[Any, None]:
         request = trainer_pb2.WatchRunRequest(name=name, resume_token=token)
         async with contextlib.aclosing(_messages(self.trainer.WatchRun(request, timeout=60))) as messages:
             async for message in messages:
@@ -249,7 +249,7 @@ class Service:
         return (await self.models.ImportModel(messages(), timeout=60)).model
 
 
-async def _messages(call: Any) -> AsyncIterator[Any]:
+async def _messages(call: Any) -> AsyncGenerator[Any, None]:
     try:
         async for message in call:
             yield message

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save as save_safetensors
 from safetensors.torch import load_file
 
@@ -115,7 +116,7 @@ async def test_from_a_file_and_the_base_it_was_made_of_to_a_picture(tmp_path: Pa
 async def test_the_sdk_sends_a_folder_that_has_the_rest(tmp_path: Path) -> None:
     """Without the denoiser's weights; and a file that says that it predicts velocities is believed."""
     folder = build_sd1(tmp_path / "base", prediction="epsilon")
-    marks = {name: originals.torch.zeros(0) for name in ("v_pred", "ztsnr")}
+    marks = {name: torch.zeros(0) for name in ("v_pred", "ztsnr")}
     file = originals.write(folder, "sd1", tmp_path / "sd1.safetensors", **marks)
     (folder / "README.md").write_text("---\nlicense: openrail++\n---\n")
     async with Service(tmp_path, run_command=REAL_RUN) as service:

@@ -1,5 +1,6 @@
 """From a picture back to the request: what it says is read, what it may not say is left out or refused."""
 
+import importlib
 import json
 
 import pytest
@@ -10,7 +11,6 @@ from marsam_generator.selfmade import self_made
 from marsam_generator.signing import Signer
 
 from marsam.api.generator.v1 import generator_pb2
-from marsam.client import signatures
 from marsam.client.provenance import look
 from marsam.client.remaking import remake
 from marsam.core.errors import Corrupt, Invalid
@@ -96,6 +96,6 @@ def test_a_signature_is_checked_where_it_can_be(tmp_path, monkeypatch: pytest.Mo
     def absent(name: str) -> None:
         raise ModuleNotFoundError(name)
 
-    monkeypatch.setattr(signatures.importlib, "import_module", absent)
+    monkeypatch.setattr(importlib, "import_module", absent)
     seen = look(signed).signature
     assert seen.state == "unchecked" and "marsam[provenance]" in seen.faults[0]

@@ -1,9 +1,9 @@
 """Exports outlive a collector that takes away what nothing refers to."""
 
+import time
 from pathlib import Path
 
 import pytest
-from marsam_dataset import settled
 from marsam_dataset.settled import Settled
 
 from marsam.catalog.datasets import DatasetVersion, Item
@@ -23,7 +23,7 @@ async def test_an_export_is_stored_anew_before_its_files_count_as_old(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blobs, now = FolderBlobs(tmp_path), [100.0]
-    monkeypatch.setattr(settled.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     digest = digest_of(b"x")
     image = FileRef(path="i.png", digest=digest, size=1)
     item = Item(

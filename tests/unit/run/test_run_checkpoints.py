@@ -59,15 +59,15 @@ async def test_the_most_advanced_of_earlier_attempts_wins(place: checkpoint.Plac
 
 async def test_a_crash_before_the_manifest_leaves_the_one_before(place: checkpoint.Place, tmp_path: Path) -> None:
     await _save(place, tmp_path, 1, 10)
-    await place.blobs.put(place.key(1, 20, checkpoint.STATE), b"half a state")
+    await place.blobs.put(place.key(1, 20, STATE), b"half a state")
     assert await _newest(place, tmp_path, 2) == (1, 10, 10.0)
 
 
 async def test_a_damaged_state_is_passed_over(place: checkpoint.Place, tmp_path: Path) -> None:
     await _save(place, tmp_path, 1, 10)
     await _save(place, tmp_path, 1, 20)
-    state = await place.blobs.get(place.key(1, 20, checkpoint.STATE))
-    await place.blobs.put(place.key(1, 20, checkpoint.STATE), state[:-1] + b"\x00")
+    state = await place.blobs.get(place.key(1, 20, STATE))
+    await place.blobs.put(place.key(1, 20, STATE), state[:-1] + b"\x00")
     assert await _newest(place, tmp_path, 2) == (1, 10, 10.0)
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from marsam_trainer.adapter_keys import MOST_NAMED
-from marsam_trainer.adapters import PREFIX, read_adapter
+from marsam_trainer.adapters import read_adapter
 from marsam_trainer.weights import Content, Tensor
 from safetensors.numpy import load_file, save_file
 
 from marsam.core.errors import Invalid
+from marsam.diffusion.dialects import PEFT as PREFIX
 
 SDXL = {
     "down_blocks.0.resnets.0.conv1.weight": Tensor(dtype="F16", shape=(8, 8, 3, 3)),

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from marsam_trainer.adapters import PREFIX, read_adapter
+from marsam_trainer.adapters import read_adapter
 from marsam_trainer.weights import Content, Tensor
 from safetensors.numpy import load_file, save_file
 
 from marsam.core.errors import Invalid
+from marsam.diffusion.dialects import PEFT as PREFIX
 
 LINE, CONV = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q", "down_blocks.0.resnets.0.conv1"
 SQUARE = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"

@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from marsam_trainer import layouts
-from marsam_trainer.adapters import CONFIG, PREFIX, WEIGHTS, read_adapter
+from marsam_trainer.adapters import CONFIG, WEIGHTS, read_adapter
 from marsam_trainer.layouts import INDEX, Folder
 from marsam_trainer.weights import Content, Tensor, inspect
 from safetensors.numpy import save_file
 
 from marsam.core.errors import Invalid
+from marsam.diffusion.dialects import PEFT as PREFIX
 
 
 def folder(root: Path, **files: object) -> Folder:
