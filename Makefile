@@ -12,7 +12,7 @@ CLUSTER_SUITES := tests/contract/launch/test_launcher_behaviour.py tests/contrac
 # Pods of several nodes find each other by a headless Service.
 CLUSTER_SUITES += $(if $(MARSAM_TEST_SERVICE),tests/contract/launch/test_ranks_behaviour.py)
 
-.PHONY: help setup setup-dev demo demo-full test test-fast half-integration half-others test-cluster has-kubeconfig test-gpu bench-gpu soak lint bench protos dashboards images-check clean
+.PHONY: help setup setup-dev demo demo-full test test-fast half-programs half-others test-cluster has-kubeconfig test-gpu bench-gpu soak lint bench protos dashboards images-check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -67,12 +67,13 @@ test: setup-dev .tools/.stamp .triton/.stamp ## everything CI runs
 test-fast: setup-dev .tools/.stamp ## the tests that answer within three minutes
 	$(HALVES) MARK='not slow and not soak and not gpu'
 
-# Side by side: most tests keep one core busy, and a machine has two.
-HALVES = $(MAKE) --no-print-directory -j2 half-integration half-others
-half-integration:
-	$(BIN)/python -m pytest -p no:cacheprovider -m "$(MARK)" tests/integration
+# Side by side: most tests keep one core busy, and a machine has two. The halves take about as long as each other.
+HALVES = $(MAKE) --no-print-directory -j2 half-programs half-others
+PROGRAMS = $(addprefix tests/integration/,cli client clients dataset demo evaluation generator run trainer)
+half-programs:
+	$(BIN)/python -m pytest -p no:cacheprovider -m "$(MARK)" $(PROGRAMS)
 half-others:
-	$(BIN)/python -m pytest -p no:cacheprovider -m "$(MARK)" tests --ignore=tests/integration
+	$(BIN)/python -m pytest -p no:cacheprovider -m "$(MARK)" tests $(PROGRAMS:%=--ignore=%)
 
 test-cluster: has-kubeconfig setup-dev ## the launcher's contract against the real cluster of KUBECONFIG
 	MARSAM_TEST_CLUSTER=1 $(BIN)/python -m pytest -q $(CLUSTER_SUITES)
