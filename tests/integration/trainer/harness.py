@@ -165,8 +165,8 @@ class Service:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("MARSAM_")}
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "marsam_trainer", env={**inherited, **settings}, stdout=asyncio.subprocess.PIPE,
-                stderr=log, stdin=asyncio.subprocess.DEVNULL,
+                sys.executable, "-X", "faulthandler", "-m", "marsam_trainer", env={**inherited, **settings},
+                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=log,
             )  # fmt: skip
         assert self._process.stdout is not None
         line = await asyncio.wait_for(self._process.stdout.readline(), timeout=60)
@@ -188,7 +188,16 @@ class Service:
         await self._channel.close()
         if process.returncode is None:
             process.send_signal(number)
-        return await asyncio.wait_for(process.wait(), timeout=60)
+        try:
+            return await asyncio.wait_for(process.wait(), timeout=60)
+        except TimeoutError as error:
+            process.send_signal(signal.SIGABRT)  # it writes down where each of its threads is
+            await process.wait()
+            raise AssertionError(f"it did not end within a minute\n{self._told()}") from error
+
+    def _told(self) -> str:
+        """The end of what the service said."""
+        return self.log.read_text(errors="replace")[-8000:]
 
     async def __aenter__(self) -> "Service":
         await self.start()
@@ -222,12 +231,16 @@ class Service:
     async def until(self, name: str, *states: str, timeout_s: float = 60, attempt: int = 0) -> Any:
         """The run as soon as it is in one of `states` (and in `attempt` or a later one)."""
         wanted = {common_pb2.JobState.Value(f"JOB_STATE_{state}") for state in states}
-        async with asyncio.timeout(timeout_s):
-            while True:
-                run = await self.get(name)
-                if run.state in wanted and run.attempt >= attempt:
-                    return run
-                await asyncio.sleep(0.05)
+        run = None
+        try:
+            async with asyncio.timeout(timeout_s):
+                while True:
+                    run = await self.get(name)
+                    if run.state in wanted and run.attempt >= attempt:
+                        return run
+                    await asyncio.sleep(0.05)
+        except TimeoutError as error:
+            raise AssertionError(f"not {states} within {timeout_s} s: {run}\n{self._told()}") from error
 
     async def watch(self, name: str, token: str = "") -> AsyncGenerator[Any, None]:
         request = trainer_pb2.WatchRunRequest(name=name, resume_token=token)
