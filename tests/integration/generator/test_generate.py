@@ -3,7 +3,6 @@
 import asyncio
 import io
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,17 +78,13 @@ async def test_defaults_are_filled_in_and_the_seed_is_told(served: Served) -> No
     assert other.accepted.resolved.seed != resolved.seed
 
 
-async def test_a_base_that_is_said_to_be_distilled_is_drawn_in_few_steps_without_guidance(
-    store: str, tmp_path: Path
-) -> None:
-    own = shutil.copytree(store, tmp_path / "store")  # others list the models of theirs
-    async with serving(str(own), tmp_path / "cache") as served:
-        base = await load_model(served.blobs, model("base"))
-        await save_model(served.blobs, replace(base, name=model("said"), params={"distilled": True}))
-        for drawn_by, drawn in ((base.name, (20, 5.0)), (model("said"), (4, 1.0)), (base.name, (20, 5.0))):
-            bare = generator_pb2.GenerateRequest(parent=PROJECT, model=drawn_by, prompt="a chef")
-            resolved = (await generate(served.stub, bare)).accepted.resolved
-            assert (resolved.steps, resolved.guidance) == drawn
+async def test_a_base_that_is_said_to_be_distilled_is_drawn_in_few_steps_without_guidance(served: Served) -> None:
+    base = await load_model(served.blobs, model("base"))
+    await save_model(served.blobs, replace(base, name=model("said"), params={"distilled": True}))
+    for drawn_by, drawn in ((base.name, (20, 5.0)), (model("said"), (4, 1.0)), (base.name, (20, 5.0))):
+        bare = generator_pb2.GenerateRequest(parent=PROJECT, model=drawn_by, prompt="a chef")
+        resolved = (await generate(served.stub, bare)).accepted.resolved
+        assert (resolved.steps, resolved.guidance) == drawn
 
 
 @pytest.mark.slow

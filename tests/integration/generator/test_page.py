@@ -140,7 +140,7 @@ async def drawn(generator: Generator, asked: generator_pb2.GenerateRequest) -> l
 
 async def test_base_and_adapters_stand_side_by_side_at_one_seed(browser: Chromium, generator: Generator) -> None:
     use(browser, a=0.5, b=0.25)
-    fill(browser, seed=7, steps=12, guidance=3, count=2)
+    fill(browser, seed=7, steps=60, guidance=3, count=2)
     browser.evaluate(HEIGHTS)
     draw(browser, "a chef in a kitchen", pictures=4)
     # Live looks came before, and nothing moved when they and the pictures came.
@@ -150,7 +150,7 @@ async def test_base_and_adapters_stand_side_by_side_at_one_seed(browser: Chromiu
     assert sides == "base,tuned,base,tuned"
     pictures = shown(browser)
     scheduler = browser.evaluate("document.getElementById('scheduler').value")
-    asked: dict[str, Any] = {"prompt": "a chef in a kitchen", "steps": 12, "count": 2, "scheduler": scheduler}
+    asked: dict[str, Any] = {"prompt": "a chef in a kitchen", "steps": 60, "count": 2, "scheduler": scheduler}
     assert pictures[0::2] == await drawn(generator, request(**asked))
     assert pictures[1::2] == await drawn(generator, request(**asked, adapters={"a": 0.5, "b": 0.25}))
     # What the engine says of an adapter is read by whoever uses it.

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import io
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import httpx
@@ -15,7 +15,7 @@ from PIL import Image
 
 from marsam.api.generator.v1 import generator_pb2
 from marsam.core.tokens import Principal, entry_of, new_token
-from tests.integration.generator.support import Served, generate, request, serving
+from tests.integration.generator.support import Served, generate, request, serving, tiny_models
 
 pytestmark = pytest.mark.slow
 
@@ -223,21 +223,28 @@ async def test_a_generation_and_its_pictures_are_found_again(rest: Served) -> No
         assert cancelled.status_code == 200
 
 
-async def test_models_and_adapters_are_listed(rest: Served) -> None:
-    async with client(rest) as api:
+@pytest.fixture
+def few(tmp_path: Path) -> Iterator[str]:
+    """A store with nothing in it but its models: other tests add theirs to the common one."""
+    with tiny_models(tmp_path) as url:
+        yield url
+
+
+async def test_models_and_adapters_are_listed(few: str, tmp_path: Path) -> None:
+    async with serving(few, tmp_path / "cache", rest=True) as rest, client(rest) as api:
         listed = [model.id async for model in await api.models.list()]
         assert listed == ["base", "other", "tuned"]
         tuned = await api.models.retrieve("tuned")
         assert tuned.model_extra["base_id"] == "base" and "euler" in tuned.model_extra["defaults"]["schedulers"]
         with pytest.raises(openai.BadRequestError, match="name projects/default/models/base as the model"):
             await api.models.retrieve("a")
-    async with httpx.AsyncClient(base_url=rest.http) as http:
-        adapters = (await http.get("/v1/adapters")).json()["data"]
-        assert {one["id"]: one["base_id"] for one in adapters if one["kind"] == "adapter"} == {
-            "a": "base", "alien": "other", "b": "base", "stretched": "base",
-        }  # fmt: skip
-        grpc = (await http.get("/v1/capabilities")).json()["grpc"]
-        assert grpc == {"port": int(rest.target.rpartition(":")[2]), "tls": False}
+        async with httpx.AsyncClient(base_url=rest.http) as http:
+            adapters = (await http.get("/v1/adapters")).json()["data"]
+            assert {one["id"]: one["base_id"] for one in adapters if one["kind"] == "adapter"} == {
+                "a": "base", "alien": "other", "b": "base", "stretched": "base",
+            }  # fmt: skip
+            grpc = (await http.get("/v1/capabilities")).json()["grpc"]
+            assert grpc == {"port": int(rest.target.rpartition(":")[2]), "tls": False}
 
 
 async def test_a_service_that_ends_waits_for_what_it_draws(store: str, cache: Path) -> None:
