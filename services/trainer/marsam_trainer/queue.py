@@ -135,4 +135,5 @@ class Queue:
                 _LOG.warning("queue.not_renewed", reason=error.reason, message=error.message)
             await asyncio.sleep(_PAUSE_S)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), timeout=_PERIOD_S)
+                async with asyncio.timeout(_PERIOD_S):
+                    await self._news.wait()

@@ -96,7 +96,8 @@ async def serving(app: Starlette, listener: socket.socket, *, tls: ssl.SSLContex
     finally:
         server.should_exit = True
         try:
-            await asyncio.wait_for(task, timeout=_STOP_SECONDS + 2.0)
+            async with asyncio.timeout(_STOP_SECONDS + 2.0):
+                await task
         finally:
             listener.close()
 

@@ -84,6 +84,13 @@ async def test_a_run_seen_open_is_counted_as_soon_as_it_is_gone(tmp_path: Path, 
     assert meter.value("marsam_runs_ended_total", state="FAILED", method="lora") == 1
 
 
+async def test_news_that_comes_as_it_ends_does_not_keep_it(tmp_path: Path, meter: Meter) -> None:
+    queue = Queue(Runs(FolderBlobs(tmp_path), SystemClock()), meter=meter)
+    async with asyncio.timeout(10), queue.kept():
+        await asyncio.sleep(1)  # it has looked, and waits for news
+        queue.wake()
+
+
 async def test_what_a_run_waits_for_is_told_with_the_age_of_the_oldest(tmp_path: Path, meter: Meter) -> None:
     runs = Runs(FolderBlobs(tmp_path), SystemClock())
     store = runs.store("p")

@@ -168,7 +168,8 @@ class Attempt:
         segment = 1
         while not self._over.is_set() or self._waiting:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._over.wait(), _REPORT_S)
+                async with asyncio.timeout(_REPORT_S):
+                    await self._over.wait()
             while self._waiting:
                 verdicts, self._waiting = self._waiting[:_SEGMENT_FILES], self._waiting[_SEGMENT_FILES:]
                 progress = {

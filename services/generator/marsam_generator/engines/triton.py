@@ -115,7 +115,8 @@ class TritonEngine:
     async def _describe(self) -> Description:
         question = engine_pb2.EngineRequest(describe=engine_pb2.DescribeRequest())
         try:
-            event = await asyncio.wait_for(self._one(question), PATIENCE_S)
+            async with asyncio.timeout(PATIENCE_S):
+                event = await self._one(question)
         except TimeoutError as error:
             raise Unavailable(
                 f"the engine at {self._address} does not answer", reason="ENGINE_SILENT", retry_after_s=2.0
@@ -154,7 +155,8 @@ class TritonEngine:
         patience = LEAVE_S
         try:
             stop = engine_pb2.EngineRequest(stop=engine_pb2.StopRequest(call=name))
-            await asyncio.wait_for(self._one(stop), LEAVE_S)
+            async with asyncio.timeout(LEAVE_S):
+                await self._one(stop)
         except Missing:
             # It has ended already, or another Triton behind the same address has it.
             patience = 0.5

@@ -127,7 +127,8 @@ async def _from_words(marsam: AsyncMarsam, run: trainer_pb2.Run, trial: Trial) -
     began, asked = time.monotonic(), time.time()
     while time.monotonic() < began + PATIENCE_S:
         try:
-            event = await asyncio.wait_for(anext(words), SILENCE_S)
+            async with asyncio.timeout(SILENCE_S):
+                event = await anext(words)
         except (StopAsyncIteration, TimeoutError):
             break
         if event.HasField("progress"):
