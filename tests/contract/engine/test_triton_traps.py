@@ -176,6 +176,13 @@ async def test_closing_the_service_leaves_what_others_loaded(triton: Triton, mod
         assert models["base"].digest in await there.engine.residents()
 
 
+async def test_a_client_may_be_closed_just_as_the_engine_says_who_it_is(triton: Triton) -> None:
+    async with asyncio.timeout(60):
+        for hundredths in range(200):
+            async with remote(triton):
+                await asyncio.sleep(hundredths / 10_000)
+
+
 async def test_closing_the_client_ends_what_it_draws(triton: Triton, models: Models) -> None:
     engine = TritonEngine(address=triton.grpc, model=MODEL)
     drawing = engine.draw(commission(models, steps=250, count=8))
