@@ -365,3 +365,31 @@ async def test_a_service_that_cannot_do_its_work_says_so_until_it_can() -> None:
             await becomes(state, ready)
         answer = await get(stub)
         assert answer.dataset.name == NAME
+
+
+@pytest.mark.slow
+async def test_a_new_channel_knows_nothing_of_what_an_older_one_found_dead() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        target = f"127.0.0.1:{free.getsockname()[1]}"
+
+    async def code(through: grpc.aio.Channel) -> grpc.StatusCode:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await dataset_pb2_grpc.DatasetServiceStub(through).CreateDataset(
+                dataset_pb2.CreateDatasetRequest(), timeout=1
+            )
+        return caught.value.code()
+
+    async with channel(target) as old:
+        ending = asyncio.get_running_loop().time() + 6
+        while asyncio.get_running_loop().time() < ending:  # it tries ever more seldom
+            assert await code(old) in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+            await asyncio.sleep(0.2)
+        server = grpc.aio.server()
+        server.add_insecure_port(target)
+        await server.start()
+        try:
+            async with channel(target) as new:
+                assert await code(new) is grpc.StatusCode.UNIMPLEMENTED
+        finally:
+            await server.stop(None)

@@ -33,6 +33,8 @@ def channel(target: str, *, token: str | None = None, tls: ClientTls | None = No
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.max_metadata_size", METADATA_BYTES),
         ("grpc.service_config", service_config(services())),
+        # Else a channel to an address that an older one found dead waits with that one, though a server is there again.
+        ("grpc.use_local_subchannel_pool", 1),
         # A new server on the same port must be found at once, not after the default backoff of up to two minutes.
         ("grpc.initial_reconnect_backoff_ms", 200),
         ("grpc.max_reconnect_backoff_ms", 5_000),
