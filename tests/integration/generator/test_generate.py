@@ -191,7 +191,7 @@ async def test_work_is_predicted_and_a_hopeless_deadline_is_refused_at_once(serv
     assert seen[-1].eta_seconds < seen[0].eta_seconds < 10 * accepted.work_seconds
     taken = row_steps(served)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await generate(served.stub, request(steps=250, count=16), timeout_s=2.0)
+        await generate(served.stub, request(steps=250, count=16), timeout_s=1.0)
     assert error_of(caught.value).reason == "DEADLINE_HOPELESS"
     assert row_steps(served) == taken
     assert (served.meter.value("marsam_generation_width_limit_rows", base=model("base")) or 0) >= 1
