@@ -118,7 +118,8 @@ async def compare(make: Callable[[], dict[str, bytes]], *, rounds: int) -> dict[
             stderr=asyncio.subprocess.DEVNULL,
         )
         assert service.stdout is not None
-        ready = json.loads(await asyncio.wait_for(service.stdout.readline(), 60))
+        async with asyncio.timeout(60):
+            ready = json.loads(await service.stdout.readline())
         ours, theirs = [], []
         try:
             async with channel(ready["grpc"]) as connection:
@@ -133,7 +134,8 @@ async def compare(make: Callable[[], dict[str, bytes]], *, rounds: int) -> dict[
                         ours.append(len(files) / await _import_seconds(stub, dataset, files))
         finally:
             service.terminate()
-            await asyncio.wait_for(service.wait(), 30)
+            async with asyncio.timeout(30):
+                await service.wait()
     import_rate, bare_rate = statistics.median(ours), statistics.median(theirs)
     return {"import": import_rate, "bare": bare_rate, "ratio": import_rate / bare_rate}
 

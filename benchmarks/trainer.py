@@ -64,10 +64,12 @@ async def serving(settings: Mapping[str, str]) -> AsyncIterator[Trainer]:
     )  # fmt: skip
     try:
         assert service.stdout is not None
-        ready = json.loads(await asyncio.wait_for(service.stdout.readline(), 120))
+        async with asyncio.timeout(120):
+            ready = json.loads(await service.stdout.readline())
         start_s = time.perf_counter() - began
         async with channel(ready["grpc"]) as connection:
             yield Trainer(stub=trainer_pb2_grpc.TrainerServiceStub(connection), pid=service.pid, start_s=start_s)
     finally:
         service.terminate()
-        await asyncio.wait_for(service.wait(), 60)
+        async with asyncio.timeout(60):
+            await service.wait()
